@@ -1,0 +1,10 @@
+//! aber-log: the replicated log and the content it refers to.
+//!
+//! Start with [`env`] (the world), then `segment` (the log on disk), `partition` (Raft on it),
+//! `chunk` (content) and `outbox` (the way in).
+
+pub mod chunk;
+pub mod env;
+pub mod life;
+pub mod reader;
+pub mod watch;

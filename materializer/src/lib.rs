@@ -1,0 +1,3 @@
+//! aber-materializer: the tree and the directory.
+
+pub mod tree;

@@ -1,0 +1,2 @@
+//! The `aber` binary.
+fn main() {}

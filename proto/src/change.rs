@@ -1,0 +1,175 @@
+//! [pure] What one author appends at once: all of it takes effect, or none.
+
+use crate::event::{Event, Operation};
+use crate::hash::ChangeHash;
+use crate::id::{ClusterId, NodeId, PartitionId, RequestId};
+use crate::key::{BatchSignature, PublicKey, SignatureProblem};
+use crate::limit;
+use crate::manifest::ManifestProblem;
+use crate::path::PathProblem;
+use crate::unit::Timestamp;
+use bytes::Bytes;
+
+/// A change before it is encoded and signed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The cluster it is meant for.
+    pub cluster: ClusterId,
+    /// The partition it is meant for.
+    pub partition: PartitionId,
+    /// Who made it.
+    pub author: NodeId,
+    /// Rising for each author and partition; a repeated or falling one is void (promise D3).
+    pub author_sequence: u64,
+    /// The author's change before it in this partition; zero for the first.
+    pub previous: ChangeHash,
+    /// Repeating it answers what the first did.
+    pub request: RequestId,
+    /// The author's clock. For people only.
+    pub wall_time: Timestamp,
+    /// Free text for people.
+    pub comment: String,
+    /// How it came in: "cli", "folder", "api:NAME".
+    pub via: String,
+    /// 1 to [`limit::CHANGE_EVENTS`].
+    pub events: Vec<Event>,
+}
+
+/// A change as it travels: the exact bytes that were signed, and the signature.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignedChange {
+    /// The encoded [`Change`]; kept and passed on, never encoded anew.
+    pub body: Bytes,
+    /// The author's signature over the body's [`ChangeHash`].
+    pub signature: BatchSignature,
+}
+
+/// Why a change was refused before anything looked at its meaning.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeProblem {
+    /// No event at all.
+    #[error("a change without events")]
+    Empty,
+    /// More events than one change may have.
+    #[error("{events} events; one change holds at most 1,024")]
+    TooManyEvents {
+        /// Events found.
+        events: usize,
+    },
+    /// The encoded body is too long.
+    #[error("{bytes} bytes; one change holds at most 262,144")]
+    TooLong {
+        /// Bytes found.
+        bytes: usize,
+    },
+    /// A name or path breaks a rule.
+    #[error("path {path:?}: {problem}")]
+    Path {
+        /// The path.
+        path: String,
+        /// The rule.
+        problem: PathProblem,
+    },
+    /// A manifest breaks a rule.
+    #[error("content: {0}")]
+    Manifest(#[from] ManifestProblem),
+    /// A symlink target that is empty, too long, or has a NUL.
+    #[error("a symlink target is 1 to 4,095 bytes without NUL")]
+    SymlinkTarget,
+    /// Mode bits outside the nine.
+    #[error("mode {0:o} has bits besides the nine permission bits")]
+    Mode(u32),
+    /// Comment or label above its limit.
+    #[error("{0} is too long")]
+    TextTooLong(&'static str),
+    /// A control event outside the control partition, or the reverse.
+    #[error("the event does not belong in partition {0}")]
+    WrongPartition(PartitionId),
+    /// The bytes are no encoding of a change.
+    #[error("the bytes are no change: {0}")]
+    Encoding(&'static str),
+    /// The signature does not fit.
+    #[error(transparent)]
+    Signature(#[from] SignatureProblem),
+}
+
+impl Change {
+    /// Checks all limits and rules that need no view (rules NA-1, LI-1, LI-5; promise B2).
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), ChangeProblem> {
+        if self.events.is_empty() {
+            return Err(ChangeProblem::Empty);
+        }
+        if self.events.len() > limit::CHANGE_EVENTS {
+            return Err(ChangeProblem::TooManyEvents {
+                events: self.events.len(),
+            });
+        }
+        if self.comment.len() > limit::COMMENT_BYTES {
+            return Err(ChangeProblem::TextTooLong("the comment"));
+        }
+        if self.via.len() > limit::VIA_BYTES {
+            return Err(ChangeProblem::TextTooLong("the label of the way in"));
+        }
+        self.events
+            .iter()
+            .try_for_each(|event| self.check_operation(&event.operation))
+    }
+
+    fn check_operation(&self, operation: &Operation) -> Result<(), ChangeProblem> {
+        if operation.is_control() && self.partition != PartitionId::CONTROL {
+            return Err(ChangeProblem::WrongPartition(self.partition));
+        }
+        if let Some(content) = operation.content() {
+            content.check()?;
+        }
+        match operation {
+            Operation::Put { attributes, .. } | Operation::Copy { attributes, .. } => {
+                check_mode(attributes.mode)
+            }
+            Operation::SetAttributes { mode, .. } => check_mode(*mode),
+            Operation::MakeSymlink { target, .. } => check_target(target),
+            Operation::MakeVolume { name, .. } | Operation::RenameVolume { name, .. } => {
+                crate::path::check_name(name).map_err(|problem| ChangeProblem::Path {
+                    path: name.clone(),
+                    problem,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_mode(mode: Option<u16>) -> Result<(), ChangeProblem> {
+    match mode {
+        Some(bits) if bits & !0o777 != 0 => Err(ChangeProblem::Mode(bits.into())),
+        _ => Ok(()),
+    }
+}
+
+fn check_target(target: &str) -> Result<(), ChangeProblem> {
+    let fits = (1..=limit::SYMLINK_TARGET_BYTES).contains(&target.len());
+    if fits && !target.contains('\0') {
+        Ok(())
+    } else {
+        Err(ChangeProblem::SymlinkTarget)
+    }
+}
+
+impl SignedChange {
+    /// The hash the signature covers.
+    #[must_use]
+    pub fn hash(&self) -> ChangeHash {
+        ChangeHash::of(&self.body)
+    }
+
+    /// Checks the signature by `key`.
+    ///
+    /// # Errors
+    /// [`ChangeProblem::Signature`].
+    pub fn verify(&self, key: &PublicKey) -> Result<(), ChangeProblem> {
+        Ok(self.signature.verify(key, &self.hash())?)
+    }
+}

@@ -1,0 +1,156 @@
+//! [pure] One file operation, as the log carries it.
+//!
+//! A path in an event is a [`Place`]: a volume and a path relative to it, so that limits hold
+//! whatever the volume is called. Start reading aber here: every state of the tree is a fold of
+//! these over the log.
+
+use crate::id::{EventId, PartitionId, VolumeId};
+use crate::manifest::{Attributes, Content};
+use crate::path::RelPath;
+use crate::unit::FileTime;
+
+/// A path in a partition: volume, and path relative to it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    /// The volume; of the change's own partition.
+    pub volume: VolumeId,
+    /// Relative to the volume.
+    pub path: RelPath,
+}
+
+/// A guard, decided when the entry is applied. All that are set must hold, else the whole change
+/// is rejected (rule CO-1).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Precondition {
+    /// The path has exactly this version.
+    pub etag: Option<EventId>,
+    /// The path does not exist.
+    pub absent: bool,
+    /// Nothing at or below the path is newer than this index of the partition.
+    pub unchanged_since: Option<u64>,
+}
+
+/// What an event does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// A new version of a file, whole. On a path that holds a file, its next version; on a free
+    /// path, a new file.
+    Put {
+        /// Where.
+        place: Place,
+        /// The bytes.
+        content: Content,
+        /// Times and permission bits.
+        attributes: Attributes,
+        /// Make missing directories above it.
+        parents: bool,
+    },
+    /// An explicit directory (rule TR-1).
+    MakeDirectory {
+        /// Where.
+        place: Place,
+        /// Make missing directories above it.
+        parents: bool,
+    },
+    /// A symbolic link; its target is kept as given (rule LI-1).
+    MakeSymlink {
+        /// Where.
+        place: Place,
+        /// 1 to 4,095 bytes without NUL.
+        target: String,
+        /// Make missing directories above it.
+        parents: bool,
+    },
+    /// Another name for the same file or directory, whatever lies below it (rule TR-2).
+    Rename {
+        /// What; guarded by the event's precondition.
+        from: Place,
+        /// The new place, in the same partition.
+        to: Place,
+        /// Take the place of a file or symlink that is there.
+        replace: bool,
+        /// Guards `to`.
+        target: Precondition,
+    },
+    /// A new file with known content: nothing is sent (rule TR-7). The content is repeated here,
+    /// so that retention elsewhere cannot break the copy.
+    Copy {
+        /// The version it was taken from, for people.
+        source: EventId,
+        /// Where.
+        to: Place,
+        /// The bytes.
+        content: Content,
+        /// Times and permission bits.
+        attributes: Attributes,
+        /// Take the place of a file or symlink that is there.
+        replace: bool,
+    },
+    /// Takes a name away. History keeps what it pointed to.
+    Remove {
+        /// What.
+        place: Place,
+        /// Needed for a directory that is not empty.
+        recursive: bool,
+        /// With `recursive`: what is newer than this index stays, with its ancestors (rule TR-8).
+        base: u64,
+    },
+    /// Changes attributes without a new version; fields merge in log order (rule TR-10).
+    SetAttributes {
+        /// What.
+        place: Place,
+        /// Nine permission bits.
+        mode: Option<u16>,
+        /// Modification time.
+        mtime: Option<FileTime>,
+    },
+    /// Control partition: a new top-level directory, placed in a partition (rule TR-11). On a
+    /// volume that is there it does nothing.
+    MakeVolume {
+        /// Its name at the root.
+        name: String,
+        /// The partition that will hold its content.
+        partition: PartitionId,
+    },
+    /// Control partition: another name for a volume; one entry, never a saga (rule TR-11).
+    RenameVolume {
+        /// The volume.
+        volume: VolumeId,
+        /// Its new name at the root.
+        name: String,
+    },
+    /// Control partition: takes a volume's name away, after its part was emptied.
+    RemoveVolume {
+        /// The volume.
+        volume: VolumeId,
+    },
+}
+
+/// One operation with its guard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Decided when applied.
+    pub precondition: Precondition,
+    /// What to do.
+    pub operation: Operation,
+}
+
+impl Operation {
+    /// The content this operation refers to, if any.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        match self {
+            Self::Put { content, .. } | Self::Copy { content, .. } => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Whether only the control partition may hold it.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        matches!(
+            self,
+            Self::MakeVolume { .. } | Self::RenameVolume { .. } | Self::RemoveVolume { .. }
+        )
+    }
+}

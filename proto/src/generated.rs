@@ -1,0 +1,27 @@
+//! [adapter] The code generated from `proto/`; the one place where its lints are waived.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    elided_lifetimes_in_paths,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated code"
+)]
+
+/// What is durable, hashed or signed.
+pub mod store {
+    include!(concat!(env!("OUT_DIR"), "/aber.store.rs"));
+}
+
+/// What nodes say to each other.
+pub mod link {
+    include!(concat!(env!("OUT_DIR"), "/aber.link.rs"));
+}
+
+/// The gRPC API of a node.
+#[cfg(feature = "service")]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/aber.v1.rs"));
+}

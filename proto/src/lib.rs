@@ -1,0 +1,28 @@
+//! aber-proto: everything written to disk or wire, and nothing that does it.
+//!
+//! No IO, no clock, no randomness. Start with [`event`].
+
+pub mod change;
+pub mod codec;
+pub mod entry;
+pub mod event;
+pub mod generated;
+pub mod hash;
+pub mod id;
+pub mod key;
+pub mod limit;
+pub mod manifest;
+pub mod member;
+pub mod path;
+pub mod unit;
+
+pub use change::{Change, ChangeProblem, SignedChange};
+pub use entry::{Entry, EntryKind, EntryProblem, LogId};
+pub use event::{Event, Operation, Place, Precondition};
+pub use hash::{ChainHash, ChangeHash, ChunkHash, ContentHash, ViewDigest};
+pub use id::{ClusterId, EventId, FileId, NodeId, PartitionId, RequestId, VolumeId};
+pub use key::{BatchSignature, PublicKey, SecretKey};
+pub use manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
+pub use member::{Genesis, Member, Role};
+pub use path::{PathProblem, RelPath, TreePath};
+pub use unit::{FileTime, Instant, Timestamp};

@@ -1,0 +1,65 @@
+//! [pure] Every maximum of the system, in one place.
+//!
+//! A limit is checked before anything is allocated for what it bounds, for callers and for other
+//! nodes alike (promise B2). Limits that depend on each other are related by the assertions at
+//! the end of this file, so that raising one without the other does not compile.
+
+/// Longest name of a file, directory or symlink, in bytes of UTF-8 (rule NA-1).
+pub const NAME_BYTES: usize = 255;
+/// Longest path from the root of the tree, in bytes, separators included (rule NA-1).
+pub const PATH_BYTES: usize = 4096;
+/// Deepest path from the root of the tree, in components (rule NA-1).
+pub const PATH_DEPTH: usize = 128;
+/// Longest target of a symlink, in bytes (rule LI-1).
+pub const SYMLINK_TARGET_BYTES: usize = 4095;
+/// Most events in one change.
+pub const CHANGE_EVENTS: usize = 1024;
+/// Longest encoded change body, in bytes.
+pub const CHANGE_BYTES: usize = 256 * 1024;
+/// Longest comment of a change, in bytes.
+pub const COMMENT_BYTES: usize = 200;
+/// Longest `via` label of a change ("cli", "folder", "api:NAME"), in bytes.
+pub const VIA_BYTES: usize = 64;
+/// Longest content that travels inside its event instead of in chunks, in bytes.
+pub const INLINE_BYTES: usize = 1024;
+/// Smallest average chunk size the cutter is asked for, in bytes.
+pub const CHUNK_AVERAGE_MIN_BYTES: usize = 16 * 1024;
+/// Largest average chunk size the cutter is asked for, in bytes.
+pub const CHUNK_AVERAGE_MAX_BYTES: usize = 256 * 1024;
+/// Smallest cut the cutter makes, but for the last one of a file, in bytes.
+pub const CHUNK_MIN_BYTES: usize = CHUNK_AVERAGE_MIN_BYTES / 4;
+/// Largest chunk, in bytes.
+pub const CHUNK_MAX_BYTES: usize = CHUNK_AVERAGE_MAX_BYTES * 4;
+/// Most chunks listed in a manifest itself; longer lists are stored as chunks.
+pub const MANIFEST_CHUNKS: usize = 1024;
+/// Bytes of one row of a chunk list: hash and length.
+pub const CHUNK_ROW_BYTES: usize = 36;
+/// Longest chunk list, in bytes (with one level of indirection).
+pub const CHUNK_LIST_BYTES: usize = MANIFEST_CHUNKS * CHUNK_MAX_BYTES;
+/// Longest message of any gRPC call, either way, in bytes.
+pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest encoded log entry: a change and its envelope, in bytes.
+pub const ENTRY_BYTES: usize = CHANGE_BYTES + 8 * 1024;
+/// Most chunks asked for or announced in one message.
+pub const PARCEL_CHUNKS: usize = 256;
+/// Most members of a cluster.
+pub const MEMBERS: usize = 5000;
+/// Most partitions of a cluster, the control partition included.
+pub const PARTITIONS: usize = 256;
+/// Most request ids a partition remembers (promise D3).
+pub const REQUESTS_REMEMBERED: u64 = 1 << 20;
+/// Most names a listing returns at once.
+pub const PAGE_ITEMS: usize = 5000;
+/// Most changes signed by one signature.
+pub const BATCH_CHANGES: usize = 256;
+
+const _: () = assert!(NAME_BYTES < PATH_BYTES);
+const _: () = assert!(SYMLINK_TARGET_BYTES < PATH_BYTES);
+const _: () = assert!(MANIFEST_CHUNKS * CHUNK_ROW_BYTES + 2 * PATH_BYTES < CHANGE_BYTES);
+const _: () = assert!(CHUNK_MIN_BYTES.is_multiple_of(2) && CHUNK_MAX_BYTES.is_multiple_of(2));
+const _: () = assert!(CHUNK_MAX_BYTES < MESSAGE_BYTES && ENTRY_BYTES < MESSAGE_BYTES);
+const _: () = assert!(INLINE_BYTES < CHUNK_MIN_BYTES);
+const _: () = assert!(
+    CHANGE_EVENTS <= 1 << 10,
+    "a volume id packs the event's ordinal in 10 bits"
+);
