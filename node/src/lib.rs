@@ -1,1 +1,4 @@
-//! node
+//! aber-node: the world, and the node wired into it.
+
+pub mod env;
+pub mod security;

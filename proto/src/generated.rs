@@ -20,6 +20,12 @@ pub mod link {
     include!(concat!(env!("OUT_DIR"), "/aber.link.rs"));
 }
 
+/// How links travel by gRPC.
+#[cfg(feature = "service")]
+pub mod linkservice {
+    include!(concat!(env!("OUT_DIR"), "/aber.linkservice.rs"));
+}
+
 /// The gRPC API of a node.
 #[cfg(feature = "service")]
 pub mod v1 {
