@@ -30,6 +30,12 @@ pub mod rpc {
     include!(concat!(env!("OUT_DIR"), "/aber.rpc.rs"));
 }
 
+/// How links travel by gRPC.
+#[cfg(feature = "service")]
+pub mod linkservice {
+    include!(concat!(env!("OUT_DIR"), "/aber.linkservice.rs"));
+}
+
 /// The gRPC API of a node.
 #[cfg(feature = "service")]
 pub mod v1 {
