@@ -10,6 +10,8 @@
 
 mod change;
 mod genesis;
+#[cfg(test)]
+mod tests;
 
 use crate::change::{Change, ChangeProblem, SignedChange};
 use crate::generated::store;
