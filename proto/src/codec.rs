@@ -11,6 +11,8 @@
 mod change;
 mod genesis;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 use crate::change::{Change, ChangeProblem, SignedChange};
