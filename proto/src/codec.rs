@@ -10,6 +10,10 @@
 
 mod change;
 mod genesis;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
 
 use crate::change::{Change, ChangeProblem, SignedChange};
 use crate::generated::store;
