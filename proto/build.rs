@@ -1,6 +1,11 @@
 //! Compiles the `.proto` files without protoc: protox parses, tonic-prost-build generates. The
 //! durable and node-to-node messages are always built, the gRPC API with feature `service`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script has the compiler's disk and no other"
+)]
+
 use prost::Message;
 use std::path::PathBuf;
 
