@@ -11,12 +11,12 @@ use crate::snapshot;
 use crate::snapshots::{Install, Snapshots};
 use crate::view::{EntryOutcome, View, ViewProblem};
 use aber_log::chunk::ChunkStore;
-use aber_log::content::NodeContent;
+use aber_log::chunk::store::PackStore;
 use aber_log::env::kv::KvBatch;
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest::ContentWriter;
 use aber_log::partition::raft_types::{decode_membership, encode_membership, to_raft_id};
-use aber_log::reader::{ReadProblem, Reader, SnapshotManifest, SnapshotSource};
+use aber_log::reader::{ReadProblem, Reader, SnapshotManifest};
 use aber_log::watch::Watched;
 use aber_proto::{ChunkRef, Content, Entry, EntryKind, FileId, PartitionId};
 use bytes::Bytes;
@@ -56,8 +56,21 @@ pub trait Listener: Send + Sync + 'static {
     fn index_failed(&self, why: String) -> Boxed;
 }
 
+/// Asks for chunks before anybody reads them.
+pub type Ahead = Arc<dyn Fn(&[ChunkRef]) + Send + Sync>;
+
+/// Makes and keeps snapshots.
+pub struct Maker<E: Env> {
+    /// Where their chunks go.
+    pub store: PackStore<E>,
+    /// Where they are kept.
+    pub snapshots: Snapshots<E>,
+    /// Entries between two.
+    pub every: u64,
+}
+
 /// What a replay needs.
-pub struct ReplayOptions<E: Env, R: Reader> {
+pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     /// The world.
     pub env: E,
     /// The view, as it was found.
@@ -68,12 +81,12 @@ pub struct ReplayOptions<E: Env, R: Reader> {
     pub judge: Judge,
     /// The log.
     pub reader: R,
-    /// Content, for snapshots and to fetch ahead.
-    pub content: NodeContent<E>,
-    /// Where snapshots are kept.
-    pub snapshots: Snapshots<E>,
-    /// Entries between two snapshots.
-    pub snapshot_every: u64,
+    /// Content of snapshots that are taken in.
+    pub chunks: S,
+    /// Told what content a batch will need.
+    pub ahead: Option<Ahead>,
+    /// Makes snapshots, where they are wanted.
+    pub maker: Option<Maker<E>>,
     /// How far each partition is applied; this replay sets its own.
     pub applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     /// The mirror, where there is one.
@@ -85,8 +98,8 @@ pub struct ReplayOptions<E: Env, R: Reader> {
 }
 
 /// One partition's replay.
-pub struct Replay<E: Env, R: Reader> {
-    options: ReplayOptions<E, R>,
+pub struct Replay<E: Env, R: Reader, S: ChunkStore> {
+    options: ReplayOptions<E, R, S>,
 }
 
 /// The index row that holds Raft's membership as of the applied entry.
@@ -102,9 +115,9 @@ enum Step {
     Forgotten,
 }
 
-impl<E: Env, R: Reader> Replay<E, R> {
+impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     /// A replay; [`Replay::run`] drives it.
-    pub fn new(options: ReplayOptions<E, R>) -> Self {
+    pub fn new(options: ReplayOptions<E, R, S>) -> Self {
         Self { options }
     }
 
@@ -131,7 +144,8 @@ impl<E: Env, R: Reader> Replay<E, R> {
                     result?;
                 }
                 Some(Step::Forgotten) => {
-                    let newest = self.options.snapshots.newest(self.partition());
+                    let newest = self.options.reader.newest_snapshot(self.partition()).await;
+                    let newest = newest.map_err(|problem| problem.to_string())?;
                     let newest = newest.filter(|snapshot| snapshot.log_id.index >= next);
                     let newest = newest.ok_or_else(|| {
                         format!("partition {}: no entry {next} and no snapshot past it", self.partition())
@@ -158,7 +172,7 @@ impl<E: Env, R: Reader> Replay<E, R> {
     }
 
     async fn apply(&mut self, mut entries: Vec<Entry>) -> Result<(), String> {
-        let every = self.options.snapshot_every;
+        let every = self.options.maker.as_ref().map_or(u64::MAX, |maker| maker.every);
         let due = |entry: &Entry| entry.log_id.index > 0 && entry.log_id.index.is_multiple_of(every);
         if let Some(cut) = entries.iter().position(due) {
             entries.truncate(cut + 1);
@@ -167,10 +181,8 @@ impl<E: Env, R: Reader> Replay<E, R> {
         self.wait_for_control(&entries).await;
         let judge = &mut self.options.judge;
         let judged: Vec<_> = entries.iter().map(|entry| judge.judge(entry)).collect();
-        let chunks = chunks_of(&judged);
-        if let Err(problem) = self.options.content.want(&chunks) {
-            // Whoever reads the chunk learns the same, and says so.
-            self.options.env.runtime().trace(format_args!("fetch ahead: {problem}"));
+        if let Some(ahead) = &self.options.ahead {
+            ahead(&chunks_of(&judged));
         }
         let extra = membership_rows(&entries);
         let batch: Vec<_> =
@@ -222,16 +234,16 @@ impl<E: Env, R: Reader> Replay<E, R> {
     }
 
     async fn make_snapshot(&mut self) -> Result<(), String> {
-        let Some(snapshot) = self.encode_snapshot().await? else { return Ok(()) };
-        self.options.snapshots.keep(snapshot).await?;
+        let Some(maker) = &self.options.maker else { return Ok(()) };
+        let Some(snapshot) = self.encode_snapshot(maker).await? else { return Ok(()) };
+        maker.snapshots.keep(snapshot).await?;
         self.options.listener.snapshot_made().await;
         Ok(())
     }
 
-    async fn encode_snapshot(&self) -> Result<Option<SnapshotManifest>, String> {
+    async fn encode_snapshot(&self, maker: &Maker<E>) -> Result<Option<SnapshotManifest>, String> {
         let view = &self.options.view;
-        let store = self.options.content.store();
-        let mut writer = ContentWriter::new(store.clone(), None, None);
+        let mut writer = ContentWriter::new(maker.store.clone(), None, None);
         let mut rows = snapshot::Encoder::new(view);
         while let Some(piece) = rows.next_piece().map_err(|problem| problem.to_string())? {
             writer.push(piece).await.map_err(|problem| problem.to_string())?;
@@ -259,23 +271,26 @@ impl<E: Env, R: Reader> Replay<E, R> {
 
     /// Replaces the view by a snapshot: every chunk is verified, then every row, then the digest.
     async fn install(&mut self, snapshot: &SnapshotManifest) -> Result<(), String> {
-        let content = Content::Chunks(snapshot.content.clone());
-        let chunks = self.options.content.chunks_of(&content).await;
-        let chunks = chunks.map_err(|problem| problem.to_string())?;
-        self.options.content.want(&chunks).map_err(|problem| problem.to_string())?;
-        let data = aber_log::ingest::resolve_chunks(&self.options.content, &snapshot.content).await;
+        let chunks = &self.options.chunks;
+        let data = aber_log::ingest::resolve_chunks(chunks, &snapshot.content).await;
         let data = data.map_err(|problem| problem.to_string())?;
+        if let Some(ahead) = &self.options.ahead {
+            ahead(&data);
+        }
         let mut installer = snapshot::Installer::begin(&self.options.kv, self.partition());
         for chunk in data {
-            let bytes = self.options.content.get(chunk).await.map_err(|problem| problem.to_string())?;
+            let bytes = chunks.get(chunk).await.map_err(|problem| problem.to_string())?;
             installer.push(&bytes).map_err(|problem| problem.to_string())?;
         }
-        self.options.content.store().sync().await.map_err(|problem| problem.to_string())?;
         let mut extra = KvBatch::default();
         extra.put(membership_key(self.partition()), snapshot.membership.clone());
         let view = installer.finish(snapshot.log_id, snapshot.chain, snapshot.digest, extra);
         self.options.view = view.map_err(|problem| problem.to_string())?;
-        self.options.snapshots.keep(snapshot.clone()).await?;
+        if let Some(maker) = &self.options.maker {
+            // Its chunks may be needed again after a crash, before any other node is there.
+            maker.store.sync().await.map_err(|problem| problem.to_string())?;
+            maker.snapshots.keep(snapshot.clone()).await?;
+        }
         self.publish(self.options.view.applied_index());
         self.tell_all_dirty().await
     }

@@ -18,7 +18,7 @@ use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
 use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions};
-use aber_materializer::replay::{Replay, ReplayOptions};
+use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::{ClusterId, Genesis, NodeId, PartitionId, SecretKey};
@@ -203,9 +203,13 @@ impl<E: Env> Wiring<E> {
                 kv: kv.clone(),
                 judge: Judge::new(&self.config.genesis),
                 reader: self.reader.clone(),
-                content: self.content.clone(),
-                snapshots: self.snapshots.clone(),
-                snapshot_every: self.config.options.snapshot_every,
+                chunks: self.content.clone(),
+                ahead: Some(ahead_of(&self.content)),
+                maker: Some(Maker {
+                    store: self.content.store().clone(),
+                    snapshots: self.snapshots.clone(),
+                    every: self.config.options.snapshot_every,
+                }),
                 applied: applied.clone(),
                 dirty: dirty.clone(),
                 installs,
@@ -267,6 +271,13 @@ impl<E: Env> Wiring<E> {
         let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
         Ok((Some(mirror), Some(dirty)))
     }
+}
+
+fn ahead_of<E: Env>(content: &NodeContent<E>) -> Ahead {
+    let content = content.clone();
+    // A store that failed stops the node by itself; a chunk that is not fetched ahead is fetched
+    // when it is read.
+    Arc::new(move |chunks| drop(content.want(chunks)))
 }
 
 fn storage(problem: &impl std::fmt::Display) -> Problem {
