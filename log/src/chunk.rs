@@ -1,5 +1,14 @@
 //! Chunks: content-defined pieces of files, named by their BLAKE3.
 
+pub mod cut;
+pub mod frame;
+pub mod pack;
+pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use store::{ChunkPin, PackStore, StoreOptions};
+
 use aber_proto::{ChunkHash, ChunkRef};
 use bytes::Bytes;
 use std::future::Future;

@@ -5,6 +5,7 @@
 
 pub mod chunk;
 pub mod env;
+pub mod ingest;
 pub mod life;
 pub mod reader;
 pub mod watch;
