@@ -437,10 +437,15 @@ fn inline_content_shares_the_body() {
 
 #[test]
 fn a_genesis_is_checked_on_the_way_in() {
+    let key = |node: u64| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&node.to_le_bytes());
+        PublicKey(key)
+    };
     let member = |node: u64| Member {
         node: NodeId(node),
         name: format!("n{node}"),
-        key: PublicKey([1; 32]),
+        key: key(node),
         role: Role::Admin,
         address: "h:1".to_owned(),
     };
@@ -476,6 +481,10 @@ fn a_genesis_is_checked_on_the_way_in() {
     }
     assert_eq!(
         refused(|genesis| genesis.members[7].name = "n1".to_owned()),
+        GenesisProblem::Member(NodeId(8))
+    );
+    assert_eq!(
+        refused(|genesis| genesis.members[7].key = genesis.members[0].key),
         GenesisProblem::Member(NodeId(8))
     );
     assert_eq!(

@@ -231,8 +231,9 @@ pub(super) fn genesis() -> impl Strategy<Value = Genesis> {
             let mut node = first;
             let members: Vec<_> = members
                 .into_iter()
-                .map(|(key, role, address)| {
+                .map(|(mut key, role, address)| {
                     node = node.wrapping_add(1);
+                    key[..8].copy_from_slice(&node.to_le_bytes());
                     Member {
                         node: NodeId(node),
                         name: format!("node-{node}"),
