@@ -15,30 +15,7 @@ use crate::path::{PathProblem, RelPath};
 use crate::unit::{FileTime, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use strategy::{change, content, genesis, rows, signed};
-
-/// Bytes after some damage: bytes changed, cut out or put in.
-fn damaged(bytes: &[u8], damage: &[(usize, u8, u8)]) -> Bytes {
-    let mut bytes = bytes.to_vec();
-    for (at, value, how) in damage {
-        let at = at % (bytes.len() + 1);
-        match how % 4 {
-            0 => bytes.insert(at, *value),
-            1 => bytes.truncate(bytes.len() - usize::from(*value).min(bytes.len()) / 8),
-            2 if at < bytes.len() => drop(bytes.remove(at)),
-            _ => {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= value;
-                }
-            }
-        }
-    }
-    bytes.into()
-}
-
-fn damage() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
-    vec(any::<(usize, u8, u8)>(), 1..4)
-}
+use strategy::{change, content, damage, damaged, genesis, rows, signed};
 
 proptest! {
     #[test]
