@@ -13,7 +13,7 @@ use crate::env::{Env, Runtime};
 use crate::segment::{SegmentLog, SegmentProblem};
 use crate::watch::Watched;
 use aber_proto::{ChangeHash, ClusterId, NodeId, PartitionId, RequestId, SecretKey, SignedChange};
-use aber_proto::{VolumeId, codec, limit};
+use aber_proto::{TreePath, VolumeId, codec, limit};
 use bytes::Bytes;
 use item::{Item, PENDING_VOLUME};
 use state::{Outcome, Phase, Sequence, State};
@@ -100,6 +100,7 @@ enum Call {
     Held(Sequence, Result<(), String>),
     Proposed(Vec<Sequence>, Result<(), String>),
     List(oneshot::Sender<Vec<Waiting>>),
+    Touches(TreePath, oneshot::Sender<bool>),
     Wake,
 }
 
@@ -189,6 +190,15 @@ impl Outbox {
             return Vec::new();
         }
         receiver.await.unwrap_or_default()
+    }
+
+    /// Whether a change that waits here touches exactly this path.
+    pub async fn touches(&self, path: TreePath) -> bool {
+        let (answer, receiver) = oneshot::channel();
+        if self.calls.send(Call::Touches(path, answer)).await.is_err() {
+            return false;
+        }
+        receiver.await.unwrap_or(false)
     }
 
     /// How many changes wait.
@@ -332,6 +342,9 @@ impl<E: Env> Driver<E> {
             }
             Call::List(answer) => {
                 let _gone = answer.send(self.list());
+            }
+            Call::Touches(path, answer) => {
+                let _gone = answer.send(self.state.touches(&path));
             }
             Call::Wake => {}
         }

@@ -81,6 +81,12 @@ impl State {
         self.requests.get(&request).copied()
     }
 
+    /// Whether an item touches exactly this path.
+    #[must_use]
+    pub fn touches(&self, path: &TreePath) -> bool {
+        self.paths.contains_key(path)
+    }
+
     /// An item.
     #[must_use]
     pub fn item(&self, sequence: Sequence) -> Option<&Item> {

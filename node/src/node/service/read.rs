@@ -6,7 +6,7 @@ use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, STREAM_QUEUE};
 use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::env::{Env, Runtime};
-use aber_log::ingest;
+use aber_log::ingest::{self, ContentProblem};
 use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
 use aber_materializer::view::Found;
 use aber_proto::generated::v1;
@@ -100,7 +100,7 @@ impl<E: Env> NodeService<E> {
         };
         let bytes = |chunks: &[ChunkRef]| chunks.iter().map(|c| u64::from(c.length)).sum::<u64>();
         let all = bytes(&chunks);
-        let lacking = parts.content.store().missing(&chunks).map_err(|p| content_problem(&p, ""))?;
+        let lacking = parts.content.store().missing(&chunks).map_err(|p| chunk_problem(&p, ""))?;
         let mut holders = Vec::new();
         for member in &parts.config.genesis.members {
             let held = if member.node == parts.config.me {
@@ -255,34 +255,20 @@ impl Pieces {
         offset: u64,
         length: u64,
     ) {
-        let manifest = match content {
-            Content::Inline(bytes) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-                self.send(bytes.slice(from..to.min(bytes.len()))).await;
-                return;
-            }
-            Content::Chunks(manifest) => manifest,
-        };
-        let chunks = match ingest::resolve_chunks(store, manifest).await {
-            Ok(chunks) => chunks,
+        let mut range = match ingest::read_range(store, content, offset, length) {
+            Ok(range) => range,
             Err(problem) => return self.fail(&problem).await,
         };
-        let (end, mut start) = (offset + length, 0_u64);
-        for chunk in chunks {
-            let next = start + u64::from(chunk.length);
-            if next > offset && start < end {
-                let bytes = match store.get(chunk).await {
-                    Ok(bytes) => bytes,
-                    Err(problem) => return self.fail(&problem).await,
-                };
-                let cut = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-                let piece = bytes.slice(cut(offset)..cut(end).min(bytes.len()));
-                if !self.send(piece).await {
-                    return;
+        loop {
+            match range.next().await {
+                Ok(Some(bytes)) => {
+                    if !self.send(bytes).await {
+                        return;
+                    }
                 }
+                Ok(None) => return,
+                Err(problem) => return self.fail(&problem).await,
             }
-            start = next;
         }
     }
 
@@ -294,13 +280,21 @@ impl Pieces {
         self.sender.send(Ok(v1::DownloadResponse { message })).await.is_ok()
     }
 
-    async fn fail(&self, problem: &ChunkProblem) {
+    async fn fail(&self, problem: &ContentProblem) {
         let _gone = self.sender.send(Err(content_problem(problem, &self.path))).await.is_err();
     }
 }
 
 /// Content that could not be had, for people.
-pub(super) fn content_problem(problem: &ChunkProblem, path: &str) -> Problem {
+pub(super) fn content_problem(problem: &ContentProblem, path: &str) -> Problem {
+    match problem {
+        ContentProblem::Chunk(problem) => chunk_problem(problem, path),
+        other => Problem::new(Reason::ContentLost).with("path", path).with("detail", other),
+    }
+}
+
+/// A chunk that could not be had or put, for people.
+pub(super) fn chunk_problem(problem: &ChunkProblem, path: &str) -> Problem {
     match problem {
         ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. } => {
             Problem::new(Reason::ContentNotHere).with("path", path).with("detail", problem)
