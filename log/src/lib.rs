@@ -7,4 +7,8 @@ pub mod chunk;
 pub mod env;
 pub mod life;
 pub mod reader;
+pub mod segment;
 pub mod watch;
+
+#[cfg(test)]
+mod testing;
