@@ -9,6 +9,7 @@
 //! are, so links are for one machine: [`SystemNetwork::listen`] refuses any address that is not
 //! loopback.
 
+mod connection;
 mod hello;
 mod link;
 mod service;

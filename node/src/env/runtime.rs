@@ -280,6 +280,55 @@ mod tests {
         );
     }
 
+    /// Runs one of the tests below in a process of its own; answers exit code and error output.
+    fn in_own_process(test: &str) -> (Option<i32>, String) {
+        let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
+            .arg(format!("env::runtime::tests::{test}"))
+            .output()
+            .expect("it runs");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), told)
+    }
+
+    /// D4: a broken assertion in any task stops the whole node.
+    #[test]
+    fn a_panic_ends_the_process() {
+        let (code, told) = in_own_process("panic_in_a_task");
+        assert_eq!(code, Some(EXIT_PANIC), "{told}");
+        assert!(
+            told.contains("aber: ") && told.contains("the reason"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own by the test above"]
+    fn panic_in_a_task() {
+        install_panic_hook();
+        let runtime = SystemRuntime::new();
+        let inner = runtime.clone();
+        let _ = runtime.block_on_root(async move {
+            assert!(guarded(|| panic!("guarded")).is_err());
+            inner.spawn("faulty", async { panic!("the reason") });
+            std::future::pending::<()>().await;
+        });
+    }
+
+    /// D4: a failed disk ends the process with its code.
+    #[test]
+    fn a_failure_ends_the_process() {
+        let (code, told) = in_own_process("fail_for_real");
+        assert_eq!(code, Some(74), "{told}");
+        assert!(told.contains("aber: the log is poisoned"), "{told}");
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own by the test above"]
+    fn fail_for_real() {
+        SystemRuntime::new().fail(74, "the log is poisoned");
+    }
+
     #[test]
     fn random_bytes_differ_and_the_wall_clock_is_past_2020() {
         let runtime = SystemRuntime::new();
