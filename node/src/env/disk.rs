@@ -2,7 +2,7 @@
 //!
 //! No path is ever resolved by the process's own rules: a name is reached from the handle by
 //! `openat2` with beneath, no-symlinks and no-magiclinks (for folders no-xdev too), and the last
-//! component by an `*at` call that does not follow (promise S6, rule MA-6). See [`beneath`].
+//! component by an `*at` call that does not follow (promise S6, rule MA-6). See `beneath`.
 //! Nothing is remembered about a path between two calls.
 //!
 //! What waits for the device runs on tokio's blocking threads. For the sync of a commit that was

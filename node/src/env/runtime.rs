@@ -2,7 +2,7 @@
 //!
 //! All tasks of the node run inside one [`Life`], so that openraft finds its runtime and
 //! everything dies together. A panic anywhere stops the whole process (exit code 70): half a node
-//! must not go on. The exception is [`guarded`] work, which is how the index is asked: its panics
+//! must not go on. The exception is `guarded` work, which is how the index is asked: its panics
 //! are problems of the index, and it can be rebuilt.
 
 use aber_log::env::Runtime;
@@ -188,7 +188,7 @@ fn tell(why: &str) {
     let _ = writeln!(out, "aber: {why}").and_then(|()| out.flush());
 }
 
-/// From here on a panic ends the process with [`EXIT_PANIC`], unless the work is [`guarded`] or
+/// From here on a panic ends the process with [`EXIT_PANIC`], unless the work is `guarded` or
 /// the thread belongs to the index. Called once, from `main`.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
