@@ -7,7 +7,7 @@
 use crate::chunk::store::PackStore;
 use crate::chunk::{ChunkProblem, ChunkStore};
 use crate::env::{Env, Runtime};
-use crate::ingest;
+use crate::ingest::{self, ContentProblem};
 use crate::mesh::{CallProblem, Mesh, Method};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
@@ -192,7 +192,7 @@ impl<E: Env> NodeContent<E> {
             }
             let asked: BTreeMap<_, _> = wanted.iter().map(|c| (c.hash, c.length)).collect();
             for frame in answer.frames {
-                let got = self.inner.store.put_frame(frame)?;
+                let got = self.inner.store.put_frame(&frame)?;
                 if asked.get(&got.hash) != Some(&got.length) {
                     return Err(FetchProblem::Lied(peer));
                 }
@@ -222,7 +222,7 @@ impl<E: Env> NodeContent<E> {
     ///
     /// # Errors
     /// The list cannot be had.
-    pub async fn chunks_of(&self, content: &Content) -> Result<Vec<ChunkRef>, ChunkProblem> {
+    pub async fn chunks_of(&self, content: &Content) -> Result<Vec<ChunkRef>, ContentProblem> {
         match content {
             Content::Inline(_) => Ok(Vec::new()),
             Content::Chunks(manifest) => {

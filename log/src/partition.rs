@@ -18,6 +18,7 @@ use aber_proto::{ChainHash, Entry, LogId, NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::ClientWriteError;
 use openraft::impls::BasicNode;
 use openraft::{Config, SnapshotPolicy};
 use raft_types::{C, Proposal, decode_membership, to_raft_id};
@@ -363,18 +364,19 @@ impl<E: Env> Partition<E> {
     }
 }
 
-async fn tell_results<S, T, F>(
-    mut results: S,
+type Results = futures::stream::BoxStream<
+    'static,
+    Result<openraft::raft::WriteResult<C>, openraft::errors::Fatal<C>>,
+>;
+
+async fn tell_results(
+    mut results: Results,
     answers: Vec<oneshot::Sender<Result<u64, ProposeProblem>>>,
-) where
-    S: futures::Stream<Item = Result<Result<T, openraft::errors::ClientWriteError<C>>, F>> + Unpin,
-    T: HasIndex,
-    F: std::fmt::Display,
-{
+) {
     for answer in answers {
         let result = match results.try_next().await {
-            Ok(Some(Ok(done))) => Ok(done.index()),
-            Ok(Some(Err(openraft::errors::ClientWriteError::ForwardToLeader(forward)))) => {
+            Ok(Some(Ok(done))) => Ok(done.log_id.index),
+            Ok(Some(Err(ClientWriteError::ForwardToLeader(forward)))) => {
                 Err(ProposeProblem::NotLeader { leader: forward.leader_id.map(NodeId) })
             }
             Ok(Some(Err(other))) => Err(ProposeProblem::Unknown(other.to_string())),
@@ -382,17 +384,6 @@ async fn tell_results<S, T, F>(
             Err(fatal) => Err(ProposeProblem::Unknown(fatal.to_string())),
         };
         let _gone = answer.send(result);
-    }
-}
-
-/// The index an answer of openraft speaks of.
-trait HasIndex {
-    fn index(&self) -> u64;
-}
-
-impl HasIndex for openraft::raft::ClientWriteResponse<C> {
-    fn index(&self) -> u64 {
-        self.log_id.index
     }
 }
 
@@ -432,8 +423,8 @@ impl<E: Env> Reader for LogReader<E> {
         let mut flushed = shared.log.watch_flushed(partition);
         let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= from);
         let last = committed.until(ready).await.map_or(0, |id| id.index);
-        let durable = flushed.until(|index| index.is_some_and(|index| index >= from)).await;
-        let last = last.min(durable.unwrap_or(0));
+        let durable = flushed.until(|index| *index >= from).await;
+        let last = last.min(durable);
         let damaged = |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
         let entries = shared.log.read(partition, from, last + 1, bytes).map_err(damaged)?;
         match entries.first() {

@@ -100,11 +100,9 @@ impl State {
 
     /// All items in the order made, with phase and what hinders them.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, &Item, &Phase, Option<&str>)> {
-        let show = |(sequence, slot): (&Sequence, &Slot)| *sequence;
-        self.slots.iter().map(move |entry| {
-            let (_, slot) = entry;
-            (show(entry), &slot.item, &slot.phase, slot.problem.as_deref())
-        })
+        self.slots
+            .iter()
+            .map(|(sequence, slot)| (*sequence, &slot.item, &slot.phase, slot.problem.as_deref()))
     }
 
     /// Takes an item in: a new one (`None`), or one found at the start under its old number.

@@ -12,7 +12,7 @@ use aber_proto::{ChainHash, ChunkList, ContentHash, Entry, LogId, Manifest};
 use aber_proto::{PartitionId, Timestamp, ViewDigest, manifest};
 use bytes::Bytes;
 use openraft::EntryPayload;
-use openraft::alias::{LogIdOf, MembershipOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
+use openraft::alias::{LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use openraft::impls::BasicNode;
 use openraft::vote::RaftLeaderId as _;
 use prost::Message;
@@ -59,6 +59,8 @@ openraft::declare_raft_types!(
 
 /// Short for the type configuration.
 pub type C = TypeConfig;
+/// openraft's membership.
+pub type MembershipOf = openraft::Membership<u64, BasicNode>;
 /// openraft's entry.
 pub type RaftEntry = <C as openraft::RaftTypeConfig>::Entry;
 
@@ -127,11 +129,11 @@ pub fn vote_of(message: Option<rpc::Vote>) -> Result<VoteOf<C>, Malformed> {
 }
 
 /// A membership as bytes, with the log id of its entry where that is known.
-pub fn encode_membership(id: Option<&LogIdOf<C>>, membership: &MembershipOf<C>) -> Bytes {
+pub fn encode_membership(id: Option<&LogIdOf<C>>, membership: &MembershipOf) -> Bytes {
     membership_message(id, membership).encode_to_vec().into()
 }
 
-fn membership_message(id: Option<&LogIdOf<C>>, membership: &MembershipOf<C>) -> rpc::Membership {
+fn membership_message(id: Option<&LogIdOf<C>>, membership: &MembershipOf) -> rpc::Membership {
     let configs = membership.get_joint_config().iter();
     rpc::Membership {
         log_id: id.map(id_message),
@@ -160,7 +162,7 @@ fn membership_of(message: rpc::Membership) -> Result<StoredMembershipOf<C>, Malf
         return Ok(StoredMembershipOf::<C>::default());
     }
     let membership =
-        MembershipOf::<C>::new(configs, nodes).map_err(|_| Malformed("a voter is no member"))?;
+        MembershipOf::new(configs, nodes).map_err(|_| Malformed("a voter is no member"))?;
     Ok(StoredMembershipOf::<C>::new(message.log_id.map(id_of), membership))
 }
 

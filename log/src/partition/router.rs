@@ -8,7 +8,7 @@ use super::raft_types::{C, Malformed, from_raft_vote, id_message, id_of, snapsho
 use super::raft_types::{from_raft_entry, snapshot_of, to_raft_entry, vote_message, vote_of};
 use super::{Partition, Raft};
 use crate::env::Env;
-use crate::mesh::{CallProblem, Mesh, Method};
+use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotManifest;
 use aber_proto::generated::rpc;
 use aber_proto::{Entry, NodeId, PartitionId};
@@ -58,7 +58,7 @@ impl<E: Env> Router<E> {
     ) -> Result<T, Unreachable<C>> {
         let payload = Bytes::from(message.encode_to_vec());
         let answer = self.mesh.call(NodeId(to), method, payload, deadline).await;
-        T::decode(answer.map_err(unreachable::<CallProblem>)?).map_err(unreachable)
+        T::decode(answer.map_err(unreachable)?).map_err(unreachable)
     }
 
     async fn ask_vote(
