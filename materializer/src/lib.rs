@@ -1,6 +1,7 @@
 //! aber-materializer: the tree and the directory.
 
 pub mod effect;
+pub mod snapshot;
 #[cfg(test)]
 mod testing;
 pub mod tree;

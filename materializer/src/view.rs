@@ -22,7 +22,7 @@ mod read;
 mod requests;
 pub(crate) mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};
@@ -236,9 +236,7 @@ impl<K: Kv> View<K> {
         }
         let mut batch = extra;
         batch.rows.extend(rows);
-        for (key, value) in buckets.take_changed(self.partition) {
-            batch.put(key, value);
-        }
+        buckets.write_changed(self.partition, &mut batch);
         self.kv.commit(batch)?;
         self.applied = row.to_applied();
         self.row = row;
@@ -342,7 +340,11 @@ impl<K: Kv> Fold<K> {
         }
         if let Some(reason) = refused {
             if reason.is_of_author() {
-                self.answer(change.request, RequestOutcome::Rejected(reason), requests_most)?;
+                self.answer(
+                    change.request,
+                    RequestOutcome::Rejected(reason),
+                    requests_most,
+                )?;
             }
             return Ok(rejected(reason));
         }
