@@ -7,18 +7,21 @@
 
 use crate::judge::{Judge, Judged};
 use crate::mirror::Dirty;
-use crate::snapshot;
+use crate::snapshot::{SnapshotInstall, SnapshotWriter};
 use crate::snapshots::{Install, Snapshots};
 use crate::view::{EntryOutcome, View, ViewProblem};
-use aber_log::chunk::ChunkStore;
+use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::chunk::store::PackStore;
 use aber_log::env::kv::KvBatch;
-use aber_log::env::{Env, Runtime};
-use aber_log::ingest::ContentWriter;
+use aber_log::env::{Env, Kv, Runtime};
+use aber_log::ingest::{ContentProblem, ContentWriter};
 use aber_log::partition::raft_types::{decode_membership, encode_membership, to_raft_id};
 use aber_log::reader::{ReadProblem, Reader, SnapshotManifest};
 use aber_log::watch::Watched;
-use aber_proto::{ChunkRef, Content, Entry, EntryKind, FileId, PartitionId};
+use aber_proto::{
+    ChunkHash, ChunkList, ChunkRef, ClusterId, Content, ContentHash, Entry, EntryKind, FileId,
+    Manifest, PartitionId, limit,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -52,6 +55,8 @@ pub trait Listener: Send + Sync + 'static {
     fn applied(&self, batch: AppliedBatch) -> Boxed;
     /// A snapshot of the partition was made here and kept.
     fn snapshot_made(&self) -> Boxed;
+    /// A snapshot took the place of the view: what was there before may be gone.
+    fn snapshot_installed(&self) -> Boxed;
     /// The index failed or contradicts the log: it must be rebuilt.
     fn index_failed(&self, why: String) -> Boxed;
 }
@@ -73,6 +78,8 @@ pub struct Maker<E: Env> {
 pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     /// The world.
     pub env: E,
+    /// The cluster.
+    pub cluster: ClusterId,
     /// The view, as it was found.
     pub view: View<E::Kv>,
     /// The index it lives in.
@@ -244,20 +251,20 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     async fn encode_snapshot(&self, maker: &Maker<E>) -> Result<Option<SnapshotManifest>, String> {
         let view = &self.options.view;
         let mut writer = ContentWriter::new(maker.store.clone(), None, None);
-        let mut rows = snapshot::Encoder::new(view);
+        let rows = SnapshotWriter::begin(self.options.kv.clone(), view.partition());
+        let mut rows = rows.map_err(|problem| problem.to_string())?;
         while let Some(piece) = rows.next_piece().map_err(|problem| problem.to_string())? {
             writer.push(piece).await.map_err(|problem| problem.to_string())?;
         }
-        let staged = writer.finish_in_chunks().await;
-        let staged = match staged {
+        let staged = match writer.finish().await {
             Ok(staged) => staged,
             // No room for it: the log keeps what it would have covered.
-            Err(aber_log::chunk::ChunkProblem::NoSpace { .. }) => return Ok(None),
+            Err(ContentProblem::Chunk(ChunkProblem::NoSpace { .. })) => return Ok(None),
             Err(problem) => return Err(problem.to_string()),
         };
-        let Content::Chunks(content) = staged.content else { return Ok(None) };
+        let content = in_chunks(&maker.store, staged.content).await?;
         let key = membership_key(view.partition());
-        let membership = aber_log::env::Kv::get(&self.options.kv, &key);
+        let membership = self.options.kv.get(&key);
         let membership = membership.map_err(|problem| problem.to_string())?.unwrap_or_default();
         Ok(Some(SnapshotManifest {
             partition: view.partition(),
@@ -277,22 +284,32 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         if let Some(ahead) = &self.options.ahead {
             ahead(&data);
         }
-        let mut installer = snapshot::Installer::begin(&self.options.kv, self.partition());
+        let (kv, partition) = (self.options.kv.clone(), self.partition());
+        let mut installer = SnapshotInstall::new(kv, partition, self.options.cluster);
         for chunk in data {
             let bytes = chunks.get(chunk).await.map_err(|problem| problem.to_string())?;
             installer.push(&bytes).map_err(|problem| problem.to_string())?;
         }
+        let view = installer.finish().map_err(|problem| problem.to_string())?;
+        let is_it = view.applied().log_id == snapshot.log_id
+            && view.applied().chain == snapshot.chain
+            && view.digest() == snapshot.digest;
+        if !is_it {
+            return Err(format!("the snapshot of partition {partition} is not what it was said to be"));
+        }
+        self.options.view = view;
         let mut extra = KvBatch::default();
-        extra.put(membership_key(self.partition()), snapshot.membership.clone());
-        let view = installer.finish(snapshot.log_id, snapshot.chain, snapshot.digest, extra);
-        self.options.view = view.map_err(|problem| problem.to_string())?;
+        extra.put(membership_key(partition), snapshot.membership.clone());
+        self.options.kv.commit(extra).map_err(|problem| problem.to_string())?;
         if let Some(maker) = &self.options.maker {
             // Its chunks may be needed again after a crash, before any other node is there.
             maker.store.sync().await.map_err(|problem| problem.to_string())?;
             maker.snapshots.keep(snapshot.clone()).await?;
         }
         self.publish(self.options.view.applied_index());
-        self.tell_all_dirty().await
+        self.tell_all_dirty().await?;
+        self.options.listener.snapshot_installed().await;
+        Ok(())
     }
 
     /// After a snapshot anything may have changed.
@@ -307,6 +324,24 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         }
         Ok(())
     }
+}
+
+/// A small snapshot too is stored, so that another node can fetch it.
+async fn in_chunks<E: Env>(store: &PackStore<E>, content: Content) -> Result<Manifest, String> {
+    let bytes = match content {
+        Content::Chunks(manifest) => return Ok(manifest),
+        Content::Inline(bytes) => bytes,
+    };
+    let hash = ChunkHash::of(&bytes);
+    let length = u32::try_from(bytes.len()).map_err(|error| error.to_string())?;
+    store.put(hash, &bytes).map_err(|problem| problem.to_string())?;
+    store.sync().await.map_err(|problem| problem.to_string())?;
+    Ok(Manifest {
+        size: u64::from(length),
+        blake3: ContentHash::of(&bytes),
+        average: u32::try_from(limit::CHUNK_AVERAGE_MIN_BYTES).unwrap_or(u32::MAX),
+        chunks: ChunkList::Direct(vec![ChunkRef { hash, length }]),
+    })
 }
 
 fn membership_rows(entries: &[Entry]) -> KvBatch {

@@ -143,7 +143,8 @@ impl<K: Kv> Fold<K> {
         parent: FileId,
         name: &str,
     ) -> Result<Option<NameRow>, KvProblem> {
-        self.rows.row(&table::name_key(self.partition, parent, name))
+        self.rows
+            .row(&table::name_key(self.partition, parent, name))
     }
 
     /// The inode of a name: it must be there.
@@ -222,9 +223,7 @@ impl<K: Kv> Fold<K> {
         };
         let newer = match walk.child {
             Some(child) => self.is_newer(child, since, 0)?,
-            None if walk.is_root() => {
-                self.holds_newer(volume_root(walk.place.volume), since, 0)?
-            }
+            None if walk.is_root() => self.holds_newer(volume_root(walk.place.volume), since, 0)?,
             None => false,
         };
         if newer {
@@ -386,7 +385,10 @@ impl<K: Kv> Fold<K> {
     }
 
     pub(crate) fn create_node(&mut self, node: Node) {
-        assert_eq!(node.id.partition, self.partition, "a node of this partition");
+        assert_eq!(
+            node.id.partition, self.partition,
+            "a node of this partition"
+        );
         if let NodeKind::File(content) = &node.kind {
             self.count_in(content);
         }
@@ -460,8 +462,7 @@ impl<K: Kv> Fold<K> {
 
     pub(crate) fn count_in(&mut self, content: &Content) {
         for row in content.rows() {
-            self.rows
-                .put(table::reference_key(&row.hash), Vec::new());
+            self.rows.put(table::reference_key(&row.hash), Vec::new());
         }
         self.applied.files = self.applied.files.wrapping_add(1);
         self.applied.bytes = self.applied.bytes.wrapping_add(content.size());

@@ -3,11 +3,11 @@
 //! Answers come from several rows; a commit in between may show as absence, never as damage. While
 //! a snapshot is being installed its partition must not be read: see [`TreeView::is_installing`].
 
+use super::Applied;
 use super::namespace::volume_root;
 use super::outcome::RequestOutcome;
 use super::table::{self, AppliedRow, FileRow, InodeRow, Kind, NameRow, RequestRow, Row, Table};
 use super::table::{VersionRow, VolumeRow};
-use super::Applied;
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
@@ -17,7 +17,7 @@ use aber_proto::{RequestId, TreePath, VolumeId, limit};
 /// Reads the views of all partitions in one index.
 #[derive(Clone, Debug)]
 pub struct TreeView<K> {
-    kv: K,
+    pub(super) kv: K,
 }
 
 /// What a path of the tree names.

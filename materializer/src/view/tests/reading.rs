@@ -100,7 +100,10 @@ fn earlier_versions_are_found_through_renames_and_after_removal() {
     assert_eq!(head.id, file);
     let texts = |data: &World| -> Vec<Content> {
         let versions = data.tree().earlier_versions(file, None, 9).expect("works");
-        versions.into_iter().map(|version| version.content).collect()
+        versions
+            .into_iter()
+            .map(|version| version.content)
+            .collect()
     };
     let text = |text: &'static str| Content::Inline(Bytes::from_static(text.as_bytes()));
     assert_eq!(texts(&data), [text("1"), text("2")]);

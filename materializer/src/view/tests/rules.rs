@@ -241,7 +241,11 @@ fn tr_2_the_target_must_be_free_unless_replaced_or_named() {
     assert_eq!(world.refused(vec![named(id(9, 9))]), Rejection::Stale);
     world.done(vec![named(id(1, 1))]);
     assert_eq!(present(&world, "d/f"), Some(id(1, 4)));
-    assert_eq!(world.tree().node(id(1, 1)), Ok(None), "the replaced is gone");
+    assert_eq!(
+        world.tree().node(id(1, 1)),
+        Ok(None),
+        "the replaced is gone"
+    );
     world.done(vec![rename(v("d/f"), v("d/s"), true)]);
     assert_eq!(present(&world, "d/s"), Some(id(1, 4)));
     let onto = rename(v("d/s"), v("e"), true);
@@ -320,9 +324,18 @@ fn tr_7_a_copy_is_a_new_file() {
 #[test]
 fn tr_8_a_plain_remove_of_a_full_directory_rejects() {
     let mut world = world();
-    assert_eq!(world.refused(vec![remove(v("d"), None)]), Rejection::NotEmpty);
-    assert_eq!(world.refused(vec![remove(v(""), None)]), Rejection::NotEmpty);
-    assert_eq!(world.refused(vec![remove(v("x"), None)]), Rejection::NotFound);
+    assert_eq!(
+        world.refused(vec![remove(v("d"), None)]),
+        Rejection::NotEmpty
+    );
+    assert_eq!(
+        world.refused(vec![remove(v(""), None)]),
+        Rejection::NotEmpty
+    );
+    assert_eq!(
+        world.refused(vec![remove(v("x"), None)]),
+        Rejection::NotFound
+    );
     world.done(vec![remove(v("e"), None), remove(v("g"), None)]);
     assert_eq!(present(&world, "e"), None);
     assert_eq!(world.view.applied().files, 1);
@@ -372,7 +385,10 @@ fn a_volume_is_emptied_by_a_recursive_remove_of_its_root() {
     };
     let idle = EventOutcome::Idle(root, Idle::Same);
     assert_eq!(world.done(vec![remove(v(""), None)]), [idle]);
-    assert_eq!((world.view.applied().files, world.view.applied().bytes), (0, 0));
+    assert_eq!(
+        (world.view.applied().files, world.view.applied().bytes),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -490,11 +506,18 @@ fn files_and_bytes_are_counted_and_chunks_are_referenced() {
             parents: false,
         })
     };
-    world.done(vec![big("a", 1, 5000), big("b", 2, 6000), put(v("c"), "xyz")]);
+    world.done(vec![
+        big("a", 1, 5000),
+        big("b", 2, 6000),
+        put(v("c"), "xyz"),
+    ]);
     assert_eq!(world.view.applied().files, 3);
     assert_eq!(world.view.applied().bytes, 11_003);
     world.done(vec![big("a", 3, 10), remove(v("b"), None)]);
-    assert_eq!((world.view.applied().files, world.view.applied().bytes), (2, 13));
+    assert_eq!(
+        (world.view.applied().files, world.view.applied().bytes),
+        (2, 13)
+    );
     let tree = world.tree();
     for (seed, known) in [(1, true), (2, true), (3, true), (4, false)] {
         let chunk = aber_proto::ChunkHash([seed; 32]);
