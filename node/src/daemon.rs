@@ -45,10 +45,7 @@ pub struct Started {
 ///
 /// # Errors
 /// It could not start, or it stopped for a reason of its own.
-pub async fn up(
-    options: UpOptions,
-    started: impl FnOnce(&Started) + Send,
-) -> Result<(), Problem> {
+pub async fn up(options: UpOptions, started: impl FnOnce(&Started) + Send) -> Result<(), Problem> {
     let _ = (options, started);
     Err(Problem::new(Reason::Internal).with("detail", "the daemon is not built in"))
 }
