@@ -31,8 +31,12 @@ impl Judge {
     /// A judge who knows the members of the genesis.
     #[must_use]
     pub fn new(genesis: &Genesis) -> Self {
-        let members = genesis.members.iter().map(|m| (m.node, (m.key, m.role))).collect();
-        Self { members, good: BTreeMap::new() }
+        Self::of_members(genesis.members.iter().map(|m| (m.node, (m.key, m.role))))
+    }
+
+    /// A judge who knows these members.
+    pub fn of_members(members: impl IntoIterator<Item = (NodeId, (PublicKey, Role))>) -> Self {
+        Self { members: members.into_iter().collect(), good: BTreeMap::new() }
     }
 
     /// Judges an entry. What cannot be read is left to the view, which rejects it.

@@ -7,19 +7,21 @@
 use crate::api;
 use crate::env::lock::DataDirProblem;
 use crate::env::network::{LinkIdentity, ListenProblem};
-use crate::env::runtime::SystemRuntime;
+use crate::env::runtime::{SystemRuntime, install_panic_hook};
 use crate::env::{SystemEnv, SystemOptions};
 use crate::node::{Node, NodeConfig, NodeOptions, NodeService};
 use crate::reason::{Problem, Reason};
 use crate::security::identity;
 use aber_log::env::disk::{read_small, write_small};
-use aber_log::env::{Env, Runtime};
+use aber_log::env::{Disk, Env, Runtime};
 use aber_materializer::mirror::MirrorOptions;
 use aber_proto::{Genesis, Member, NodeId, Role, SecretKey, codec, member};
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// The port that nodes listen on for other nodes unless told otherwise.
@@ -27,6 +29,8 @@ pub const LINK_PORT: u16 = 7787;
 
 /// Partitions of a new cluster: the control partition and three for data.
 const PARTITIONS: u32 = 4;
+/// For calls that are under way when the node stops.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 const GENESIS_FILE: &str = "genesis";
 const GENESIS_BYTES: usize = 4 * 1024 * 1024;
 
@@ -70,7 +74,7 @@ fn data_problem(problem: &DataDirProblem) -> Problem {
         | DataDirProblem::Damaged { path, .. }
         | DataDirProblem::Io { path, .. } => (Reason::DataDirUnusable, path),
     };
-    let detailed = Problem::new(reason).with("path", path.display()).with("detail", problem);
+    let detailed = Problem::new(reason).with("dir", path.display()).with("detail", problem);
     match problem {
         DataDirProblem::InUse { pid: Some(pid), .. } => detailed.with("pid", pid),
         _ => detailed,
@@ -78,15 +82,25 @@ fn data_problem(problem: &DataDirProblem) -> Problem {
 }
 
 fn unusable(path: &Path, detail: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::DataDirUnusable).with("path", path.display()).with("detail", detail)
+    Problem::new(Reason::DataDirUnusable).with("dir", path.display()).with("detail", detail)
 }
 
-/// Runs a node until SIGTERM, Ctrl-C or the Stop call; `started` is called once it answers. Must
-/// be called inside the root of `runtime`.
+/// Runs a node until SIGTERM, Ctrl-C or the Stop call; `started` is called once it answers.
 ///
 /// # Errors
 /// It could not start, or it stopped for a reason of its own.
 pub async fn up(
+    options: UpOptions,
+    started: impl FnOnce(&Started) + Send + 'static,
+) -> Result<(), Problem> {
+    install_panic_hook();
+    let runtime = SystemRuntime::new();
+    let life = Arc::clone(runtime.life());
+    // Raft's handles are used inside the node's life alone.
+    life.spawn(run(options, runtime, started)).await.map_err(Problem::internal)?
+}
+
+async fn run(
     options: UpOptions,
     runtime: SystemRuntime,
     started: impl FnOnce(&Started) + Send,
@@ -109,21 +123,38 @@ pub async fn up(
     let cluster_name = config.genesis.name.clone();
     let node = Node::start(config, env.clone()).await?;
     let (stop, mut stopped) = mpsc::channel(1);
-    let socket = data.join("api.sock");
+    let listener = api::Listener::bind(&data).await?;
+    let socket = listener.path().to_path_buf();
     let service = NodeService::new(node.clone(), stop.clone());
-    let server = api::serve(service, &socket).await?;
-    started(&Started {
-        cluster: cluster_name,
-        node: me.name,
-        is_new,
-        socket,
-        listen,
-        mirror,
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let served = listener.serve(service, async move {
+        // A sender that is gone closes too.
+        let _gone = closed.await.is_err();
     });
+    let served = serve_beside(&env, served);
+    started(&Started { cluster: cluster_name, node: me.name, is_new, socket, listen, mirror });
     wait_for_end(&mut stopped).await;
-    server.stop().await;
+    let _over = close.send(()).is_err();
+    env.runtime().timeout(CLOSE_TIME, served).await;
     node.stop().await;
     Ok(())
+}
+
+/// Runs the API beside the node; what is answered ends when the API does.
+fn serve_beside<F>(env: &SystemEnv, served: F) -> impl Future<Output = ()> + Send + use<F>
+where
+    F: Future<Output = Result<(), Problem>> + Send + 'static,
+{
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    env.runtime().spawn("api", async move {
+        if let Err(problem) = served.await {
+            tracing::error!(%problem, "the API stopped");
+        }
+        drop(ended);
+    });
+    async move {
+        let _ended = end.await.is_err();
+    }
 }
 
 async fn wait_for_end(stopped: &mut mpsc::Receiver<()>) {
@@ -222,6 +253,7 @@ async fn listen(
         cluster: genesis.cluster_id(),
         node: me.node,
         name: me.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     });
     for other in genesis.members.iter().filter(|other| other.node != me.node) {
         network.set_address(other.node, other.address.clone());
@@ -245,10 +277,8 @@ impl NodeOptions {
     /// The options of a daemon on this machine.
     fn system(genesis: &Genesis, me: &Member, mirror: PathBuf) -> Self {
         let marker = format!("cluster {}\nnode {}\n", genesis.cluster_id(), me.name);
-        Self {
-            mirror: Some((mirror, MirrorOptions::new(marker))),
-            ..Self::default()
-        }
+        let options = MirrorOptions { marker, ..MirrorOptions::default() };
+        Self { mirror: Some((mirror, options)), ..Self::default() }
     }
 }
 
@@ -269,7 +299,7 @@ pub async fn prepare_cluster(
         let runtime = SystemRuntime::new();
         let env = SystemEnv::open(SystemOptions { data: data.clone(), runtime });
         let env = env.map_err(|problem| data_problem(&problem))?;
-        if env.disk().stat_exists(GENESIS_FILE) {
+        if env.disk().stat(Path::new(GENESIS_FILE)).is_ok() {
             return Err(unusable(data, "it belongs to a cluster already"));
         }
         let key = identity::load_or_create(&env).await.map_err(|problem| unusable(data, problem))?;
@@ -290,3 +320,5 @@ pub async fn prepare_cluster(
     }
     Ok(())
 }
+
+pub use crate::materialize::{MaterializeOptions, Materialized, materialize};

@@ -6,6 +6,9 @@
 mod collaborator;
 mod handler;
 mod index;
+mod service;
+
+pub use service::NodeService;
 
 use crate::reason::{Problem, Reason};
 use aber_log::chunk::store::{PackStore, StoreOptions};
@@ -17,7 +20,7 @@ use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions};
+use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts};
 use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
@@ -56,6 +59,18 @@ pub struct NodeOptions {
     pub snapshot_every: u64,
     /// Where the mirror of `/` is, if this node has one, and how it behaves.
     pub mirror: Option<(PathBuf, MirrorOptions)>,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            segment: SegmentOptions::default(),
+            store: StoreOptions::default(),
+            timing: Timing::LAN,
+            snapshot_every: 4096,
+            mirror: None,
+        }
+    }
 }
 
 /// A running node. Cheap to clone; all clones are the same node.
@@ -111,12 +126,12 @@ impl<E: Env> Node<E> {
     pub async fn start(config: NodeConfig, env: E) -> Result<Self, Problem> {
         let cluster = config.genesis.cluster_id();
         let identity = LogIdentity { cluster, node: config.me };
-        let log = SegmentLog::open(env.clone(), identity, config.options.segment.clone());
+        let log = SegmentLog::open(env.clone(), identity, config.options.segment);
         let log = log.await.map_err(|problem| index::log_problem(&problem))?;
         let notices = Watched::new(Vec::new());
         let (kv, views) = index::open(&env, &log, &config.genesis, &notices).await?;
-        let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store.clone());
-        let store = store.await.map_err(|problem| storage(&problem))?;
+        let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store);
+        let store = store.map_err(|problem| storage(&problem))?;
         let others = config.genesis.members.iter().map(|m| m.node).filter(|n| *n != config.me);
         let mesh = Mesh::new(env.clone(), &others.collect::<Vec<_>>());
         let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
@@ -195,10 +210,12 @@ impl<E: Env> Wiring<E> {
                 log: self.log.clone(),
                 outbox: outbox.clone(),
                 partition: self.partitions.get(&partition).cloned(),
+                mirror: mirror.clone(),
             };
             let installs = queues.remove(&partition).ok_or_else(|| Problem::internal("a queue twice"))?;
             let replay = Replay::new(ReplayOptions {
                 env: self.env.clone(),
+                cluster,
                 view,
                 kv: kv.clone(),
                 judge: Judge::new(&self.config.genesis),
@@ -259,15 +276,15 @@ impl<E: Env> Wiring<E> {
         };
         let disk = self.env.open_folder(&path).map_err(|error| unusable(error.to_string()))?;
         let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
-        let mirror = Mirror::start(
-            self.env.clone(),
+        let parts = MirrorParts {
+            env: self.env.clone(),
             disk,
-            kv.clone(),
-            self.tree.clone(),
-            self.content.clone(),
+            kv: kv.clone(),
+            tree: self.tree.clone(),
+            chunks: self.content.clone(),
             options,
-            inputs,
-        );
+        };
+        let mirror = Mirror::start(parts, inputs);
         let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
         Ok((Some(mirror), Some(dirty)))
     }

@@ -11,6 +11,7 @@ use aber_log::outbox::state::Outcome;
 use aber_log::partition::Partition;
 use aber_log::segment::{SegmentLog, SegmentProblem};
 use aber_log::watch::Watched;
+use aber_materializer::mirror::MirrorHandle;
 use aber_materializer::replay::{AppliedBatch, Boxed, Listener};
 use aber_materializer::view::{EntryResult, Rejection, RequestOutcome, View};
 use aber_proto::{Genesis, NodeId, PartitionId};
@@ -109,6 +110,7 @@ pub(super) struct NodeListener<E: Env> {
     pub(super) log: SegmentLog<E>,
     pub(super) outbox: Outbox,
     pub(super) partition: Option<Partition<E>>,
+    pub(super) mirror: Option<MirrorHandle>,
 }
 
 impl<E: Env> Listener for NodeListener<E> {
@@ -157,6 +159,15 @@ impl<E: Env> Listener for NodeListener<E> {
         Box::pin(async move {
             if let Some(partition) = partition {
                 partition.snapshot_made().await;
+            }
+        })
+    }
+
+    fn snapshot_installed(&self) -> Boxed {
+        let mirror = self.mirror.clone();
+        Box::pin(async move {
+            if let Some(mirror) = mirror {
+                mirror.scan().await;
             }
         })
     }

@@ -33,13 +33,13 @@ fn read_problem(problem: &ReadProblem) -> Problem {
 impl<E: Env> NodeService<E> {
     fn next_of(&self, request: &v1::WatchRequest) -> Result<BTreeMap<PartitionId, u64>, Problem> {
         use v1::watch_request::Start;
-        let ids = self.node.parts.config.genesis.partition_ids();
+        let ids: Vec<_> = self.node.parts.config.genesis.partition_ids().collect();
         let foreign = || Problem::new(Reason::CursorForeign).with("detail", "the cursor");
         let given = match &request.start {
             Some(Start::After(cursor)) => decode_cursor(&cursor.token).ok_or_else(foreign)?,
             Some(Start::Beginning(true)) => {
                 let oldest = |p: PartitionId| self.node.parts.log.state(p).oldest.unwrap_or(0);
-                ids.clone().map(|partition| (partition, oldest(partition))).collect()
+                ids.iter().map(|partition| (*partition, oldest(*partition))).collect()
             }
             _ => BTreeMap::new(),
         };
@@ -48,7 +48,7 @@ impl<E: Env> NodeService<E> {
             Some(next) => *next,
             None => applied(&p).map_or(0, |index| index + 1),
         };
-        Ok(ids.map(|partition| (partition, next(partition))).collect())
+        Ok(ids.into_iter().map(|partition| (partition, next(partition))).collect())
     }
 
     pub(super) fn follow_all(&self, request: v1::WatchRequest) -> Answer<Answers<v1::WatchResponse>> {

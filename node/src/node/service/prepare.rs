@@ -289,7 +289,7 @@ impl<E: Env> NodeService<E> {
             let to_top = to.split_volume().filter(|(_, rest)| rest.is_root());
             let Some((name, _)) = to_top else { return Err(cross()) };
             if goal.place.volume != VolumeId::ROOT {
-                return Err(Problem::new(Reason::NameTaken).with("name", name));
+                return Err(Problem::new(Reason::PathExists).with("path", &to));
             }
             let volume = source.place.volume;
             let operation = Operation::RenameVolume { volume, name: name.to_owned() };

@@ -9,12 +9,16 @@ use aber_materializer::judge::Judge;
 use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
 use aber_proto::generated::v1;
 use aber_proto::{ChainHash, Content, FileId, PartitionId};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Bytes of entries read at a time.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Children of a directory read at a time.
 const PAGE: usize = 256;
+
+/// The longest a scan of the mirror is waited for.
+const SCAN_TIME: Duration = Duration::from_secs(3600);
 
 /// One run, and who is told.
 struct Run<E: Env> {
@@ -198,6 +202,12 @@ impl<E: Env> Run<E> {
         let Some(mirror) = &parts.mirror else { return };
         let before = mirror.status.get();
         mirror.scan().await;
+        let mut status = mirror.status.clone();
+        let scanned = status.until(|now| now.stopped || now.last_scan != before.last_scan);
+        let runtime = parts.env.runtime();
+        if runtime.timeout(SCAN_TIME, scanned).await.is_none() {
+            return;
+        }
         let after = mirror.status.get();
         let new = after.stranger_count.saturating_sub(before.stranger_count);
         let shown = usize::try_from(new).unwrap_or(usize::MAX);

@@ -85,7 +85,8 @@ impl<E: Env> NodeService<E> {
             return Ok(v1::UploadResponse { result: None, staged_id, new_bytes, reused_bytes });
         }
         let path = parse_path(&header.path)?;
-        let mut draft = Draft { new_bytes, reused_bytes, ..Draft::default() };
+        let mut draft = Draft::default();
+        (draft.new_bytes, draft.reused_bytes) = (new_bytes, reused_bytes);
         let wanted = PutWanted {
             content: staged.content.clone(),
             mtime: header.modify_time.as_ref().map(render::file_time),
