@@ -14,6 +14,7 @@
 pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
+mod guard;
 mod namespace;
 mod operation;
 mod outcome;

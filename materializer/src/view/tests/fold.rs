@@ -4,8 +4,8 @@ use super::model::{Item, Key, Model, Thing};
 use crate::testing::{CLUSTER, MemKv, World, at, copy, event, make_volume};
 use crate::tree::{NodeKind, ROOT, Tree};
 use crate::view::digest::Buckets;
-use crate::view::table::Table;
-use crate::view::{EntryResult, EventOutcome, TreeView, Verdict, View};
+use crate::view::table::{Table, inode_of, table_key};
+use crate::view::{EntryResult, EventOutcome, Found, TreeView, Verdict, View};
 use aber_log::env::kv::KvBatch;
 use aber_proto::{Attributes, Content, Entry, Event, EventId, FileId, Operation, PartitionId};
 use aber_proto::{Place, Precondition, VolumeId};
@@ -262,6 +262,22 @@ fn all(tree: &TreeView<MemKv>) -> BTreeMap<Key, Item> {
     items
 }
 
+/// Each inode of the world's partition is what its path names.
+fn every_node_has_its_path(world: &World) {
+    let tree = world.tree();
+    let prefix = table_key(world.log.partition, Table::Inode);
+    let rows = world.kv.rows();
+    for (key, _) in rows.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+        let id = inode_of(key).expect("a good key");
+        let path = tree.path_of(id).expect("works").expect("has a path");
+        let found = tree.lookup(&path).expect("works");
+        assert!(
+            matches!(&found, Found::Node(node) if node.id == id),
+            "{id} at {path}: {found:?}"
+        );
+    }
+}
+
 fn without_moved(model: &Model) -> BTreeMap<Key, Item> {
     let blank = |(key, item): (&Key, &Item)| {
         let item = Item {
@@ -309,11 +325,7 @@ proptest! {
         }
         let tree = world.tree();
         prop_assert_eq!(all(&tree), without_moved(&model));
-        for item in model.items.values() {
-            let path = tree.path_of(item.id).expect("works").expect("has a path");
-            let found = tree.lookup(&path).expect("works");
-            prop_assert!(matches!(found, crate::view::Found::Node(node) if node.id == item.id));
-        }
+        every_node_has_its_path(&world);
         let sizes: Vec<u64> = model.items.values().filter_map(|item| match &item.thing {
             Thing::File(content) => Some(content.size()),
             _ => None,
@@ -391,6 +403,7 @@ proptest! {
             let named = top.iter().filter(|node| node.is_directory()).count();
             prop_assert_eq!(named, volumes.len());
             prop_assert!(top.iter().all(|node| node.kind != NodeKind::Directory));
+            every_node_has_its_path(&world);
         }
     }
 }
