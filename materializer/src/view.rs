@@ -6,8 +6,9 @@
 //! thrown away, nothing was committed, and the view stands where it stood.
 //!
 //! A change is judged in this order: its bytes and the rules that need no view; cluster and
-//! partition; the control index, which must not fall; the author's sequence number, which must be
-//! above the last one that counted; the request id, which may be answered already; the verdict of
+//! partition; the control index, which must not fall; the request id, which may be answered
+//! already; the author's sequence number, which must be above the last one that counted; the
+//! verdict of
 //! the reader on author and role; its events, one after the other. Sequence number and request id
 //! count once the change is known to be its author's, applied or not.
 
@@ -19,6 +20,7 @@ mod namespace;
 mod operation;
 mod outcome;
 mod overlay;
+mod position;
 mod read;
 mod requests;
 pub(crate) mod table;
@@ -325,19 +327,21 @@ impl<K: Kv> Fold<K> {
         if change.cluster != self.applied.cluster || change.partition != self.partition {
             return Ok(rejected(Rejection::OtherCluster));
         }
-        if change.author_sequence <= self.last_sequence(change.author)? {
-            return Ok(rejected(Rejection::Void));
-        }
+        let is_void = change.author_sequence <= self.last_sequence(change.author)?;
         let refused = match verdict {
             Verdict::Allowed => None,
             Verdict::Refused(reason) => Some(reason),
         };
-        if refused.is_none_or(Rejection::is_of_author) {
+        if refused.is_none_or(Rejection::is_of_author) && !is_void {
             self.set_author(change.author, change.author_sequence, *hash);
         }
+        // A change that is proposed again has a number that counted already: it is answered.
         if let Some(first) = self.answered(change.request)? {
             let (index, outcome) = (first.index, first.outcome);
             return Ok(EntryResult::Repeat { index, outcome });
+        }
+        if is_void {
+            return Ok(rejected(Rejection::Void));
         }
         if let Some(reason) = refused {
             if reason.is_of_author() {

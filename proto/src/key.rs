@@ -260,6 +260,7 @@ mod tests {
             assert_eq!(signatures.len(), count);
             for (change, signature) in changes.iter().zip(signatures) {
                 assert_eq!(signature.verify(&key.public(), change), Ok(()));
+                assert!(signature.path.len() <= limit::BATCH_DEPTH);
                 let strange = ChangeHash::of(b"x");
                 assert!(signature.verify(&key.public(), &strange).is_err());
                 assert!(signature.verify(&other, change).is_err());

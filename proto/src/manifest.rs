@@ -154,10 +154,10 @@ pub fn encode_list(rows: &[ChunkRef]) -> Vec<u8> {
 /// The inverse of [`encode_list`].
 ///
 /// # Errors
-/// A length that is no multiple of a row, or a row with an impossible length.
+/// A length that is no multiple of a row or above its limit, or a row with an impossible length.
 pub fn decode_list(bytes: &[u8]) -> Result<Vec<ChunkRef>, ManifestProblem> {
     let (rows, rest) = bytes.as_chunks::<{ limit::CHUNK_ROW_BYTES }>();
-    if !rest.is_empty() {
+    if !rest.is_empty() || bytes.len() > limit::CHUNK_LIST_BYTES {
         return Err(ManifestProblem::ListLength(bytes.len()));
     }
     let rows: Vec<ChunkRef> = rows.iter().map(decode_row).collect();

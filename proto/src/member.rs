@@ -59,7 +59,7 @@ pub enum GenesisProblem {
     /// 1, 3 or 5 members vote, never 2.
     #[error("{0} voters; there must be 1, 3 or 5")]
     VoterCount(usize),
-    /// A voter that is no member, or a number or name used twice.
+    /// A voter that is no member, or a number, name or key used twice.
     #[error("member {0} is named twice, or votes without being a member")]
     Member(NodeId),
     /// A name outside `[a-z0-9-]{1,32}`.
@@ -103,6 +103,7 @@ impl Genesis {
 
     fn check_members(&self) -> Result<BTreeSet<NodeId>, GenesisProblem> {
         let (mut nodes, mut names) = (BTreeSet::new(), BTreeSet::new());
+        let mut keys = BTreeSet::new();
         for member in &self.members {
             if !is_member_name(&member.name) {
                 return Err(GenesisProblem::Name(member.name.clone()));
@@ -110,7 +111,11 @@ impl Genesis {
             if member.address.len() > limit::ADDRESS_BYTES {
                 return Err(GenesisProblem::Bounds("the address of a member"));
             }
-            if !nodes.insert(member.node) || !names.insert(member.name.as_str()) {
+            // A key used twice would let one member speak as another (promise S3).
+            if !nodes.insert(member.node)
+                || !names.insert(member.name.as_str())
+                || !keys.insert(member.key)
+            {
                 return Err(GenesisProblem::Member(member.node));
             }
         }

@@ -21,7 +21,7 @@ use aber_proto::{NodeId, RequestId, TreePath, VolumeId, limit};
 /// Reads the views of all partitions in one index.
 #[derive(Clone, Debug)]
 pub struct TreeView<K> {
-    kv: K,
+    pub(super) kv: K,
 }
 
 /// What a path of the tree names.

@@ -298,5 +298,8 @@ fn golden_hashes() {
         "bdd6dc6342b73731ebf0ea96edc21ac54fb2ab30f43727f9493a8b53b0672e73"
     );
     let change = ChangeHash::of(b"aber").to_string();
-    assert_eq!(change, "CHANGE");
+    assert_eq!(
+        change,
+        "c72fbc442199a71642f8eef8b3850a0781411c3a067e9537032d1461c8d19de7"
+    );
 }

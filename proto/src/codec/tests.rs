@@ -15,30 +15,7 @@ use crate::path::{PathProblem, RelPath};
 use crate::unit::{FileTime, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use strategy::{change, content, genesis, rows, signed};
-
-/// Bytes after some damage: bytes changed, cut out or put in.
-fn damaged(bytes: &[u8], damage: &[(usize, u8, u8)]) -> Bytes {
-    let mut bytes = bytes.to_vec();
-    for (at, value, how) in damage {
-        let at = at % (bytes.len() + 1);
-        match how % 4 {
-            0 => bytes.insert(at, *value),
-            1 => bytes.truncate(bytes.len() - usize::from(*value).min(bytes.len()) / 8),
-            2 if at < bytes.len() => drop(bytes.remove(at)),
-            _ => {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= value;
-                }
-            }
-        }
-    }
-    bytes.into()
-}
-
-fn damage() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
-    vec(any::<(usize, u8, u8)>(), 1..4)
-}
+use strategy::{change, content, damage, damaged, genesis, rows, signed};
 
 proptest! {
     #[test]
@@ -437,10 +414,15 @@ fn inline_content_shares_the_body() {
 
 #[test]
 fn a_genesis_is_checked_on_the_way_in() {
+    let key = |node: u64| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&node.to_le_bytes());
+        PublicKey(key)
+    };
     let member = |node: u64| Member {
         node: NodeId(node),
         name: format!("n{node}"),
-        key: PublicKey([1; 32]),
+        key: key(node),
         role: Role::Admin,
         address: "h:1".to_owned(),
     };
@@ -476,6 +458,10 @@ fn a_genesis_is_checked_on_the_way_in() {
     }
     assert_eq!(
         refused(|genesis| genesis.members[7].name = "n1".to_owned()),
+        GenesisProblem::Member(NodeId(8))
+    );
+    assert_eq!(
+        refused(|genesis| genesis.members[7].key = genesis.members[0].key),
         GenesisProblem::Member(NodeId(8))
     );
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Arbitrary values that keep every rule.
+//! Arbitrary values that keep every rule, and damage to their bytes.
 
 use crate::change::{Change, SignedChange};
 use crate::event::{Event, Operation, Place, Precondition};
@@ -231,8 +231,9 @@ pub(super) fn genesis() -> impl Strategy<Value = Genesis> {
             let mut node = first;
             let members: Vec<_> = members
                 .into_iter()
-                .map(|(key, role, address)| {
+                .map(|(mut key, role, address)| {
                     node = node.wrapping_add(1);
+                    key[..8].copy_from_slice(&node.to_le_bytes());
                     Member {
                         node: NodeId(node),
                         name: format!("node-{node}"),
@@ -254,4 +255,27 @@ pub(super) fn genesis() -> impl Strategy<Value = Genesis> {
             }
         },
     )
+}
+
+/// Bytes after some damage: bytes changed, cut out or put in.
+pub(super) fn damaged(bytes: &[u8], damage: &[(usize, u8, u8)]) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    for (at, value, how) in damage {
+        let at = at % (bytes.len() + 1);
+        match how % 4 {
+            0 => bytes.insert(at, *value),
+            1 => bytes.truncate(bytes.len() - usize::from(*value).min(bytes.len()) / 8),
+            2 if at < bytes.len() => drop(bytes.remove(at)),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= value;
+                }
+            }
+        }
+    }
+    bytes.into()
+}
+
+pub(super) fn damage() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
+    vec(any::<(usize, u8, u8)>(), 1..4)
 }
