@@ -8,13 +8,13 @@
 //! A change is judged in this order: its bytes and the rules that need no view; cluster and
 //! partition; the control index, which must not fall; the request id, which may be answered
 //! already; the author's sequence number, which must be above the last one that counted; the
-//! verdict of
-//! the reader on author and role; its events, one after the other. Sequence number and request id
-//! count once the change is known to be its author's, applied or not.
+//! verdict of the reader on author and role; its events, one after the other. Sequence number and
+//! request id count once the change is known to be its author's, applied or not.
 
 pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
+mod guard;
 mod namespace;
 mod operation;
 mod outcome;

@@ -6,12 +6,12 @@
 
 use super::outcome::{EventOutcome, Rejection};
 use super::overlay::Overlay;
-use super::table::{self, AppliedRow, InodeRow, Kind, NameRow, Row, VersionRow};
+use super::table::{self, AppliedRow, InodeRow, Kind, NameRow, Row, VersionRow, VolumeRow};
 use crate::effect::{Effect, Link};
 use crate::tree::{Node, NodeKind, ROOT};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{Content, EventId, FileId, PartitionId, Place, Precondition, VolumeId, limit};
+use aber_proto::{Content, EventId, FileId, PartitionId, Place, VolumeId, limit};
 
 /// Longest path below a volume's root: with the longest volume name it fits the limit.
 pub(crate) const RELATIVE_BYTES: usize = limit::PATH_BYTES - limit::NAME_BYTES - 2;
@@ -112,9 +112,7 @@ impl<K: Kv> Fold<K> {
 
     /// Follows a path as far as it exists.
     pub(crate) fn walk<'p>(&mut self, place: &'p Place) -> Result<Walk<'p>, Stop> {
-        if place.volume == VolumeId::ROOT && self.partition != PartitionId::CONTROL {
-            return reject(Rejection::CrossPartition, place);
-        }
+        self.check_volume(place)?;
         let mut walk = Walk {
             place,
             names: place.path.components().collect(),
@@ -136,6 +134,23 @@ impl<K: Kv> Fold<K> {
             }
         }
         Ok(walk)
+    }
+
+    /// A data partition cannot know its volumes. The control partition does, and must look: the
+    /// id of any of its nodes, packed as a volume's, would be a way around all names and limits.
+    fn check_volume(&mut self, place: &Place) -> Result<(), Stop> {
+        let root = place.volume == VolumeId::ROOT;
+        if self.partition != PartitionId::CONTROL && root {
+            return reject(Rejection::CrossPartition, place);
+        }
+        if self.partition != PartitionId::CONTROL || root {
+            return Ok(());
+        }
+        match self.rows.row(&table::volume_key(place.volume))? {
+            Some(VolumeRow(PartitionId::CONTROL)) => Ok(()),
+            Some(VolumeRow(_)) => reject(Rejection::CrossPartition, place),
+            None => reject(Rejection::NotFound, place),
+        }
     }
 
     pub(crate) fn child(
@@ -202,56 +217,6 @@ impl<K: Kv> Fold<K> {
 
     pub(crate) fn is_empty(&self, directory: FileId) -> Result<bool, KvProblem> {
         Ok(self.page(directory, None, 1)?.is_empty())
-    }
-
-    /// Checks a guard against what a path names (rule CO-1).
-    pub(crate) fn guard(&mut self, guard: &Precondition, walk: &Walk<'_>) -> Result<(), Stop> {
-        if guard.absent && walk.exists() {
-            return reject(Rejection::Exists, walk.place);
-        }
-        if let Some(etag) = guard.etag {
-            let found = match walk.child {
-                Some(child) => Some(self.load(child.id)?.node.version),
-                None => None,
-            };
-            if found != Some(etag) {
-                return reject(Rejection::Stale, walk.place);
-            }
-        }
-        let Some(since) = guard.unchanged_since else {
-            return Ok(());
-        };
-        let newer = match walk.child {
-            Some(child) => self.is_newer(child, since, 0)?,
-            None if walk.is_root() => self.holds_newer(volume_root(walk.place.volume), since, 0)?,
-            None => false,
-        };
-        if newer {
-            return reject(Rejection::Stale, walk.place);
-        }
-        Ok(())
-    }
-
-    /// Whether anything at or below a name is newer than an index. A volume's content is not of
-    /// this partition, or has a guard of its own.
-    fn is_newer(&mut self, child: NameRow, since: u64, depth: usize) -> Result<bool, Stop> {
-        if self.load(child.id)?.node.changed > since {
-            return Ok(true);
-        }
-        if child.kind == Kind::Directory {
-            return self.holds_newer(child.id, since, depth + 1);
-        }
-        Ok(false)
-    }
-
-    fn holds_newer(&mut self, directory: FileId, since: u64, depth: usize) -> Result<bool, Stop> {
-        check_sane(depth, directory)?;
-        let mut newer = false;
-        self.each_name(directory, |fold, _, child| {
-            newer = newer || fold.is_newer(child, since, depth)?;
-            Ok(())
-        })?;
-        Ok(newer)
     }
 
     /// Checks that a path may be made or kept under its volume, and remembers how long it is.

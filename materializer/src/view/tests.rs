@@ -2,6 +2,7 @@
 
 mod faults;
 pub(crate) mod fold;
+mod guards;
 pub(crate) mod model;
 mod reading;
 mod rules;

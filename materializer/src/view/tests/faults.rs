@@ -85,6 +85,21 @@ fn d3_a_falling_sequence_is_void() {
     assert_eq!(reason(&result), Some(Rejection::Void));
 }
 
+/// D3: the very same change ordered twice is answered, not void.
+#[test]
+fn d3_a_change_ordered_twice_takes_effect_once() {
+    let mut world = World::new(1);
+    let change = world.log.change(vec![make_dir(at(V, "d"))]);
+    apply(&mut world, &change, Verdict::Allowed);
+    let rows = world.tree_rows();
+    let (index, outcome) = (1, RequestOutcome::Applied);
+    for verdict in [Verdict::Allowed, Verdict::Refused(Rejection::NotAllowed)] {
+        let result = apply(&mut world, &change, verdict);
+        assert_eq!(result, EntryResult::Repeat { index, outcome });
+    }
+    assert_eq!(rows, world.tree_rows());
+}
+
 /// S2: a forged change uses up neither sequence number nor request id; a forbidden one both.
 #[test]
 fn s2_refused_changes_do_nothing() {
@@ -102,9 +117,16 @@ fn s2_refused_changes_do_nothing() {
     let forbidden = Verdict::Refused(Rejection::NotAllowed);
     let result = apply(&mut world, &change, forbidden);
     assert_eq!(reason(&result), Some(Rejection::NotAllowed));
-    let result = apply(&mut world, &change, Verdict::Allowed);
-    assert_eq!(reason(&result), Some(Rejection::Void));
     let outcome = RequestOutcome::Rejected(Rejection::NotAllowed);
+    let index = 4;
+    let result = apply(&mut world, &change, Verdict::Allowed);
+    assert_eq!(result, EntryResult::Repeat { index, outcome });
+    let renamed = Change {
+        request: RequestId([9; 16]),
+        ..change.clone()
+    };
+    let result = apply(&mut world, &renamed, Verdict::Allowed);
+    assert_eq!(reason(&result), Some(Rejection::Void));
     let answer = world.tree().request(PartitionId(1), change.request);
     assert_eq!(answer, Ok(Some((4, outcome))));
 }

@@ -4,13 +4,14 @@ use super::model::{Item, Key, Model, Thing};
 use crate::testing::{CLUSTER, MemKv, World, at, copy, event, make_volume};
 use crate::tree::{NodeKind, ROOT, Tree};
 use crate::view::digest::Buckets;
-use crate::view::table::Table;
-use crate::view::{EntryResult, EventOutcome, TreeView, Verdict, View};
+use crate::view::table::{Table, inode_of, table_key};
+use crate::view::{EntryResult, EventOutcome, Found, TreeView, Verdict, View};
 use aber_log::env::kv::KvBatch;
 use aber_proto::{Attributes, Content, Entry, Event, EventId, FileId, Operation, PartitionId};
 use aber_proto::{Place, Precondition, VolumeId};
 use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use std::collections::BTreeMap;
 
 const VOLUMES: [u64; 2] = [1 << 10, 1 << 10 | 1];
@@ -35,6 +36,9 @@ pub(crate) struct Plan {
     guard: Guard,
     back: u64,
     text: String,
+    /// Mostly something that exists is meant, and a free name in a directory that exists.
+    pick: Option<Index>,
+    under: Option<Index>,
 }
 
 fn place() -> impl Strategy<Value = Place> {
@@ -45,25 +49,20 @@ fn place() -> impl Strategy<Value = Place> {
 
 fn guard() -> impl Strategy<Value = Guard> {
     prop_oneof![
-        6 => Just(Guard::Nothing),
+        12 => Just(Guard::Nothing),
         1 => Just(Guard::Absent),
-        2 => Just(Guard::Etag),
+        4 => Just(Guard::Etag),
         1 => Just(Guard::WrongEtag),
-        1 => (0..4_u64).prop_map(Guard::Since),
+        2 => (0..9_u64).prop_map(Guard::Since),
     ]
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    (
-        0..12_u8,
-        place(),
-        place(),
-        any::<bool>(),
-        guard(),
-        0..6_u64,
-        "[a-c]{0,3}",
-    )
-        .prop_map(|(what, place, other, flag, guard, back, text)| Plan {
+    let paths = (place(), place(), likely(), likely());
+    let rest = (0..12_u8, any::<bool>(), guard(), 0..6_u64, "[a-c]{0,3}");
+    (paths, rest).prop_map(|((place, other, pick, under), rest)| {
+        let (what, flag, guard, back, text) = rest;
+        Plan {
             what,
             place,
             other,
@@ -71,14 +70,48 @@ fn plan() -> impl Strategy<Value = Plan> {
             guard,
             back,
             text,
-        })
+            pick,
+            under,
+        }
+    })
+}
+
+fn likely() -> impl Strategy<Value = Option<Index>> {
+    proptest::option::weighted(0.7, any::<Index>())
 }
 
 pub(crate) fn plans() -> impl Strategy<Value = Vec<Vec<Plan>>> {
-    proptest::collection::vec(proptest::collection::vec(plan(), 1..4), 1..40)
+    proptest::collection::vec(proptest::collection::vec(plan(), 1..3), 1..50)
 }
 
 impl Plan {
+    /// The paths that are meant, now that it is known what exists.
+    fn aimed(&self, model: &Model) -> Self {
+        let mut aimed = self.clone();
+        let existing: Vec<_> = model.items.keys().collect();
+        let directories: Vec<_> = model
+            .items
+            .iter()
+            .filter(|(_, item)| item.thing == Thing::Directory)
+            .map(|(key, _)| key)
+            .collect();
+        if let Some(index) = self.under.filter(|_| !directories.is_empty()) {
+            let (volume, path) = directories[index.index(directories.len())];
+            let name = self.other.path.name().unwrap_or("a");
+            aimed.other = at(*volume, &format!("{path}/{name}"));
+        }
+        // What makes something is aimed at the free name; the rest at what exists.
+        match self.pick.filter(|_| !existing.is_empty()) {
+            Some(index) if self.what > 5 || self.flag => {
+                let (volume, path) = existing[index.index(existing.len())];
+                aimed.place = at(*volume, path);
+            }
+            Some(_) => aimed.place = aimed.other.clone(),
+            None => {}
+        }
+        aimed
+    }
+
     fn precondition(&self, model: &Model, place: &Place, index: u64) -> Precondition {
         let mut precondition = Precondition::default();
         let key = (place.volume.0, place.path.as_str().to_owned());
@@ -93,6 +126,10 @@ impl Plan {
     }
 
     fn event(&self, model: &Model, index: u64) -> Event {
+        self.aimed(model).to_event(model, index)
+    }
+
+    fn to_event(&self, model: &Model, index: u64) -> Event {
         let (place, to, flag) = (self.place.clone(), self.other.clone(), self.flag);
         let content = Content::Inline(Bytes::copy_from_slice(self.text.as_bytes()));
         let attributes = Attributes {
@@ -225,6 +262,22 @@ fn all(tree: &TreeView<MemKv>) -> BTreeMap<Key, Item> {
     items
 }
 
+/// Each inode of the world's partition is what its path names.
+fn every_node_has_its_path(world: &World) {
+    let tree = world.tree();
+    let prefix = table_key(world.log.partition, Table::Inode);
+    let rows = world.kv.rows();
+    for (key, _) in rows.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+        let id = inode_of(key).expect("a good key");
+        let path = tree.path_of(id).expect("works").expect("has a path");
+        let found = tree.lookup(&path).expect("works");
+        assert!(
+            matches!(&found, Found::Node(node) if node.id == id),
+            "{id} at {path}: {found:?}"
+        );
+    }
+}
+
 fn without_moved(model: &Model) -> BTreeMap<Key, Item> {
     let blank = |(key, item): (&Key, &Item)| {
         let item = Item {
@@ -272,11 +325,7 @@ proptest! {
         }
         let tree = world.tree();
         prop_assert_eq!(all(&tree), without_moved(&model));
-        for item in model.items.values() {
-            let path = tree.path_of(item.id).expect("works").expect("has a path");
-            let found = tree.lookup(&path).expect("works");
-            prop_assert!(matches!(found, crate::view::Found::Node(node) if node.id == item.id));
-        }
+        every_node_has_its_path(&world);
         let sizes: Vec<u64> = model.items.values().filter_map(|item| match &item.thing {
             Thing::File(content) => Some(content.size()),
             _ => None,
@@ -354,6 +403,7 @@ proptest! {
             let named = top.iter().filter(|node| node.is_directory()).count();
             prop_assert_eq!(named, volumes.len());
             prop_assert!(top.iter().all(|node| node.kind != NodeKind::Directory));
+            every_node_has_its_path(&world);
         }
     }
 }

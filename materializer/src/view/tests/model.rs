@@ -109,21 +109,7 @@ impl Model {
                 attributes,
                 replace,
                 ..
-            } => {
-                let to = key(to);
-                let parent = self.walk(&to)?;
-                self.guard(&to, guard)?;
-                if to.1.is_empty() {
-                    return Err(Rejection::IsADirectory);
-                }
-                self.make_room(&to, *replace || guard.etag.is_some())?;
-                if !parent {
-                    return Err(Rejection::NoParent);
-                }
-                let thing = Thing::File(content.clone());
-                self.insert(to, id, thing, attributes.mode);
-                Ok(true)
-            }
+            } => self.copy(&key(to), guard, (id, content, attributes.mode), *replace),
             Operation::Remove {
                 place,
                 recursive,
@@ -269,6 +255,26 @@ impl Model {
                 Ok(())
             }
         }
+    }
+
+    fn copy(
+        &mut self,
+        to: &Key,
+        guard: &Precondition,
+        (id, content, mode): (EventId, &Content, Option<u16>),
+        replace: bool,
+    ) -> Step {
+        let parent_exists = self.walk(to)?;
+        self.guard(to, guard)?;
+        if to.1.is_empty() {
+            return Err(Rejection::IsADirectory);
+        }
+        self.make_room(to, replace || guard.etag.is_some())?;
+        if !parent_exists {
+            return Err(Rejection::NoParent);
+        }
+        self.insert(to.clone(), id, Thing::File(content.clone()), mode);
+        Ok(true)
     }
 
     fn rename(

@@ -146,6 +146,8 @@ fn d3_requests_are_remembered_with_their_answer() {
     let answer = tree.request(partition, RequestId(first));
     assert_eq!(answer, Ok(Some((1, RequestOutcome::Applied))));
     assert_eq!(tree.request(partition, RequestId([9; 16])), Ok(None));
+    let author = tree.author(partition, change.author).expect("works");
+    assert_eq!(author.expect("known").0, change.author_sequence);
     let applied = tree.applied(partition).expect("works").expect("applied");
     assert_eq!(&applied, data.view.applied());
     assert_eq!(tree.applied(PartitionId(5)), Ok(None));

@@ -152,6 +152,23 @@ fn a_path_through_a_volumes_name_is_not_of_the_control_partition() {
     }
 }
 
+/// C8: no id of another node passes for a volume's.
+#[test]
+fn a_place_in_no_volume_of_the_control_partition_rejects() {
+    let mut world = world();
+    world.done(vec![make_volume("admin", 0)]);
+    let admin = world.tree().volumes().expect("works")[1].id;
+    world.done(vec![make_dir(at(admin.0, "d"))]);
+    let directory = VolumeId::made_by(control(3, 0));
+    let note = VolumeId::made_by(control(1, 1));
+    for strange in [directory, note, VolumeId(u64::MAX)] {
+        let event = put(at(strange.0, "x"), "");
+        assert_eq!(world.refused(vec![event]), Rejection::NotFound);
+    }
+    let event = put(at(MUSIC.0, "x"), "");
+    assert_eq!(world.refused(vec![event]), Rejection::CrossPartition);
+}
+
 #[test]
 fn a_volume_outside_the_control_partition_is_no_change() {
     let mut world = World::new(1);
