@@ -428,7 +428,8 @@ impl<E: Env> SegmentLog<E> {
         chain: ChainHash,
     ) -> Result<(), SegmentProblem> {
         self.shared.core().check_open()?;
-        let is_known = match self.shared.core().last(partition) {
+        let last = self.shared.core().last(partition);
+        let is_known = match last {
             Some(last) if last.index >= upto.index => {
                 let here = self.chain_at(partition, upto.index)?;
                 here.is_none_or(|(log_id, _)| log_id == upto)
