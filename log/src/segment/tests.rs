@@ -15,6 +15,9 @@ const SMALL: SegmentOptions = SegmentOptions {
 const P: PartitionId = PartitionId(2);
 const Q: PartitionId = PartitionId(4);
 
+/// The term of a vote that is tried on a dead disk.
+const LATE_TERM: u64 = 1 << 20;
+
 type Log = SegmentLog<TestEnv>;
 
 async fn open(disk: &TestDisk) -> (TestEnv, Log) {
@@ -142,7 +145,9 @@ struct Model {
 async fn a_truncation_holds_with_entries_on_their_way() {
     let disk = TestDisk::default();
     let (_, log) = open(&disk).await;
-    append(&log, P, following(&log, P, 1, 10, 100)).await.unwrap();
+    append(&log, P, following(&log, P, 1, 10, 100))
+        .await
+        .unwrap();
     let early = following(&log, P, 1, 10, 100);
     let (tell, told) = oneshot::channel();
     log.append(P, early.clone(), move |outcome| {
@@ -193,7 +198,10 @@ async fn a_truncation_of_everything_goes_to_the_start_or_the_pointer() {
     assert!(log.truncate_after(P, Some(1)).is_err());
     log.truncate_after(P, None).unwrap();
     let state = log.state(P);
-    assert_eq!((state.last, state.last_chain), (Some(entries[1].log_id), entries[1].chain));
+    assert_eq!(
+        (state.last, state.last_chain),
+        (Some(entries[1].log_id), entries[1].chain)
+    );
     assert_eq!(all(&log, P), entries[..2]);
     log.truncate_after(Q, None).unwrap();
     log.close().await.unwrap();
@@ -218,29 +226,54 @@ async fn a_purge_keeps_history_and_one_beyond_the_end_restarts_the_log() {
     let (_, log) = open(&disk).await;
     let state = log.state(P);
     assert_eq!(state.purged, Some((entries[49].log_id, entries[49].chain)));
-    assert_eq!((state.oldest, state.last), (Some(1), Some(entries[59].log_id)));
+    assert_eq!(
+        (state.oldest, state.last),
+        (Some(1), Some(entries[59].log_id))
+    );
     assert_eq!(all(&log, P), entries);
 
-    let (upto, chain) = (LogId { term: 4, index: 100 }, ChainHash([9; 32]));
+    let (upto, chain) = (
+        LogId {
+            term: 4,
+            index: 100,
+        },
+        ChainHash([9; 32]),
+    );
     let on_the_way = following(&log, P, 2, 4, 10);
-    log.append(P, on_the_way, |outcome| assert!(outcome.is_ok())).unwrap();
+    log.append(P, on_the_way, |outcome| assert!(outcome.is_ok()))
+        .unwrap();
     log.purge(P, upto, chain).unwrap();
     let state = log.state(P);
-    assert_eq!((state.last, state.last_chain, state.oldest), (Some(upto), chain, None));
+    assert_eq!(
+        (state.last, state.last_chain, state.oldest),
+        (Some(upto), chain, None)
+    );
     assert_eq!(log.chain_at(P, 100).unwrap(), Some((upto, chain)));
     assert_eq!(log.read(P, 60, 70, 999).unwrap(), []);
-    assert_eq!(log.watch_flushed(P).until(|flushed| *flushed == 100).await, 100);
+    assert_eq!(
+        log.watch_flushed(P).until(|flushed| *flushed == 100).await,
+        100
+    );
     let fresh = following(&log, P, 4, 2, 10);
     assert_eq!(fresh[0].log_id.index, 101);
     append(&log, P, fresh.clone()).await.unwrap();
     log.close().await.unwrap();
     let (_, log) = open(&disk).await;
-    assert_eq!((all(&log, P), log.state(P).oldest), (fresh.clone(), Some(101)));
+    assert_eq!(
+        (all(&log, P), log.state(P).oldest),
+        (fresh.clone(), Some(101))
+    );
     // A pointer to another entry than the one here: the entry is not what the cluster committed.
-    let other = LogId { term: 9, index: 101 };
+    let other = LogId {
+        term: 9,
+        index: 101,
+    };
     log.purge(P, other, ChainHash([8; 32])).unwrap();
     assert_eq!((log.state(P).last, all(&log, P).len()), (Some(other), 0));
-    assert_eq!(log.watch_flushed(P).until(|flushed| *flushed == 101).await, 101);
+    assert_eq!(
+        log.watch_flushed(P).until(|flushed| *flushed == 101).await,
+        101
+    );
 }
 
 /// D6: notes survive many segments; the newest wins; long ones are read from where they stand.
@@ -259,7 +292,9 @@ async fn notes_survive_many_segments() {
             log.write_notes(notes).await.unwrap();
             expected.insert(key, value);
             expected.remove(&gone);
-            append(&log, P, following(&log, P, 1, 2, 700)).await.unwrap();
+            append(&log, P, following(&log, P, 1, 2, 700))
+                .await
+                .unwrap();
         }
         let found: BTreeMap<_, _> = log.notes(b"k").unwrap().into_iter().collect();
         assert_eq!(found, expected);
@@ -286,7 +321,9 @@ async fn notes_survive_many_segments() {
 async fn many_appends_need_few_syncs() {
     let disk = TestDisk::default();
     let env = TestEnv::new(&disk);
-    let log = SegmentLog::open(env, IDENTITY, SegmentOptions::default()).await.unwrap();
+    let log = SegmentLog::open(env, IDENTITY, SegmentOptions::default())
+        .await
+        .unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let before = disk.syncs();
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -297,14 +334,19 @@ async fn many_appends_need_few_syncs() {
                 outcome.unwrap();
                 order.lock().unwrap().push((number, partition));
             };
-            log.append(partition, following(&log, partition, 1, 1, 100), done).unwrap();
+            log.append(partition, following(&log, partition, 1, 1, 100), done)
+                .unwrap();
         }
         if number % 50 == 0 {
             tokio::time::sleep(std::time::Duration::from_micros(300)).await;
         }
     }
     log.save_vote(P, vote(2)).await.unwrap();
-    assert!(disk.syncs() - before <= 6, "{} syncs", disk.syncs() - before);
+    assert!(
+        disk.syncs() - before <= 6,
+        "{} syncs",
+        disk.syncs() - before
+    );
     let order = order.lock().unwrap();
     assert!(order.len() == 400 && order.is_sorted());
     log.room().await.unwrap();
@@ -316,11 +358,15 @@ async fn a_damaged_or_foreign_log_does_not_open() {
     let disk = TestDisk::default();
     let (_, log) = open(&disk).await;
     for _ in 0..30 {
-        append(&log, P, following(&log, P, 1, 2, 900)).await.unwrap();
+        append(&log, P, following(&log, P, 1, 2, 900))
+            .await
+            .unwrap();
     }
     log.close().await.unwrap();
     let refused = |disk: TestDisk, identity| async move {
-        SegmentLog::open(TestEnv::new(&disk), identity, SMALL).await.err()
+        SegmentLog::open(TestEnv::new(&disk), identity, SMALL)
+            .await
+            .err()
     };
     let other = LogIdentity {
         node: NodeId(6),
@@ -328,7 +374,10 @@ async fn a_damaged_or_foreign_log_does_not_open() {
     };
     let problem = refused(disk.crash(0), other).await;
     assert!(matches!(problem, Some(SegmentProblem::OtherCluster { .. })));
-    let last = (1..).take_while(|n| disk.exists(&format!("log/{n:08}.idx"))).count() + 1;
+    let last = (1..)
+        .take_while(|n| disk.exists(&format!("log/{n:08}.idx")))
+        .count()
+        + 1;
     let last = format!("log/{last:08}.seg");
     for path in ["log/00000001.seg", &last] {
         for (what, at) in [("flip", 20), ("cut", 0)] {
@@ -338,7 +387,10 @@ async fn a_damaged_or_foreign_log_does_not_open() {
                 _ => bytes.truncate(9000),
             });
             let problem = refused(copy, IDENTITY).await;
-            assert!(matches!(problem, Some(SegmentProblem::Damaged { .. })), "{path} {what}");
+            assert!(
+                matches!(problem, Some(SegmentProblem::Damaged { .. })),
+                "{path} {what}"
+            );
         }
     }
     let newer = disk.crash(0);
@@ -348,14 +400,20 @@ async fn a_damaged_or_foreign_log_does_not_open() {
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     });
     let problem = refused(newer, IDENTITY).await;
-    assert!(matches!(problem, Some(SegmentProblem::NewerFormat { format: 2, .. })));
+    assert!(matches!(
+        problem,
+        Some(SegmentProblem::NewerFormat { format: 2, .. })
+    ));
 
     // Rot in a full segment whose index file is whole is found when it is read.
     let rotten = disk.crash(0);
     rotten.tamper("log/00000001.seg", |bytes| bytes[3000] ^= 1);
     let (_, log) = open(&rotten).await;
     let problem = log.read(P, 1, 20, usize::MAX).err();
-    assert!(matches!(problem, Some(SegmentProblem::Damaged { segment: 1, .. })));
+    assert!(matches!(
+        problem,
+        Some(SegmentProblem::Damaged { segment: 1, .. })
+    ));
     // Without the index file it is found at once; an index file is made anew where it is missing.
     rotten.tamper("log/00000001.idx", |bytes| bytes.clear());
     assert!(refused(rotten, IDENTITY).await.is_some());
@@ -364,86 +422,107 @@ async fn a_damaged_or_foreign_log_does_not_open() {
     let (_, log) = open(&bare).await;
     assert_eq!(all(&log, P).len(), 60);
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    assert_eq!(bare.bytes("log/00000001.idx"), disk.bytes("log/00000001.idx"));
+    assert_eq!(
+        bare.bytes("log/00000001.idx"),
+        disk.bytes("log/00000001.idx")
+    );
 }
 
-/// A workload of all kinds of calls; answers what was acknowledged and what was asked for.
-async fn work(log: &Log, mut random: Random) -> (Model, Model) {
+/// A workload of all kinds of calls; answers what was acknowledged, and all that was asked for.
+/// `None` if the disk died before it began.
+async fn work(log: &Log, mut random: Random) -> Option<(Model, Model)> {
     let mut acked = Model::default();
-    let mut asked = Model::default();
     for partition in [P, Q] {
-        let found = all(log, partition);
-        acked.entries.insert(partition, found.clone());
-        asked.entries.insert(partition, found);
+        let oldest = log.state(partition).oldest.unwrap_or(0);
+        let found = log.read(partition, oldest, u64::MAX, usize::MAX).ok()?;
+        acked.entries.insert(partition, found);
     }
     acked.vote = log.state(P).vote;
-    asked.vote = acked.vote;
-    acked.notes = log.notes(b"").map(|notes| notes.into_iter().collect()).unwrap_or_default();
-    asked.notes = acked.notes.clone();
+    acked.notes = log.notes(b"").ok()?.into_iter().collect();
+    let (mut asked, mut present) = (acked.clone(), acked.entries.clone());
     for _ in 0..14 {
         let partition = if random.below(2) == 0 { P } else { Q };
         let term = log.state(partition).last.map_or(1, |last| last.term) + random.below(2);
+        let present = present.get_mut(&partition)?;
         let outcome = match random.below(6) {
             0 => {
                 let vote = vote(asked.vote.map_or(1, |vote| vote.term + 1));
                 asked.vote = Some(vote);
-                log.save_vote(P, vote).await.map(|()| acked.vote = Some(vote))
+                let saved = log.save_vote(P, vote).await;
+                saved.map(|()| acked.vote = Some(vote))
             }
             1 => {
                 let key = Bytes::from(vec![b'n', random.below(3) as u8]);
-                let value = Bytes::from(vec![random.below(200) as u8; 10 + 400 * (term as usize % 2)]);
+                let size = 10 + 400 * (random.below(2) as usize);
+                let value = Bytes::from(vec![random.below(200) as u8; size]);
                 asked.notes.insert(key.clone(), value.clone());
-                let notes = vec![(key.clone(), Some(value.clone()))];
-                log.write_notes(notes).await.map(|()| {
-                    acked.notes.insert(key, value);
-                })
+                let wrote = log
+                    .write_notes(vec![(key.clone(), Some(value.clone()))])
+                    .await;
+                wrote.map(|()| drop(acked.notes.insert(key, value)))
             }
             2 => {
-                // Acknowledged entries that Raft takes back are no loss, whether it lasts or not.
-                let keep = log.state(partition).last.map_or(0, |last| last.index.saturating_sub(2));
-                if let Err(problem) = log.truncate_after(partition, Some(keep)) {
-                    Err(problem)
-                } else {
-                    let count = all(log, partition).len();
-                    acked.entries.get_mut(&partition).unwrap().truncate(count);
-                    asked.entries.get_mut(&partition).unwrap().truncate(count);
-                    Ok(())
-                }
+                let last = log.state(partition).last.map_or(0, |last| last.index);
+                let keep = last.saturating_sub(2);
+                let outcome = log.truncate_after(partition, Some(keep));
+                outcome.map(|()| {
+                    // What was acknowledged and then taken back may be there or not.
+                    present.retain(|entry| entry.log_id.index <= keep);
+                    let acked = acked.entries.get_mut(&partition).unwrap();
+                    acked.retain(|entry| entry.log_id.index <= keep);
+                })
             }
             _ => {
                 let size = 100 + random.below(1500) as usize;
                 let entries = following(log, partition, term, 1 + random.below(3), size);
-                let asked = asked.entries.get_mut(&partition).unwrap();
-                asked.extend(entries.clone());
+                asked.entries.get_mut(&partition)?.extend(entries.clone());
+                present.extend(entries.clone());
                 let outcome = append(log, partition, entries).await;
-                outcome.map(|()| acked.entries.get_mut(&partition).unwrap().clone_from(asked))
+                outcome.map(|()| {
+                    acked
+                        .entries
+                        .get_mut(&partition)
+                        .unwrap()
+                        .clone_from(present)
+                })
             }
         };
         if outcome.is_err() {
             break;
         }
     }
-    (acked, asked)
+    Some((acked, asked))
 }
 
 fn check(log: &Log, (acked, asked): &(Model, Model), what: &str) {
     for partition in [P, Q] {
         let found = all(log, partition);
         let (acked, asked) = (&acked.entries[&partition], &asked.entries[&partition]);
-        // A truncation that was not acknowledged by anything after it may not have lasted, so
-        // more than was asked for may be there, but each acknowledged entry is in its place.
-        assert!(found.starts_with(acked), "{what}: {partition}: {found:?} lost of {acked:?}");
-        let common = found.len().min(asked.len());
-        assert_eq!(found[..common], asked[..common], "{what}: {partition}");
+        assert!(
+            found.starts_with(acked),
+            "{what}: {partition}: {found:?} lost of {acked:?}"
+        );
+        let is_invented = |entry: &&Entry| !asked.contains(entry);
+        assert_eq!(found.iter().find(is_invented), None, "{what}: {partition}");
         for pair in found.windows(2) {
             assert_eq!(pair[1].verify(&pair[0].chain), Ok(()), "{what}");
         }
-        assert_eq!(log.state(partition).last, found.last().map(|entry| entry.log_id));
+        assert_eq!(
+            log.state(partition).last,
+            found.last().map(|entry| entry.log_id)
+        );
     }
     let found = log.state(P).vote;
-    assert!(found == acked.vote || found == asked.vote, "{what}: {found:?}");
+    let unanswered = [asked.vote, Some(vote(LATE_TERM))];
+    assert!(
+        found == acked.vote || unanswered.contains(&found),
+        "{what}: {found:?}"
+    );
     let notes: BTreeMap<_, _> = log.notes(b"").unwrap().into_iter().collect();
-    assert!(notes == acked.notes || notes == asked.notes, "{what}: notes");
+    assert!(
+        notes == acked.notes || notes == asked.notes,
+        "{what}: notes"
+    );
 }
 
 /// D1, D4, D5: the node dies at each call on the disk, with and without power; twice in a row.
@@ -460,19 +539,27 @@ async fn nothing_acknowledged_is_lost_whatever_call_is_the_last() {
                 disk.fail_after(if boot == 0 { call } else { 1 + call % 23 });
                 let opened = SegmentLog::open(env.clone(), IDENTITY, SMALL).await;
                 let models = match &opened {
-                    Ok(log) => Some(work(log, Random(call * 31 + round)).await),
+                    Ok(log) => work(log, Random(call * 31 + round)).await,
                     Err(SegmentProblem::Disk { .. } | SegmentProblem::Poisoned { .. }) => None,
                     Err(problem) => panic!("{what}: {problem}"),
                 };
                 if let (Ok(log), true) = (&opened, disk.has_failed()) {
-                    let late = log.save_vote(P, vote(999)).await;
+                    let late = log.save_vote(P, vote(LATE_TERM)).await;
                     let is_dead = log.failure().get().is_some();
-                    assert_eq!(late.is_err(), is_dead, "{what}: acknowledged on a dead disk");
+                    assert_eq!(
+                        late.is_err(),
+                        is_dead,
+                        "{what}: acknowledged on a dead disk"
+                    );
                 }
                 has_failed |= boot == 0 && disk.has_failed();
                 env.kill().await;
                 let seed = call * 7 + boot + round * 1000;
-                disk = if seed % 4 == 0 { disk.after_kill() } else { disk.crash(seed) };
+                disk = if seed % 4 == 0 {
+                    disk.after_kill()
+                } else {
+                    disk.crash(seed)
+                };
                 if let Some(models) = models {
                     let (env, log) = open(&disk).await;
                     check(&log, &models, &what);
@@ -509,7 +596,9 @@ async fn the_first_failure_is_the_last() {
         let done = move |outcome| told.lock().unwrap().push(outcome);
         log.append(P, following(&log, P, 1, 1, 10), done).unwrap();
     }
-    let outcome = log.write_notes(vec![(Bytes::from_static(b"a"), None)]).await;
+    let outcome = log
+        .write_notes(vec![(Bytes::from_static(b"a"), None)])
+        .await;
     assert!(matches!(outcome, Err(SegmentProblem::Poisoned { .. })));
     let told = told.lock().unwrap().clone();
     assert_eq!(told.len(), 5);
@@ -537,7 +626,13 @@ async fn entries_that_do_not_follow_are_refused() {
     let mut too_long = entries[2].clone();
     too_long.body = Bytes::from(vec![0; 9000]);
     let too_long = Entry::following(&entries[1].chain, too_long);
-    for bad in [entries[3].clone(), entries[1].clone(), wrong_chain, wrong_term, too_long] {
+    for bad in [
+        entries[3].clone(),
+        entries[1].clone(),
+        wrong_chain,
+        wrong_term,
+        too_long,
+    ] {
         let told = Arc::new(Mutex::new(0));
         let count = Arc::clone(&told);
         let done = move |outcome: Result<(), _>| {

@@ -112,8 +112,15 @@ fn a_flip_in_a_sealed_log_is_damage_or_harmless() {
     assert_eq!((whole.0.offset, whole.1, whole.0.is_sealed), (end, 3, true));
     each_flip(&image, |at, found| match found {
         Ok((tail, frames)) => {
-            assert_eq!((tail.offset, tail.sequence, frames), (end, 3, 3), "byte {at}");
-            assert!(at >= end || is_padding(&image, at), "byte {at} is not covered");
+            assert_eq!(
+                (tail.offset, tail.sequence, frames),
+                (end, 3, 3),
+                "byte {at}"
+            );
+            assert!(
+                at >= end || is_padding(&image, at),
+                "byte {at} is not covered"
+            );
         }
         Err(damage) => {
             let block = image.blocks.iter().find(|(_, end)| at < *end).unwrap();
@@ -132,11 +139,17 @@ fn a_flip_before_the_last_frame_of_an_unsealed_log_is_damage() {
     each_flip(&image, |at, found| match found {
         Ok((tail, 3)) => {
             assert_eq!(tail.offset, last.1);
-            assert!(at >= last.1 || is_padding(&image, at), "byte {at} is not covered");
+            assert!(
+                at >= last.1 || is_padding(&image, at),
+                "byte {at} is not covered"
+            );
         }
         Ok((tail, frames)) => {
             assert_eq!((tail.offset, frames), (last.0, 2), "byte {at}");
-            assert!((last.0..last.1).contains(&at), "byte {at} cut the last frame");
+            assert!(
+                (last.0..last.1).contains(&at),
+                "byte {at} cut the last frame"
+            );
         }
         Err(_) => assert!(at < last.0, "byte {at}"),
     });
@@ -199,13 +212,19 @@ fn segments_follow_each_other_or_the_log_is_damaged() {
     assert_eq!((tail.number, tail.offset, frames), (2, second.seal.end, 6));
     let empty = vec![0; SEGMENT_BYTES];
     let (tail, _) = find(&[&first.bytes, &empty]).unwrap();
-    assert_eq!((tail.number, tail.offset, tail.is_sealed), (1, first.seal.end, false));
+    assert_eq!(
+        (tail.number, tail.offset, tail.is_sealed),
+        (1, first.seal.end, false)
+    );
 
     let mut torn = empty.clone();
     let start = wide(HEADER_BYTES);
     torn[start..start + 100].copy_from_slice(&second.bytes[start..start + 100]);
     let (tail, _) = find(&[&first.bytes, &torn]).unwrap();
-    assert_eq!((tail.number, tail.offset, tail.is_sealed), (1, first.seal.end, true));
+    assert_eq!(
+        (tail.number, tail.offset, tail.is_sealed),
+        (1, first.seal.end, true)
+    );
 
     for at in wide(HEADER_BYTES)..wide(first.seal.end) {
         let mut bytes = first.bytes.clone();
