@@ -1,3 +1,11 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test that meets the unexpected fails"
+)]
+
 use super::*;
 use crate::segment::LogIdentity;
 use crate::segment::frame::encode_block;
