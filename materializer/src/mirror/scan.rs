@@ -160,7 +160,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         Ok(())
     }
 
-    /// What a row says is here and the listing does not show.
+    /// What a row says is here, and the listing does not show or the tree does not have.
     fn find_missing(
         &mut self,
         directory: FileId,
@@ -175,6 +175,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                     .is_ok();
                 if !is_listed {
                     self.forget_subtree(child.id)?;
+                    self.queue.insert(child.id);
+                } else if self.tree.node(child.id)?.is_none() {
                     self.queue.insert(child.id);
                 }
             }

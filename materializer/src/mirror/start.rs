@@ -49,6 +49,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             has_exchange: true,
             device,
             swap_count: 0,
+            failed_syncs: 0,
+            must_pause: false,
         };
         core.check_marker_at_start()?;
         core.load_held()?;

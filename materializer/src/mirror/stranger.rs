@@ -138,6 +138,13 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         match self.compare(node, &path).await {
             Ok(Some(stat)) => {
                 batch.touched.insert(parent_of(&path).to_owned());
+                if let Some(old) = self.ledger.get(node.id)? {
+                    match self.displace(node.id, &old, batch) {
+                        Err(Stall::Index(problem)) => return Err(problem),
+                        Err(_) => return Ok(false),
+                        Ok(()) => {}
+                    }
+                }
                 self.ledger.set(node.id, plan::row_of(node, &stat))?;
                 Ok(true)
             }

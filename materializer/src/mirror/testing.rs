@@ -7,7 +7,7 @@
 
 mod disk;
 
-pub(super) use disk::{MemDisk, MemFile, Rules};
+pub(super) use disk::MemDisk;
 
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::chunk::{ChunkProblem, ChunkStore};

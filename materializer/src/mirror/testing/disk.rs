@@ -313,7 +313,7 @@ impl MemDisk {
                     let body = Body::Directory(mixed);
                     after.insert(*inode, Inode { body, ..live.clone() });
                 }
-                (durable, Body::File(bytes)) if durable != Some(live) => {
+                (durable, Body::File(bytes)) if durable.map(|it| &it.body) != Some(&live.body) => {
                     let body = match rng.below(3) {
                         0 => live.body.clone(),
                         1 => Body::File(bytes[..rng.below(bytes.len() + 1)].to_vec()),
