@@ -167,6 +167,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     ) -> Result<(), Stall> {
         let node = target.node;
         let from = self.ledger.path(node.id)?.ok_or(Stall::Again)?;
+        if !self.is_still_ours(node.id, row, &from, batch)? {
+            return Err(Stall::Again);
+        }
         if row.kind == FileKind::Directory {
             self.retest_links(node.id, target.depth, batch)?;
         }

@@ -204,6 +204,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
 
     fn start_scan(&mut self) -> Result<(), MirrorProblem> {
         self.core.check_marker()?;
+        self.core.find_moved_directories()?;
         self.core.clean_staging()?;
         self.core.rescan_all();
         self.agenda.is_scanning = true;

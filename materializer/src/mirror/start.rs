@@ -56,6 +56,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         core.load_held()?;
         let positions = core.ledger.positions()?;
         core.status.update(|status| status.positions = positions);
+        core.find_moved_directories()?;
         core.clean_staging()?;
         core.rescan_all();
         core.publish_status();

@@ -161,8 +161,9 @@ impl World {
     fn assert_equal(&self, what: &str) {
         assert_eq!(self.shown(), self.wanted(), "{what}");
         for place in [".aber/staging/new", ".aber/staging/swap"] {
-            let left = self.env.disk.contents(place).len();
-            assert_eq!(left, 0, "{what}: {place} is not empty");
+            let left = aber_log::env::Disk::list(&self.env.disk, place.as_ref()).expect("there");
+            let status = self.handle().status.get();
+            assert_eq!(left, [], "{what}: {place} is not empty: {status:?}");
         }
     }
 
