@@ -4,7 +4,7 @@
 //! names are durable before the rows and positions that cover them are committed. What a batch
 //! could not do is held with a reason, in the same commit, and tried again.
 
-use super::assemble::{Stager, Staged};
+use super::assemble::{Staged, Stager};
 use super::ledger::{Ledger, SWAP};
 use super::scan::Scan;
 use super::{HeldPath, Kind, MirrorOptions, MirrorProblem, MirrorStatus, Notice, Stall};

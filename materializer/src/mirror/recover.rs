@@ -57,6 +57,11 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                 }
             }
         }
+        // Their path may be another directory's by now: nothing below it is known by these rows.
+        for id in astray.into_values() {
+            self.forget_subtree(id)?;
+            self.queue.insert(id);
+        }
         Ok(())
     }
 
@@ -153,7 +158,10 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             .stat(Path::new(&path))
             .map_err(|error| Stall::io("look at", &path, &error))?;
         let parsed = SwapName::parse(name);
-        for id in parsed.iter().flat_map(|name| [name.occupant, name.incoming]) {
+        for id in parsed
+            .iter()
+            .flat_map(|name| [name.occupant, name.incoming])
+        {
             let Some(mut row) = self.ledger.get(id)? else {
                 continue;
             };
@@ -180,7 +188,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         self.aside(&path, &path, by, batch)
     }
 
-    fn tag_at(&self, path: &str, stat: &Stat) -> Option<plan::Tag> {
+    /// Names the content of a file or link that stands somewhere.
+    pub(super) fn tag_at(&self, path: &str, stat: &Stat) -> Option<plan::Tag> {
         use aber_log::env::File;
         let path = Path::new(path);
         match stat.kind {

@@ -173,11 +173,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     }
 
     /// What a row says is here, and the listing does not show or the tree does not have.
-    fn find_missing(
-        &mut self,
-        directory: FileId,
-        listing: &[DirEntry],
-    ) -> Result<(), KvProblem> {
+    fn find_missing(&mut self, directory: FileId, listing: &[DirEntry]) -> Result<(), KvProblem> {
         let mut after = None;
         loop {
             let page = self.ledger.children(directory, after.as_deref(), PAGE)?;

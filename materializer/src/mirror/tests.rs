@@ -167,6 +167,13 @@ impl World {
         }
     }
 
+    /// What was set aside, with its notes.
+    fn notes(&self) -> String {
+        let all = self.env.disk.contents(".aber/lost+edits");
+        let text = all.iter().map(|bytes| String::from_utf8_lossy(bytes));
+        text.collect::<Vec<_>>().join("\n")
+    }
+
     fn lost(&self) -> Vec<Vec<u8>> {
         let mut lost = self.env.disk.contents(".aber/lost+edits");
         lost.retain(|bytes| !bytes.starts_with(b"path: "));
@@ -325,11 +332,7 @@ async fn many_small_files_cost_few_calls_each() {
     let before = world.env.disk.state().calls;
     let content = world.chunks.content(&[7; 90]);
     let ids: Vec<FileId> = (0..1024)
-        .map(|number| {
-            world
-                .tree
-                .file(ROOT, &number.to_string(), content.clone())
-        })
+        .map(|number| world.tree.file(ROOT, &number.to_string(), content.clone()))
         .collect();
     world.apply(ids).await;
     let calls = world.env.disk.state().calls - before;

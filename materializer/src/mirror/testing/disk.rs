@@ -1,9 +1,7 @@
 //! A disk in memory, with live and durable images, that can refuse, fail and die.
 
 use super::Rng;
-use aber_log::env::disk::{
-    DirEntry, Disk, File, FileKind, Hint, Open, Rename, Space, Stat,
-};
+use aber_log::env::disk::{DirEntry, Disk, File, FileKind, Hint, Open, Rename, Space, Stat};
 use aber_proto::FileTime;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -127,7 +125,11 @@ impl State {
         let entries = self.entries(directory)?;
         let key = self.key(name, entries);
         let there = entries.get(&key).copied();
-        Ok((directory, if there.is_some() { key } else { name.into() }, there))
+        Ok((
+            directory,
+            if there.is_some() { key } else { name.into() },
+            there,
+        ))
     }
 
     fn add(&mut self, path: &Path, body: Body, mode: u32) -> io::Result<u64> {
@@ -311,7 +313,13 @@ impl MemDisk {
                         }
                     }
                     let body = Body::Directory(mixed);
-                    after.insert(*inode, Inode { body, ..live.clone() });
+                    after.insert(
+                        *inode,
+                        Inode {
+                            body,
+                            ..live.clone()
+                        },
+                    );
                 }
                 (durable, Body::File(bytes)) if durable.map(|it| &it.body) != Some(&live.body) => {
                     let body = match rng.below(3) {
@@ -319,7 +327,13 @@ impl MemDisk {
                         1 => Body::File(bytes[..rng.below(bytes.len() + 1)].to_vec()),
                         _ => durable.map_or(Body::File(Vec::new()), |it| it.body.clone()),
                     };
-                    after.insert(*inode, Inode { body, ..live.clone() });
+                    after.insert(
+                        *inode,
+                        Inode {
+                            body,
+                            ..live.clone()
+                        },
+                    );
                 }
                 _ => _ = after.insert(*inode, live.clone()),
             }

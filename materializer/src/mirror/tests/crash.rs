@@ -53,7 +53,7 @@ async fn killed_at(seed: u64, calls: u64, power: bool) -> bool {
     world.rest().await;
     world.assert_equal(&what);
     if !power {
-        assert_eq!(world.lost(), Vec::<Vec<u8>>::new(), "{what}");
+        assert!(world.lost().is_empty(), "{what}: {}", world.notes());
     }
     died
 }
@@ -62,20 +62,20 @@ async fn killed_at(seed: u64, calls: u64, power: bool) -> bool {
 #[tokio::test(start_paused = true)]
 async fn killed_at_any_call_a_restart_converges() {
     let mut total = 0;
-    for seed in 0..12 {
+    for seed in 0..40 {
         let mut calls = 0;
         while killed_at(seed, calls, false).await {
             calls += 1;
         }
         total += calls;
     }
-    assert!(total > 300, "{total} calls only");
+    assert!(total > 800, "{total} calls only");
 }
 
 /// M1, M2: after power loss every path is absent or whole, and a restart converges.
 #[tokio::test(start_paused = true)]
 async fn after_power_loss_at_any_call_a_restart_converges() {
-    for seed in 10..22 {
+    for seed in 10..50 {
         let mut calls = 0;
         while killed_at(seed, calls, true).await {
             calls += 1;

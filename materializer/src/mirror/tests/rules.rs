@@ -12,7 +12,9 @@ async fn a_missing_chunk_stalls_its_path_alone() {
     let gone = content.rows()[2].hash;
     world.chunks.missing.lock().expect("no panic").insert(gone);
     let file = world.tree.file(ROOT, "big", content);
-    let other = world.tree.file(ROOT, "other", world.chunks.content(b"other"));
+    let other = world
+        .tree
+        .file(ROOT, "other", world.chunks.content(b"other"));
     world.apply(vec![file, other]).await;
     let status = world.handle().status.get();
     assert_eq!(status.waiting_count, 1);
@@ -62,17 +64,27 @@ async fn a_missing_or_foreign_marker_stops_the_mirror() {
     world.reboot();
     world.options.marker = "another".into();
     let refused = world.start();
-    assert!(matches!(refused, Err(MirrorProblem::Marker { found: Some(_), .. })));
+    assert!(matches!(
+        refused,
+        Err(MirrorProblem::Marker { found: Some(_), .. })
+    ));
     world.options.marker = "cluster folder epoch".into();
     world.start().expect("starts");
-    world.env.disk.remove_file(".aber/marker".as_ref()).expect("removed");
+    world
+        .env
+        .disk
+        .remove_file(".aber/marker".as_ref())
+        .expect("removed");
     world.handle().scan().await;
     world.wait(100).await;
     let status = world.handle().status.get();
     assert!(status.stopped && status.problem.is_some(), "{status:?}");
     world.reboot();
     let refused = world.start();
-    assert!(matches!(refused, Err(MirrorProblem::Marker { found: None, .. })));
+    assert!(matches!(
+        refused,
+        Err(MirrorProblem::Marker { found: None, .. })
+    ));
 }
 
 /// LI-2, LI-3: a link that is not portable is not made; a move of its directory tests it again.

@@ -33,7 +33,12 @@ async fn a_scan_repairs_the_mirror_and_keeps_what_is_foreign() {
     assert_eq!(world.lost(), lost);
     let status = world.handle().status.get();
     assert_eq!(status.stranger_count, 3, "{status:?}");
-    assert!(status.notices.iter().any(|notice| notice.path == "d/edited"));
+    assert!(
+        status
+            .notices
+            .iter()
+            .any(|notice| notice.path == "d/edited")
+    );
 }
 
 /// M3: an edited file that is then updated, moved, removed, or removed with its directory.
