@@ -79,11 +79,15 @@ impl Listener for Told {
 pub async fn materialize(options: MaterializeOptions) -> Result<Materialized, Problem> {
     let runtime = SystemRuntime::new();
     let life = Arc::clone(runtime.life());
-    life.spawn(run(options, runtime)).await.map_err(Problem::internal)?
+    life.spawn(run(options, runtime))
+        .await
+        .map_err(Problem::internal)?
 }
 
 fn unusable(path: &Path, detail: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::MirrorUnusable).with("path", path.display()).with("detail", detail)
+    Problem::new(Reason::MirrorUnusable)
+        .with("path", path.display())
+        .with("detail", detail)
 }
 
 /// The cluster and its members, as the followed node tells them.
@@ -95,9 +99,16 @@ struct Cluster {
 
 async fn cluster_of(client: &Client) -> Result<Cluster, Problem> {
     let status = client.get_status(v1::GetStatusRequest {}).await?;
-    let id = data_encoding::HEXLOWER.decode(status.cluster_id.as_bytes()).unwrap_or_default();
-    let id = ClusterId(id.try_into().map_err(|_| Problem::internal("a damaged cluster id"))?);
-    let members = client.list_members(v1::ListMembersRequest::default()).await?;
+    let id = data_encoding::HEXLOWER
+        .decode(status.cluster_id.as_bytes())
+        .unwrap_or_default();
+    let id = ClusterId(
+        id.try_into()
+            .map_err(|_| Problem::internal("a damaged cluster id"))?,
+    );
+    let members = client
+        .list_members(v1::ListMembersRequest::default())
+        .await?;
     let members = members.members.into_iter().filter_map(|member| {
         let key = PublicKey(member.key.as_ref().try_into().ok()?);
         let role = match member.role() {
@@ -108,8 +119,14 @@ async fn cluster_of(client: &Client) -> Result<Cluster, Problem> {
         Some((NodeId(member.id), (key, role)))
     });
     let judge = Judge::of_members(members);
-    let partitions = client.list_partitions(v1::ListPartitionsRequest::default()).await?;
-    let wanted = partitions.partitions.iter().map(|p| (PartitionId(p.id), p.committed_index)).collect();
+    let partitions = client
+        .list_partitions(v1::ListPartitionsRequest::default())
+        .await?;
+    let wanted = partitions
+        .partitions
+        .iter()
+        .map(|p| (PartitionId(p.id), p.committed_index))
+        .collect();
     Ok(Cluster { id, judge, wanted })
 }
 
@@ -117,17 +134,29 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
     let cluster = cluster_of(&options.from).await?;
     let into = &options.into;
     let state = into.join(".aber").join("state");
-    let env = SystemEnv::open(SystemOptions { data: state, runtime });
+    let env = SystemEnv::open(SystemOptions {
+        data: state,
+        runtime,
+    });
     let env = env.map_err(|problem| unusable(into, problem))?;
-    env.data().claim_for(cluster.id).map_err(|problem| unusable(into, problem))?;
+    env.data()
+        .claim_for(cluster.id)
+        .map_err(|problem| unusable(into, problem))?;
     let (kv, views) = open_views(&env, &cluster).map_err(|why| unusable(into, why))?;
-    let applied: BTreeMap<_, _> =
-        views.iter().map(|(p, view)| (*p, Watched::new(view.applied_index()))).collect();
+    let applied: BTreeMap<_, _> = views
+        .iter()
+        .map(|(p, view)| (*p, Watched::new(view.applied_index())))
+        .collect();
     let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
-    let disk = env.open_folder(into).map_err(|error| unusable(into, error))?;
+    let disk = env
+        .open_folder(into)
+        .map_err(|error| unusable(into, error))?;
     let tree = TreeView::new(kv.clone());
     let marker = format!("cluster {}\nmaterialized\n", cluster.id);
-    let mirror_options = MirrorOptions { marker, ..MirrorOptions::default() };
+    let mirror_options = MirrorOptions {
+        marker,
+        ..MirrorOptions::default()
+    };
     let chunks = options.from.clone();
     let parts = MirrorParts {
         env: env.clone(),
@@ -139,8 +168,19 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
     };
     let mirror = Mirror::start(parts, inputs);
     let mirror = mirror.map_err(|problem| unusable(into, problem))?;
-    let told = Arc::new(Told { entries: AtomicU64::new(0), failure: Watched::new(None) });
-    let installs = start_replays(&env, &cluster, (kv, views), &applied, &dirty, &options.from, &told);
+    let told = Arc::new(Told {
+        entries: AtomicU64::new(0),
+        failure: Watched::new(None),
+    });
+    let installs = start_replays(
+        &env,
+        &cluster,
+        (kv, views),
+        &applied,
+        &dirty,
+        &options.from,
+        &told,
+    );
     let outcome = follow(&env, &options, &cluster, &mirror, &told).await;
     drop(installs);
     outcome?;
@@ -149,7 +189,10 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
         let found = tree.applied(*partition).map_err(Problem::internal)?;
         files += found.map_or(0, |applied| applied.files);
     }
-    Ok(Materialized { entries: told.entries.load(SeqCst), files })
+    Ok(Materialized {
+        entries: told.entries.load(SeqCst),
+        files,
+    })
 }
 
 type SystemKv = <SystemEnv as Env>::Kv;
@@ -172,7 +215,10 @@ fn open_views(env: &SystemEnv, cluster: &Cluster) -> Result<(SystemKv, Views), S
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site; a struct would only rename them"
+)]
 fn start_replays(
     env: &SystemEnv,
     cluster: &Cluster,
@@ -228,7 +274,10 @@ async fn follow(
         if options.once && status.waiting_count == 0 && cluster.wanted.iter().all(shown) {
             return Ok(());
         }
-        let stopped = env.runtime().timeout(LOOK_EVERY, tokio::signal::ctrl_c()).await;
+        let stopped = env
+            .runtime()
+            .timeout(LOOK_EVERY, tokio::signal::ctrl_c())
+            .await;
         if stopped.is_some() {
             return Ok(());
         }

@@ -116,7 +116,13 @@ impl State {
         for path in &item.paths {
             self.paths.entry(path.clone()).or_default().insert(sequence);
         }
-        let mut slot = Slot { item, phase: Phase::Blocked, waits_for, is_held, problem: None };
+        let mut slot = Slot {
+            item,
+            phase: Phase::Blocked,
+            waits_for,
+            is_held,
+            problem: None,
+        };
         slot.advance();
         self.slots.insert(sequence, slot);
         sequence
@@ -191,7 +197,10 @@ impl State {
     /// An item was handed to a leader.
     pub fn proposed(&mut self, sequence: Sequence, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&sequence) {
-            assert!(slot.item.signed.is_some(), "only what is signed is proposed");
+            assert!(
+                slot.item.signed.is_some(),
+                "only what is signed is proposed"
+            );
             slot.phase = Phase::Proposed(now + PROPOSE_AGAIN);
         }
     }
@@ -209,9 +218,15 @@ impl State {
     /// The view shows that the sequence number an item was signed with can never be applied: it is
     /// signed anew.
     pub fn void(&mut self, request: RequestId, author_sequence: u64) {
-        let Some(sequence) = self.find(request) else { return };
+        let Some(sequence) = self.find(request) else {
+            return;
+        };
         if let Some(slot) = self.slots.get_mut(&sequence)
-            && slot.item.signed.as_ref().is_some_and(|(signed, _)| *signed == author_sequence)
+            && slot
+                .item
+                .signed
+                .as_ref()
+                .is_some_and(|(signed, _)| *signed == author_sequence)
         {
             slot.item.signed = None;
             slot.phase = Phase::Ready;

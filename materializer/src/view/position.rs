@@ -6,8 +6,8 @@ use super::table::{self, AuthorRow, Row, Table};
 use super::{Applied, View};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use bytes::Bytes;
 use aber_proto::{ChainHash, FileId, NodeId, PartitionId, ViewDigest, VolumeId};
+use bytes::Bytes;
 
 impl<K: Kv> View<K> {
     /// The index of the last entry applied; `None` if none was.
@@ -62,10 +62,15 @@ impl<K: Kv> TreeView<K> {
     ///
     /// # Errors
     /// The index failed.
-    pub fn author_sequence(&self, partition: PartitionId, author: NodeId) -> Result<u64, KvProblem> {
+    pub fn author_sequence(
+        &self,
+        partition: PartitionId,
+        author: NodeId,
+    ) -> Result<u64, KvProblem> {
         let key = table::author_key(partition, author);
         let row = self.kv.get(&key)?;
-        let row = row.map(|value: Bytes| AuthorRow::decode(&key, &value).map_err(|_| table::damaged(&key)));
+        let row = row
+            .map(|value: Bytes| AuthorRow::decode(&key, &value).map_err(|_| table::damaged(&key)));
         Ok(row.transpose()?.map_or(0, |row| row.sequence))
     }
 }
