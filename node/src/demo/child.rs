@@ -217,8 +217,8 @@ fn cannot_run(place: &Place, why: &str) -> Problem {
 
 /// Removes a directory with all that is in it, read-only directories of mirrors too.
 pub(super) fn remove_tree(directory: &Path) {
+    let _ = std::fs::set_permissions(directory, Permissions::from_mode(0o700));
     if let Ok(entries) = std::fs::read_dir(directory) {
-        let _ = std::fs::set_permissions(directory, Permissions::from_mode(0o700));
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 remove_tree(&entry.path());
