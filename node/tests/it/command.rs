@@ -70,8 +70,11 @@ async fn help_teaches_and_fits() {
         "materialize",
     ];
     for command in commands {
-        let mut arguments = vec!["--help"];
-        arguments.extend((!command.is_empty()).then_some(command));
+        let mut arguments: Vec<_> = (!command.is_empty())
+            .then_some(command)
+            .into_iter()
+            .collect();
+        arguments.push("--help");
         let ran = run_in(dir.path(), &arguments, b"").await;
         assert_eq!(ran.code, 0);
         text += &format!("$ aber {command} --help\n{}\n", ran.out);
@@ -371,8 +374,18 @@ async fn golden_outputs() {
     "#]],
     )
     .await;
-    check(&served, &["log"], 0, expect![[]]).await;
-    check(&served, &["status"], 0, expect![[]]).await;
+    check(&served, &["log"], 0, expect![[r#"
+        3:1843    2025-11-22T12:00:00Z  yann        +  /music/a\u{1b}b  2.0 KiB  cli
+                                                       … and 2 more events
+    "#]]).await;
+    check(&served, &["status"], 0, expect![[r#"
+        breizh   DEGRADED   1 of 2 nodes up   this node: yann
+          writing    works
+          partition 3   applied 1843, shown 1843, digest abababababab at 1843   led by yann   music
+        ! gwen is away
+            why   no link since 09:12
+            mend  start gwen
+    "#]]).await;
     check(
         &served,
         &["status", "--check"],
@@ -382,7 +395,15 @@ async fn golden_outputs() {
     "#]],
     )
     .await;
-    check(&served, &["verify"], 8, expect![[]]).await;
-    check(&served, &["ls", "/", "--json"], 0, expect![[]]).await;
-    check(&served, &["mkdir", "/x", "--json"], 0, expect![[]]).await;
+    check(&served, &["verify"], 8, expect![[r#"
+        CHUNK_DAMAGED  /music/a  its hash differs
+        read 4.0 KiB · 1 entry · 2 chunks · 3 files · 1 finding, 0 mended
+    "#]]).await;
+    check(&served, &["ls", "/", "--json"], 0, expect![[r#"
+        {"author":"fake","blake3":null,"copies":null,"copies_wanted":null,"entry":"1:4","etag":"1:4.1","kind":"directory","left_bytes":null,"mode":"0755","modify_time":null,"order_time":null,"path":"/no","path_state":"unspecified","path_state_reason":null,"schema":"aber.ls/1","size":0,"symlink_target":null,"type":"item"}
+        {"items":1,"schema":"aber.ls/1","type":"result"}
+    "#]]).await;
+    check(&served, &["mkdir", "/x", "--json"], 0, expect![[r#"
+        {"chain_hashes":[null],"entries":["1:9"],"level":"committed","schema":"aber.mkdir/1","type":"result","waiting_changes":0,"waiting_for":null}
+    "#]]).await;
 }
