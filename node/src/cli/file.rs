@@ -43,8 +43,8 @@ pub(crate) struct WriteArgs {
     #[arg(long, value_enum, default_value_t = Ack::Committed)]
     ack: Ack,
     /// A comment for the history, at most 200 bytes
-    #[arg(long, default_value = "")]
-    comment: String,
+    #[arg(long)]
+    comment: Option<String>,
 }
 
 /// Arguments of `put`.
@@ -134,7 +134,7 @@ impl WriteArgs {
             level: self.ack.into(),
             stall: STALL,
             movement: Counters::start(),
-            comment: self.comment.clone(),
+            comment: self.comment.clone().unwrap_or_default(),
         }
     }
 }

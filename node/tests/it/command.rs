@@ -374,18 +374,30 @@ async fn golden_outputs() {
     "#]],
     )
     .await;
-    check(&served, &["log"], 0, expect![[r#"
+    check(
+        &served,
+        &["log"],
+        0,
+        expect![[r#"
         3:1843    2025-11-22T12:00:00Z  yann        +  /music/a\u{1b}b  2.0 KiB  cli
                                                        … and 2 more events
-    "#]]).await;
-    check(&served, &["status"], 0, expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        &served,
+        &["status"],
+        0,
+        expect![[r#"
         breizh   DEGRADED   1 of 2 nodes up   this node: yann
           writing    works
           partition 3   applied 1843, shown 1843, digest abababababab at 1843   led by yann   music
         ! gwen is away
             why   no link since 09:12
             mend  start gwen
-    "#]]).await;
+    "#]],
+    )
+    .await;
     check(
         &served,
         &["status", "--check"],
@@ -395,10 +407,16 @@ async fn golden_outputs() {
     "#]],
     )
     .await;
-    check(&served, &["verify"], 8, expect![[r#"
+    check(
+        &served,
+        &["verify"],
+        8,
+        expect![[r#"
         CHUNK_DAMAGED  /music/a  its hash differs
         read 4.0 KiB · 1 entry · 2 chunks · 3 files · 1 finding, 0 mended
-    "#]]).await;
+    "#]],
+    )
+    .await;
     check(&served, &["ls", "/", "--json"], 0, expect![[r#"
         {"author":"fake","blake3":null,"copies":null,"copies_wanted":null,"entry":"1:4","etag":"1:4.1","kind":"directory","left_bytes":null,"mode":"0755","modify_time":null,"order_time":null,"path":"/no","path_state":"unspecified","path_state_reason":null,"schema":"aber.ls/1","size":0,"symlink_target":null,"type":"item"}
         {"items":1,"schema":"aber.ls/1","type":"result"}
