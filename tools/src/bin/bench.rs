@@ -1,0 +1,2 @@
+//! `bench`: measures the release binary.
+fn main() {}
