@@ -3,7 +3,9 @@
 pub mod cut;
 pub mod frame;
 pub mod pack;
+pub mod scrub;
 pub mod store;
+pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 

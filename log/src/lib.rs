@@ -8,4 +8,8 @@ pub mod env;
 pub mod ingest;
 pub mod life;
 pub mod reader;
+pub mod segment;
 pub mod watch;
+
+#[cfg(test)]
+mod testing;

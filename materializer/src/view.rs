@@ -172,15 +172,6 @@ impl<K: Kv> View<K> {
         entries: &[(Entry, Verdict)],
         extra: KvBatch,
     ) -> Result<Batch, ViewProblem> {
-        self.apply_decoded(entries, extra, decode)
-    }
-
-    fn apply_decoded(
-        &mut self,
-        entries: &[(Entry, Verdict)],
-        extra: KvBatch,
-        decode: impl Fn(&Entry) -> Decoded,
-    ) -> Result<Batch, ViewProblem> {
         let mut fold = Fold {
             partition: self.partition,
             rows: Overlay::new(self.kv.clone()),
@@ -328,9 +319,6 @@ impl<K: Kv> Fold<K> {
         verdict: Verdict,
         requests_most: u64,
     ) -> Result<EntryResult, KvProblem> {
-        if let Err(problem) = change.check() {
-            return Ok(rejected(of_problem(&problem)));
-        }
         // Index 0 would give a file the id of the root.
         if self.index() == 0 {
             return Ok(rejected(Rejection::Malformed));

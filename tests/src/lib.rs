@@ -14,5 +14,6 @@
 )]
 
 pub mod oracle;
+pub mod scenario;
 pub mod sim;
 pub mod workload;

@@ -4,6 +4,7 @@
 //! of one node sees of it. Start with `world`, then `disk_image`, `network`, `run`.
 //! Invariants, one file each, belong below `invariant/`.
 
+pub mod cluster;
 pub mod disk;
 pub mod disk_fault;
 pub mod disk_image;
@@ -12,6 +13,7 @@ pub mod fault;
 pub mod kv;
 pub mod network;
 pub mod network_state;
+pub mod outsider;
 pub mod panics;
 pub mod random;
 pub mod run;

@@ -362,6 +362,16 @@ impl<'f, F: File> PackScanner<'f, F> {
         self.view(offset, length)
     }
 
+    /// Whether a frame that was found by its header alone is whole. If not, the walk goes back and
+    /// on at the next whole frame: a damaged length leads past its neighbours.
+    pub fn confirm(&mut self, offset: u64, header: &FrameHeader) -> bool {
+        let is_whole = frame::check(self.bytes_of(offset, header)).is_ok();
+        if !is_whole {
+            self.position = self.next_whole(offset + 1);
+        }
+        is_whole
+    }
+
     /// Whether the disk failed to read some of the pack.
     #[must_use]
     pub fn met_unreadable(&self) -> bool {

@@ -108,7 +108,7 @@ pub(super) struct Inner<E: Env> {
     synced: Watched<Synced>,
 }
 
-pub(super) fn storage(what: &str, error: &io::Error) -> ChunkProblem {
+pub(in crate::chunk) fn storage(what: &str, error: &io::Error) -> ChunkProblem {
     ChunkProblem::Storage(format!("{what}: {error}"))
 }
 
@@ -364,6 +364,9 @@ impl<E: Env> Inner<E> {
     }
 }
 
-fn index_failed(problem: crate::env::kv::KvProblem) -> ChunkProblem {
+pub(in crate::chunk) fn index_failed(problem: crate::env::kv::KvProblem) -> ChunkProblem {
     ChunkProblem::Storage(problem.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! All tasks of the node run inside one [`Life`], so that openraft finds its runtime and
 //! everything dies together. A panic anywhere stops the whole process (exit code 70): half a node
-//! must not go on. The exception is [`guarded`] work, which is how the index is asked: its panics
+//! must not go on. The exception is `guarded` work, which is how the index is asked: its panics
 //! are problems of the index, and it can be rebuilt.
 
 use aber_log::env::Runtime;
@@ -188,7 +188,7 @@ fn tell(why: &str) {
     let _ = writeln!(out, "aber: {why}").and_then(|()| out.flush());
 }
 
-/// From here on a panic ends the process with [`EXIT_PANIC`], unless the work is [`guarded`] or
+/// From here on a panic ends the process with [`EXIT_PANIC`], unless the work is `guarded` or
 /// the thread belongs to the index. Called once, from `main`.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
@@ -278,6 +278,55 @@ mod tests {
             guarded(|| -> u8 { panic!("row {}", 3) }),
             Err("panicked: row 3".to_owned())
         );
+    }
+
+    /// Runs one of the tests below in a process of its own; answers exit code and error output.
+    fn in_own_process(test: &str) -> (Option<i32>, String) {
+        let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
+            .arg(format!("env::runtime::tests::{test}"))
+            .output()
+            .expect("it runs");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), told)
+    }
+
+    /// D4: a broken assertion in any task stops the whole node.
+    #[test]
+    fn a_panic_ends_the_process() {
+        let (code, told) = in_own_process("panic_in_a_task");
+        assert_eq!(code, Some(EXIT_PANIC), "{told}");
+        assert!(
+            told.contains("aber: ") && told.contains("the reason"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own by the test above"]
+    fn panic_in_a_task() {
+        install_panic_hook();
+        let runtime = SystemRuntime::new();
+        let inner = runtime.clone();
+        let _ = runtime.block_on_root(async move {
+            assert!(guarded(|| panic!("guarded")).is_err());
+            inner.spawn("faulty", async { panic!("the reason") });
+            std::future::pending::<()>().await;
+        });
+    }
+
+    /// D4: a failed disk ends the process with its code.
+    #[test]
+    fn a_failure_ends_the_process() {
+        let (code, told) = in_own_process("fail_for_real");
+        assert_eq!(code, Some(74), "{told}");
+        assert!(told.contains("aber: the log is poisoned"), "{told}");
+    }
+
+    #[test]
+    #[ignore = "run in a process of its own by the test above"]
+    fn fail_for_real() {
+        SystemRuntime::new().fail(74, "the log is poisoned");
     }
 
     #[test]

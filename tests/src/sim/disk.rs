@@ -79,6 +79,12 @@ impl Machine {
             .map(|(top, image)| (top.as_path(), image))
     }
 
+    /// Replaces all file systems.
+    pub fn restore(&mut self, roots: Vec<(PathBuf, Image)>) {
+        self.roots = roots;
+        self.watchers.clear();
+    }
+
     fn used_bytes(&self) -> u64 {
         self.roots.iter().map(|(_, image)| image.used_bytes()).sum()
     }

@@ -59,7 +59,7 @@ pub enum New {
     Special,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Body {
     File(Content),
     Directory(Names),
@@ -67,7 +67,7 @@ enum Body {
     Special,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inode {
     body: Body,
     number: u64,
@@ -90,7 +90,7 @@ impl Inode {
 }
 
 /// One file system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Image {
     device: u64,
     inodes: BTreeMap<Id, Inode>,

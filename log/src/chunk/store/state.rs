@@ -106,7 +106,7 @@ impl<F> State<F> {
     }
 
     /// Whether the chunk's place differs from `expected`, as far as the overlay knows.
-    pub(super) fn was_moved(&self, hash: &ChunkHash, expected: Option<Location>) -> bool {
+    pub(in crate::chunk) fn was_moved(&self, hash: &ChunkHash, expected: Option<Location>) -> bool {
         match (self.rows.get(hash).map(|row| row.location), expected) {
             (None, _) | (Some(None), None) => false,
             (Some(found), expected) => found != expected,

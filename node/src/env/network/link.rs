@@ -5,6 +5,7 @@ use aber_log::env::network::{LinkClass, LinkProblem};
 use aber_proto::generated::linkservice::{LinkFrame, link_frame::Frame};
 use aber_proto::{NodeId, limit};
 use bytes::Bytes;
+use std::time::Duration;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -12,17 +13,22 @@ use tonic::transport::Channel;
 /// What a frame may hold: the rest of a message is for what stands around it.
 const PAYLOAD_BYTES: usize = limit::MESSAGE_BYTES - 1024;
 
-/// A link to another node. Dropping it closes it; frames on the way are lost.
+/// How long a dropped link waits for the other end to take what was sent.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// A link to another node. Dropping it closes it; what was sent before still arrives if the other
+/// end takes it soon.
 pub struct SystemLink {
     remote: NodeId,
     class: LinkClass,
     outgoing: mpsc::Sender<LinkFrame>,
-    incoming: Mutex<Streaming<LinkFrame>>,
+    /// `None` once the other end closed.
+    incoming: Mutex<Option<Streaming<LinkFrame>>>,
     is_closed: watch::Sender<bool>,
     /// The connection of a link that was dialled.
-    _channel: Option<Channel>,
+    channel: Option<Channel>,
     /// The place of a link that was accepted.
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl SystemLink {
@@ -36,24 +42,39 @@ impl SystemLink {
             remote,
             class,
             outgoing,
-            incoming: Mutex::new(incoming),
+            incoming: Mutex::new(Some(incoming)),
             is_closed: watch::Sender::new(false),
-            _channel: None,
-            _place: None,
+            channel: None,
+            place: None,
         }
     }
 
-    pub(super) fn holding(self, channel: Channel) -> Self {
-        Self {
-            _channel: Some(channel),
-            ..self
-        }
+    pub(super) fn holding(mut self, channel: Channel) -> Self {
+        self.channel = Some(channel);
+        self
     }
 
-    pub(super) fn at_place(self, place: OwnedSemaphorePermit) -> Self {
-        Self {
-            _place: Some(place),
-            ..self
+    pub(super) fn at_place(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(place);
+        self
+    }
+}
+
+/// A client that drops the answer of a call cancels it, and what it had sent is thrown away. So
+/// the answer is read on for a while: the other end sees the end of the call behind the last
+/// frame, and ends it in turn. Where the server drops a call, HTTP/2 does that by itself.
+impl Drop for SystemLink {
+    fn drop(&mut self) {
+        let incoming = self.incoming.get_mut().take();
+        if let (Some(mut incoming), Some(channel)) = (incoming, self.channel.take())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let ending = async { while let Ok(Some(_)) = incoming.message().await {} };
+                // After that the rest is lost, as it is when a link breaks.
+                let _ = tokio::time::timeout(LINGER_TIME, ending).await;
+                drop(channel);
+            });
         }
     }
 }
@@ -77,10 +98,10 @@ impl Link for SystemLink {
     }
 
     async fn receive(&self) -> Result<Bytes, LinkProblem> {
-        let mut incoming = self.incoming.lock().await;
-        if *self.is_closed.borrow() {
+        let mut slot = self.incoming.lock().await;
+        let Some(incoming) = slot.as_mut() else {
             return Err(LinkProblem::Closed);
-        }
+        };
         match incoming.message().await {
             Ok(Some(LinkFrame {
                 frame: Some(Frame::Payload(payload)),
@@ -90,6 +111,7 @@ impl Link for SystemLink {
             Ok(Some(_)) => tracing::info!(node = %self.remote, "a link broke its protocol"),
             Err(status) => tracing::info!(node = %self.remote, %status, "a link was lost"),
         }
+        *slot = None;
         self.is_closed.send_replace(true);
         Err(LinkProblem::Closed)
     }

@@ -1,8 +1,9 @@
 //! [adapter] The door: takes connections, hears the hello, hands links to `accept`.
 //!
-//! All of it is bounded: links by places, links not yet accepted by a queue, the time until a
+//! All of it is bounded: connections and links by places, links not yet accepted by a queue, the time until a
 //! hello, and HTTP/2 by the numbers of `reliability.md` §4.4.
 
+use super::connection::connections;
 use super::hello::{LinkIdentity, Refusal};
 use super::link::SystemLink;
 use super::{
@@ -19,9 +20,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+/// Connections others may have open here at once; a few more than links.
+const CONNECTIONS: usize = PLACES + 64;
+/// Callers that may be asked who they are at once.
+const STRANGERS: usize = 32;
 /// Links others may have open here at once.
 const PLACES: usize = 512;
 /// Calls on one connection; a link needs one.
@@ -33,6 +37,7 @@ struct Door {
     me: Arc<LinkIdentity>,
     arrivals: mpsc::Sender<SystemLink>,
     places: Arc<Semaphore>,
+    strangers: Semaphore,
 }
 
 /// Serves until it is dropped.
@@ -46,11 +51,11 @@ pub(super) async fn serve(
         me,
         arrivals,
         places,
+        strangers: Semaphore::new(STRANGERS),
     };
     let service = LinkServiceServer::new(door)
         .max_decoding_message_size(limit::MESSAGE_BYTES)
         .max_encoding_message_size(limit::MESSAGE_BYTES);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIME))
@@ -61,7 +66,7 @@ pub(super) async fn serve(
         .http2_max_local_error_reset_streams(Some(LOCAL_RESET_STREAMS))
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .add_service(service)
-        .serve_with_incoming(incoming)
+        .serve_with_incoming(Box::pin(connections(listener, CONNECTIONS)))
         .await;
     if let Err(error) = served {
         tracing::error!(
@@ -81,7 +86,11 @@ impl Door {
             .try_acquire_owned()
             .map_err(|_| busy("it has as many links as it takes"))?;
         let protocol = |why: &str| Refusal::new(LinkRefusalCode::Protocol, why);
-        let first = tokio::time::timeout(HELLO_TIME, incoming.message())
+        let hearing = async {
+            let _turn = self.strangers.acquire().await;
+            incoming.message().await
+        };
+        let first = tokio::time::timeout(HELLO_TIME, hearing)
             .await
             .map_err(|_| protocol("no hello in time"))?
             .map_err(|status| protocol(&status.to_string()))?

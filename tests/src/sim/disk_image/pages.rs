@@ -287,6 +287,12 @@ impl Content {
         }
     }
 
+    /// Makes the page that holds `offset` zeros, on the device and in the cache: rot.
+    pub fn zero(&mut self, offset: u64) {
+        self.live.pages.remove(&(offset / PAGE));
+        self.durable.pages.remove(&(offset / PAGE));
+    }
+
     /// Cuts the file on the device and in the cache: rot.
     pub fn rot_to(&mut self, size: u64) {
         for image in [&mut self.live, &mut self.durable] {
