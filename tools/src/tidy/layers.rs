@@ -59,6 +59,7 @@ const LAYERS: [Layer; 6] = [
         outside: &[
             "blake3",
             "bytes",
+            "futures",
             "prost",
             "thiserror",
             "tokio",
