@@ -8,7 +8,7 @@
     reason = "tools look at the real machine: no simulation ever runs them"
 )]
 
-//BENCH #[cfg(feature = "measure")]
-//BENCH pub mod bench;
+#[cfg(feature = "measure")]
+pub mod bench;
 pub mod checks;
 pub mod tidy;
