@@ -12,7 +12,15 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    build(&["proto/aber/store.proto", "proto/aber/link.proto", "proto/aber/rpc.proto", "proto/aber/outbox.proto"], &out)?;
+    build(
+        &[
+            "proto/aber/store.proto",
+            "proto/aber/link.proto",
+            "proto/aber/rpc.proto",
+            "proto/aber/outbox.proto",
+        ],
+        &out,
+    )?;
     if std::env::var_os("CARGO_FEATURE_SERVICE").is_some() {
         build(&["proto/aber/linkservice.proto"], &out)?;
         let mut files = Vec::new();

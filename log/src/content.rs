@@ -7,7 +7,7 @@
 use crate::chunk::store::PackStore;
 use crate::chunk::{ChunkProblem, ChunkStore};
 use crate::env::{Env, Runtime};
-use crate::ingest;
+use crate::ingest::{self, ContentProblem};
 use crate::mesh::{CallProblem, Mesh, Method};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
@@ -54,7 +54,9 @@ struct Inner<E: Env> {
 
 impl<E: Env> Clone for NodeContent<E> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
@@ -85,8 +87,19 @@ impl<E: Env> NodeContent<E> {
         let (fetching, fetched) = (Mutex::default(), Watched::new(0));
         let groups = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
         let runtime = env.runtime().clone();
-        let inner = Inner { env, me, store, mesh, fetching, fetched, groups, ahead };
-        let this = Self { inner: Arc::new(inner) };
+        let inner = Inner {
+            env,
+            me,
+            store,
+            mesh,
+            fetching,
+            fetched,
+            groups,
+            ahead,
+        };
+        let this = Self {
+            inner: Arc::new(inner),
+        };
         runtime.spawn("fetch ahead", this.clone().fetch_ahead(queue));
         this
     }
@@ -112,7 +125,9 @@ impl<E: Env> NodeContent<E> {
 
     async fn fetch_ahead(self, mut queue: mpsc::Receiver<Vec<ChunkRef>>) {
         while let Some(group) = queue.recv().await {
-            let Ok(permit) = Arc::clone(&self.inner.groups).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&self.inner.groups).acquire_owned().await else {
+                return;
+            };
             let this = self.clone();
             self.inner.env.runtime().spawn("fetch group", async move {
                 // What could not be had is asked for again by whoever reads it.
@@ -145,7 +160,10 @@ impl<E: Env> NodeContent<E> {
     }
 
     fn fetching(&self) -> std::sync::MutexGuard<'_, BTreeSet<ChunkHash>> {
-        self.inner.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .fetching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn claim(&self, chunks: &[ChunkRef]) -> (Vec<ChunkRef>, Vec<ChunkRef>) {
@@ -166,11 +184,19 @@ impl<E: Env> NodeContent<E> {
     async fn wait_for(&self, chunks: &[ChunkRef]) {
         let mut fetched = self.inner.fetched.clone();
         let wait = async {
-            while chunks.iter().any(|chunk| self.fetching().contains(&chunk.hash)) {
+            while chunks
+                .iter()
+                .any(|chunk| self.fetching().contains(&chunk.hash))
+            {
                 fetched.changed().await;
             }
         };
-        let _late = self.inner.env.runtime().timeout(CHUNKS_DEADLINE, wait).await;
+        let _late = self
+            .inner
+            .env
+            .runtime()
+            .timeout(CHUNKS_DEADLINE, wait)
+            .await;
     }
 
     /// Reachable peers in ring order: `first`, or the one after this node, comes first.
@@ -181,25 +207,37 @@ impl<E: Env> NodeContent<E> {
         after.into_iter().chain(before).collect()
     }
 
-    async fn fetch_from(&self, peer: NodeId, mut wanted: Vec<ChunkRef>) -> Result<(), FetchProblem> {
+    async fn fetch_from(
+        &self,
+        peer: NodeId,
+        mut wanted: Vec<ChunkRef>,
+    ) -> Result<(), FetchProblem> {
         while !wanted.is_empty() {
-            let hashes = wanted.iter().map(|chunk| Bytes::copy_from_slice(&chunk.hash.0));
-            let request = rpc::ChunksRequest { hashes: hashes.collect() };
-            let answer: rpc::ChunksResponse =
-                self.ask(peer, Method::Chunks, &request, CHUNKS_DEADLINE).await?;
+            let hashes = wanted
+                .iter()
+                .map(|chunk| Bytes::copy_from_slice(&chunk.hash.0));
+            let request = rpc::ChunksRequest {
+                hashes: hashes.collect(),
+            };
+            let answer: rpc::ChunksResponse = self
+                .ask(peer, Method::Chunks, &request, CHUNKS_DEADLINE)
+                .await?;
             if answer.frames.is_empty() {
                 return Ok(());
             }
             let asked: BTreeMap<_, _> = wanted.iter().map(|c| (c.hash, c.length)).collect();
             for frame in answer.frames {
-                let got = self.inner.store.put_frame(frame)?;
+                let got = self.inner.store.put_frame(&frame)?;
                 if asked.get(&got.hash) != Some(&got.length) {
                     return Err(FetchProblem::Lied(peer));
                 }
                 wanted.retain(|chunk| chunk.hash != got.hash);
             }
-            let lacks: BTreeSet<_> =
-                answer.missing.iter().filter_map(|hash| ChunkHash::from_slice(hash)).collect();
+            let lacks: BTreeSet<_> = answer
+                .missing
+                .iter()
+                .filter_map(|hash| ChunkHash::from_slice(hash))
+                .collect();
             wanted.retain(|chunk| !lacks.contains(&chunk.hash));
         }
         Ok(())
@@ -213,7 +251,11 @@ impl<E: Env> NodeContent<E> {
         deadline: Duration,
     ) -> Result<T, FetchProblem> {
         let payload = Bytes::from(message.encode_to_vec());
-        let answer = self.inner.mesh.call(peer, method, payload, deadline).await?;
+        let answer = self
+            .inner
+            .mesh
+            .call(peer, method, payload, deadline)
+            .await?;
         T::decode(answer).map_err(|_| FetchProblem::Lied(peer))
     }
 
@@ -222,7 +264,7 @@ impl<E: Env> NodeContent<E> {
     ///
     /// # Errors
     /// The list cannot be had.
-    pub async fn chunks_of(&self, content: &Content) -> Result<Vec<ChunkRef>, ChunkProblem> {
+    pub async fn chunks_of(&self, content: &Content) -> Result<Vec<ChunkRef>, ContentProblem> {
         match content {
             Content::Inline(_) => Ok(Vec::new()),
             Content::Chunks(manifest) => {
@@ -241,7 +283,11 @@ impl<E: Env> NodeContent<E> {
     /// # Errors
     /// What hinders it, as a sentence; what was reached stays.
     pub async fn hold(&self, chunks: &[ChunkRef], copies: usize) -> Result<(), String> {
-        self.inner.store.sync().await.map_err(|problem| problem.to_string())?;
+        self.inner
+            .store
+            .sync()
+            .await
+            .map_err(|problem| problem.to_string())?;
         let mut holders = 1;
         let mut problems = Vec::new();
         for peer in self.peers_from(None) {
@@ -262,11 +308,17 @@ impl<E: Env> NodeContent<E> {
 
     async fn ask_to_hold(&self, peer: NodeId, chunks: &[ChunkRef]) -> Result<(), FetchProblem> {
         for parcel in chunks.chunks(limit::PARCEL_CHUNKS) {
-            let request = rpc::HoldRequest { rows: manifest::encode_list(parcel).into() };
-            let answer: rpc::HoldResponse =
-                self.ask(peer, Method::Hold, &request, HOLD_DEADLINE).await?;
+            let request = rpc::HoldRequest {
+                rows: manifest::encode_list(parcel).into(),
+            };
+            let answer: rpc::HoldResponse = self
+                .ask(peer, Method::Hold, &request, HOLD_DEADLINE)
+                .await?;
             if !answer.held {
-                return Err(FetchProblem::NotHeld { peer, why: answer.problem });
+                return Err(FetchProblem::NotHeld {
+                    peer,
+                    why: answer.problem,
+                });
             }
         }
         Ok(())
@@ -276,9 +328,13 @@ impl<E: Env> NodeContent<E> {
     pub async fn held_by(&self, peer: NodeId, chunks: &[ChunkRef]) -> Option<u64> {
         let mut held_bytes = 0;
         for parcel in chunks.chunks(limit::PARCEL_CHUNKS) {
-            let request = rpc::HeldRequest { rows: manifest::encode_list(parcel).into() };
-            let answer: rpc::HeldResponse =
-                self.ask(peer, Method::Held, &request, CHUNKS_DEADLINE).await.ok()?;
+            let request = rpc::HeldRequest {
+                rows: manifest::encode_list(parcel).into(),
+            };
+            let answer: rpc::HeldResponse = self
+                .ask(peer, Method::Held, &request, CHUNKS_DEADLINE)
+                .await
+                .ok()?;
             held_bytes += answer.held_bytes;
         }
         Some(held_bytes)
@@ -313,16 +369,22 @@ impl<E: Env> NodeContent<E> {
         if held {
             self.inner.store.sync().await?;
         }
-        let problem = if held { String::new() } else { format!("{} chunks lack", lacking.len()) };
+        let problem = if held {
+            String::new()
+        } else {
+            format!("{} chunks lack", lacking.len())
+        };
         Ok(rpc::HoldResponse { held, problem }.encode_to_vec().into())
     }
 
     fn answer_chunks(&self, payload: Bytes) -> Result<Bytes, FetchProblem> {
-        let request = rpc::ChunksRequest::decode(payload)
-            .map_err(|_| FetchProblem::Lied(self.inner.me))?;
+        let request =
+            rpc::ChunksRequest::decode(payload).map_err(|_| FetchProblem::Lied(self.inner.me))?;
         let (mut answer, mut bytes) = (rpc::ChunksResponse::default(), 0);
         for hash in request.hashes.into_iter().take(limit::PARCEL_CHUNKS) {
-            let Some(known) = ChunkHash::from_slice(&hash) else { continue };
+            let Some(known) = ChunkHash::from_slice(&hash) else {
+                continue;
+            };
             match self.inner.store.read_frame(&known) {
                 Ok(frame) => {
                     if bytes + frame.len() > ANSWER_BYTES {
@@ -366,7 +428,9 @@ fn groups(chunks: Vec<ChunkRef>) -> Vec<Vec<ChunkRef>> {
     let mut groups: Vec<Vec<ChunkRef>> = Vec::new();
     let mut bytes = u64::MAX;
     for chunk in chunks {
-        let is_full = groups.last().is_none_or(|group| group.len() >= limit::PARCEL_CHUNKS);
+        let is_full = groups
+            .last()
+            .is_none_or(|group| group.len() >= limit::PARCEL_CHUNKS);
         if is_full || bytes.saturating_add(u64::from(chunk.length)) > GROUP_BYTES {
             groups.push(Vec::new());
             bytes = 0;
@@ -398,7 +462,10 @@ mod tests {
 
     #[test]
     fn groups_are_bounded_in_bytes_and_chunks() {
-        let chunk = |length| ChunkRef { hash: ChunkHash::default(), length };
+        let chunk = |length| ChunkRef {
+            hash: ChunkHash::default(),
+            length,
+        };
         let mut chunks = vec![chunk(1024 * 1024); 5];
         chunks.extend(vec![chunk(1); 600]);
         let groups = groups(chunks);

@@ -55,10 +55,14 @@ pub enum Method {
 
 impl Method {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Method::{Append, Chunks, Held, Hold, PreVote, Propose, Snapshot, Status, Transfer, Vote};
-        [Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held]
-            .into_iter()
-            .find(|method| *method as u8 == byte)
+        use Method::{
+            Append, Chunks, Held, Hold, PreVote, Propose, Snapshot, Status, Transfer, Vote,
+        };
+        [
+            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held,
+        ]
+        .into_iter()
+        .find(|method| *method as u8 == byte)
     }
 
     fn class(self) -> LinkClass {
@@ -106,7 +110,10 @@ struct Up<L> {
 
 impl<L> Clone for Up<L> {
     fn clone(&self) -> Self {
-        Self { link: Arc::clone(&self.link), waiting: Arc::clone(&self.waiting) }
+        Self {
+            link: Arc::clone(&self.link),
+            waiting: Arc::clone(&self.waiting),
+        }
     }
 }
 
@@ -127,7 +134,9 @@ pub struct Mesh<E: Env> {
 
 impl<E: Env> Clone for Mesh<E> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
@@ -142,7 +151,14 @@ impl<E: Env> Mesh<E> {
             }
         }
         let refusals = Watched::new(BTreeMap::new());
-        Self { inner: Arc::new(Inner { env, slots, next_id: AtomicU64::new(1), refusals }) }
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                slots,
+                next_id: AtomicU64::new(1),
+                refusals,
+            }),
+        }
     }
 
     /// Dials all peers, again and again, and answers what they ask.
@@ -156,17 +172,25 @@ impl<E: Env> Mesh<E> {
 
     /// Whether a link for requests to `peer` is up.
     pub fn is_up(&self, peer: NodeId) -> bool {
-        self.slot(peer, LinkClass::Control).is_some_and(|slot| slot.get().is_some())
+        self.slot(peer, LinkClass::Control)
+            .is_some_and(|slot| slot.get().is_some())
     }
 
     /// The peers to which a link is up.
     pub fn peers_up(&self) -> Vec<NodeId> {
-        self.peers().into_iter().filter(|peer| self.is_up(*peer)).collect()
+        self.peers()
+            .into_iter()
+            .filter(|peer| self.is_up(*peer))
+            .collect()
     }
 
     /// All peers.
     pub fn peers(&self) -> Vec<NodeId> {
-        let control = self.inner.slots.keys().filter(|(_, class)| *class == LinkClass::Control);
+        let control = self
+            .inner
+            .slots
+            .keys()
+            .filter(|(_, class)| *class == LinkClass::Control);
         control.map(|(peer, _)| *peer).collect()
     }
 
@@ -186,7 +210,9 @@ impl<E: Env> Mesh<E> {
         payload: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, CallProblem> {
-        let slot = self.slot(to, method.class()).ok_or(CallProblem::Unreachable(to))?;
+        let slot = self
+            .slot(to, method.class())
+            .ok_or(CallProblem::Unreachable(to))?;
         let up = slot.get().ok_or(CallProblem::Unreachable(to))?;
         let id = self.inner.next_id.fetch_add(1, SeqCst);
         let (sender, receiver) = oneshot::channel();
@@ -214,11 +240,15 @@ impl<E: Env> Mesh<E> {
             match self.inner.env.network().dial(peer, class).await {
                 Ok(link) => {
                     pause = REDIAL_FIRST;
-                    self.inner.refusals.update(|refusals| refusals.remove(&peer));
+                    self.inner
+                        .refusals
+                        .update(|refusals| refusals.remove(&peer));
                     self.run_dialled(peer, link).await;
                 }
                 Err(LinkProblem::Refused { why, .. }) => {
-                    self.inner.refusals.update(|refusals| refusals.insert(peer, why));
+                    self.inner
+                        .refusals
+                        .update(|refusals| refusals.insert(peer, why));
                     pause = REDIAL_LAST;
                 }
                 Err(_) => pause = (pause * 2).min(REDIAL_LAST),
@@ -228,10 +258,15 @@ impl<E: Env> Mesh<E> {
     }
 
     async fn run_dialled(&self, peer: NodeId, link: LinkOf<E>) {
-        let Some(slot) = self.slot(peer, link.class()) else { return };
+        let Some(slot) = self.slot(peer, link.class()) else {
+            return;
+        };
         let link = Arc::new(link);
         let waiting = Waiting::default();
-        slot.set(Some(Up { link: Arc::clone(&link), waiting: Arc::clone(&waiting) }));
+        slot.set(Some(Up {
+            link: Arc::clone(&link),
+            waiting: Arc::clone(&waiting),
+        }));
         while let Ok(bytes) = link.receive().await {
             if let Some((kind, id, _, payload)) = split(bytes)
                 && let Some(sender) = lock(&waiting).remove(&id)
@@ -267,9 +302,15 @@ async fn serve<E: Env>(env: E, link: LinkOf<E>, handler: Arc<dyn Handler>) {
     let link = Arc::new(link);
     let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
     while let Ok(bytes) = link.receive().await {
-        let Some((REQUEST, id, method, payload)) = split(bytes) else { return };
-        let Some(method) = Method::from_byte(method) else { return };
-        let Ok(permit) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Some((REQUEST, id, method, payload)) = split(bytes) else {
+            return;
+        };
+        let Some(method) = Method::from_byte(method) else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         let answer = handler.receive(link.remote(), method, payload);
         let link = Arc::clone(&link);
         env.runtime().spawn("mesh answer", async move {

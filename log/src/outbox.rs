@@ -161,7 +161,10 @@ impl Outbox {
     pub async fn submit(&self, item: Item) -> Result<(), OutboxProblem> {
         let (answer, receiver) = oneshot::channel();
         let call = Call::Submit(Box::new(item), answer);
-        self.calls.send(call).await.map_err(|_| OutboxProblem::Stopped)?;
+        self.calls
+            .send(call)
+            .await
+            .map_err(|_| OutboxProblem::Stopped)?;
         receiver.await.unwrap_or(Err(OutboxProblem::Stopped))
     }
 
@@ -180,7 +183,11 @@ impl Outbox {
 
     /// Tells that a change was ordered with a sequence number that can never be applied.
     pub async fn tell_void(&self, request: RequestId, author_sequence: u64) {
-        let _stopping = self.calls.send(Call::Void(request, author_sequence)).await.is_err();
+        let _stopping = self
+            .calls
+            .send(Call::Void(request, author_sequence))
+            .await
+            .is_err();
     }
 
     /// Everything that waits, in the order made.
@@ -245,16 +252,24 @@ impl<E: Env> Driver<E> {
     fn load(&mut self) -> Result<(), OutboxProblem> {
         let log = &self.options.log;
         for (key, value) in log.notes(AUTHOR_PREFIX).map_err(|p| storage(&p))? {
-            let partition = key.get(AUTHOR_PREFIX.len()..).and_then(|b| b.try_into().ok());
+            let partition = key
+                .get(AUTHOR_PREFIX.len()..)
+                .and_then(|b| b.try_into().ok());
             let reserved = value.as_ref().try_into().ok().map(u64::from_le_bytes);
             if let (Some(partition), Some(next)) = (partition, reserved) {
                 let partition = PartitionId(u32::from_le_bytes(partition));
-                let chain = AuthorChain { next, reserved: next, previous: ChangeHash::default() };
+                let chain = AuthorChain {
+                    next,
+                    reserved: next,
+                    previous: ChangeHash::default(),
+                };
                 self.authors.insert(partition, chain);
             }
         }
         for (key, value) in log.notes(ITEM_PREFIX).map_err(|p| storage(&p))? {
-            let number = key.get(ITEM_PREFIX.len()..).and_then(|bytes| bytes.try_into().ok());
+            let number = key
+                .get(ITEM_PREFIX.len()..)
+                .and_then(|bytes| bytes.try_into().ok());
             let item = Item::decode(value).map_err(|p| OutboxProblem::Storage(p.to_string()))?;
             #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
             self.state.add(item, number.map(u64::from_be_bytes));
@@ -397,7 +412,9 @@ impl<E: Env> Driver<E> {
         let mut unsigned = Vec::new();
         for sequence in self.state.to_propose(now) {
             if self.settle(sequence, now, notes) {
-                let Some(item) = self.state.item(sequence) else { continue };
+                let Some(item) = self.state.item(sequence) else {
+                    continue;
+                };
                 if item.signed.is_none() {
                     unsigned.push(sequence);
                 }
@@ -408,7 +425,11 @@ impl<E: Env> Driver<E> {
             self.sign(group, notes);
         }
         for sequences in batches.values_mut() {
-            sequences.sort_by_key(|s| self.state.item(*s).and_then(|item| Some(item.signed.as_ref()?.0)));
+            sequences.sort_by_key(|s| {
+                self.state
+                    .item(*s)
+                    .and_then(|item| Some(item.signed.as_ref()?.0))
+            });
             for sequence in sequences {
                 self.state.proposed(*sequence, now);
             }
@@ -418,7 +439,9 @@ impl<E: Env> Driver<E> {
 
     /// Checks an item against the view: whether it was answered already, and where its volume is.
     fn settle(&mut self, sequence: Sequence, now: aber_proto::Instant, notes: &mut Notes) -> bool {
-        let Some(item) = self.state.item_mut(sequence) else { return false };
+        let Some(item) = self.state.item_mut(sequence) else {
+            return false;
+        };
         let request = item.request();
         let collaborator = Arc::clone(&self.options.collaborator);
         if let Some((signed, _)) = &item.signed {
@@ -433,7 +456,9 @@ impl<E: Env> Driver<E> {
             }
             return true;
         }
-        let Some(name) = item.volume.clone() else { return true };
+        let Some(name) = item.volume.clone() else {
+            return true;
+        };
         match collaborator.volume(&name) {
             Some((volume, partition)) => {
                 place_in(item, volume, partition);
@@ -450,7 +475,9 @@ impl<E: Env> Driver<E> {
     fn sign(&mut self, group: &[Sequence], notes: &mut Notes) {
         let mut bodies = Vec::with_capacity(group.len());
         for sequence in group {
-            let Some(item) = self.state.item(*sequence) else { continue };
+            let Some(item) = self.state.item(*sequence) else {
+                continue;
+            };
             let mut change = item.change.clone();
             let chain = self.authors.entry(change.partition).or_default();
             // Number 0 means "none yet" in a view.
@@ -465,7 +492,10 @@ impl<E: Env> Driver<E> {
             bodies.push((*sequence, change.author_sequence, change.partition, body));
         }
         self.reserve(notes);
-        let hashes: Vec<_> = bodies.iter().map(|(.., body)| ChangeHash::of(body)).collect();
+        let hashes: Vec<_> = bodies
+            .iter()
+            .map(|(.., body)| ChangeHash::of(body))
+            .collect();
         let signatures = self.options.key.sign_batch(&hashes);
         for ((sequence, number, _, body), signature) in bodies.into_iter().zip(signatures) {
             if let Some(item) = self.state.item_mut(sequence) {
@@ -495,7 +525,11 @@ impl<E: Env> Driver<E> {
                     continue;
                 };
                 if bytes + change.len() > PROPOSE_BYTES {
-                    self.send_group(partition, std::mem::take(&mut group), std::mem::take(&mut changes));
+                    self.send_group(
+                        partition,
+                        std::mem::take(&mut group),
+                        std::mem::take(&mut changes),
+                    );
                     bytes = 0;
                 }
                 bytes += change.len();
@@ -512,10 +546,13 @@ impl<E: Env> Driver<E> {
         }
         let proposal = self.options.collaborator.propose(partition, changes);
         let calls = self.calls.clone();
-        self.options.env.runtime().spawn("outbox propose", async move {
-            let result = proposal.await;
-            let _stopping = calls.send(Call::Proposed(group, result)).await.is_err();
-        });
+        self.options
+            .env
+            .runtime()
+            .spawn("outbox propose", async move {
+                let result = proposal.await;
+                let _stopping = calls.send(Call::Proposed(group, result)).await.is_err();
+            });
     }
 
     fn start_copies(&mut self) {
@@ -523,7 +560,9 @@ impl<E: Env> Driver<E> {
             if self.copying.len() >= COPIES_AT_ONCE || !self.copying.insert(sequence) {
                 continue;
             }
-            let Some(item) = self.state.item(sequence).cloned() else { continue };
+            let Some(item) = self.state.item(sequence).cloned() else {
+                continue;
+            };
             let hold = self.options.collaborator.hold(item);
             let (calls, runtime) = (self.calls.clone(), self.options.env.runtime().clone());
             self.options.env.runtime().spawn("outbox copy", async move {
@@ -549,7 +588,9 @@ fn place_in(item: &mut Item, volume: VolumeId, partition: PartitionId) {
             | Op::SetAttributes { place, .. } => [Some(place), None],
             Op::Rename { from, to, .. } => [Some(from), Some(to)],
             Op::Copy { to, .. } => [Some(to), None],
-            Op::MakeVolume { .. } | Op::RenameVolume { .. } | Op::RemoveVolume { .. } => [None, None],
+            Op::MakeVolume { .. } | Op::RenameVolume { .. } | Op::RemoveVolume { .. } => {
+                [None, None]
+            }
         };
         for place in places.into_iter().flatten() {
             if place.volume == PENDING_VOLUME {

@@ -18,6 +18,7 @@ use aber_proto::{ChainHash, Entry, LogId, NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::ClientWriteError;
 use openraft::impls::BasicNode;
 use openraft::{Config, SnapshotPolicy};
 use raft_types::{C, Proposal, decode_membership, to_raft_id};
@@ -47,10 +48,17 @@ pub struct Timing {
 
 impl Timing {
     /// Between nodes that share a LAN or a machine.
-    pub const LAN: Self = Self { heartbeat_ms: 250, election_min_ms: 1000, election_max_ms: 2000 };
+    pub const LAN: Self = Self {
+        heartbeat_ms: 250,
+        election_min_ms: 1000,
+        election_max_ms: 2000,
+    };
     /// Over ADSL.
-    pub const ADSL: Self =
-        Self { heartbeat_ms: 1000, election_min_ms: 5000, election_max_ms: 10_000 };
+    pub const ADSL: Self = Self {
+        heartbeat_ms: 1000,
+        election_min_ms: 5000,
+        election_max_ms: 10_000,
+    };
 }
 
 /// What a group needs to start.
@@ -88,18 +96,30 @@ pub(crate) struct Shared<E: Env> {
 
 impl<E: Env> Shared<E> {
     fn publish_committed(&self, id: LogId) {
-        self.committed.update(|present| *present = (*present).max(Some(id)));
+        self.committed
+            .update(|present| *present = (*present).max(Some(id)));
     }
 
     fn remember_installed(&self, id: LogId, chain: ChainHash) {
-        *self.installed.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, chain));
+        *self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some((id, chain));
     }
 
     fn chain_of_installed(&self, id: LogId) -> Option<ChainHash> {
-        let installed = *self.installed.lock().unwrap_or_else(PoisonError::into_inner);
-        let installed = installed.filter(|(found, _)| *found == id).map(|(_, chain)| chain);
+        let installed = *self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let installed = installed
+            .filter(|(found, _)| *found == id)
+            .map(|(_, chain)| chain);
         installed.or_else(|| {
-            self.snapshots.newest(self.partition).filter(|s| s.log_id == id).map(|s| s.chain)
+            self.snapshots
+                .newest(self.partition)
+                .filter(|s| s.log_id == id)
+                .map(|s| s.chain)
         })
     }
 }
@@ -197,13 +217,23 @@ impl<E: Env> Partition<E> {
         let config = config(&options.timing, options.snapshot_every).map_err(|e| e.to_string())?;
         let router = router::Router { mesh: options.mesh };
         let factory = router::Factory { router, partition };
-        let store = log_store::LogStore { shared: Arc::clone(&shared) };
-        let machine =
-            state_machine::StateMachine { shared: Arc::clone(&shared), applied, membership };
+        let store = log_store::LogStore {
+            shared: Arc::clone(&shared),
+        };
+        let machine = state_machine::StateMachine {
+            shared: Arc::clone(&shared),
+            applied,
+            membership,
+        };
         let raft = Raft::new(options.me.0, Arc::new(config), factory, store, machine);
         let raft = raft.await.map_err(|error| error.to_string())?;
         let (proposals, waiting) = mpsc::channel(PROPOSALS_WAITING);
-        let this = Self { raft, shared, proposals, me: options.me };
+        let this = Self {
+            raft,
+            shared,
+            proposals,
+            me: options.me,
+        };
         this.initialize(&options.voters).await?;
         let runtime = options.env.runtime();
         runtime.spawn("proposer", this.clone().order_all(waiting));
@@ -214,12 +244,18 @@ impl<E: Env> Partition<E> {
     }
 
     async fn initialize(&self, voters: &BTreeMap<NodeId, String>) -> Result<(), String> {
-        let is_initialized = self.raft.is_initialized().await.map_err(|error| error.to_string())?;
+        let is_initialized = self
+            .raft
+            .is_initialized()
+            .await
+            .map_err(|error| error.to_string())?;
         if is_initialized || !voters.contains_key(&self.me) {
             return Ok(());
         }
-        let nodes: BTreeMap<u64, BasicNode> =
-            voters.iter().map(|(node, address)| (node.0, BasicNode::new(address))).collect();
+        let nodes: BTreeMap<u64, BasicNode> = voters
+            .iter()
+            .map(|(node, address)| (node.0, BasicNode::new(address)))
+            .collect();
         match self.raft.initialize(nodes).await {
             // Another voter was quicker: its entry is the same as ours would have been.
             Err(openraft::errors::RaftError::APIError(_)) | Ok(()) => Ok(()),
@@ -235,7 +271,10 @@ impl<E: Env> Partition<E> {
             }
             let known: Vec<u64> = self.members();
             for (node, address) in learners.iter().filter(|(node, _)| !known.contains(&node.0)) {
-                let added = self.raft.add_learner(node.0, BasicNode::new(address), false).await;
+                let added = self
+                    .raft
+                    .add_learner(node.0, BasicNode::new(address), false)
+                    .await;
                 if added.is_err() {
                     break;
                 }
@@ -246,7 +285,12 @@ impl<E: Env> Partition<E> {
     fn members(&self) -> Vec<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().nodes().map(|(node, _)| *node).collect()
+        metrics
+            .membership_config
+            .membership()
+            .nodes()
+            .map(|(node, _)| *node)
+            .collect()
     }
 
     /// The partition's id.
@@ -268,10 +312,15 @@ impl<E: Env> Partition<E> {
             answers.push(receiver);
             if leader != Some(self.me) {
                 let _gone = answer.send(Err(ProposeProblem::NotLeader { leader }));
-            } else if let Err(refused) =
-                self.proposals.try_send(Waiting { change, control_index, answer })
-            {
-                let _gone = refused.into_inner().answer.send(Err(ProposeProblem::Overloaded));
+            } else if let Err(refused) = self.proposals.try_send(Waiting {
+                change,
+                control_index,
+                answer,
+            }) {
+                let _gone = refused
+                    .into_inner()
+                    .answer
+                    .send(Err(ProposeProblem::Overloaded));
             }
         }
         answers
@@ -285,12 +334,19 @@ impl<E: Env> Partition<E> {
             let (mut proposals, mut answers) = (Vec::new(), Vec::new());
             for one in batch.drain(..) {
                 let (control_index, body) = (one.control_index, one.change);
-                proposals.push(Proposal { order_time: last_time, control_index, body, chain: None });
+                proposals.push(Proposal {
+                    order_time: last_time,
+                    control_index,
+                    body,
+                    chain: None,
+                });
                 answers.push(one.answer);
             }
             match self.raft.client_write_many(proposals).await {
                 Ok(results) => {
-                    self.shared.runtime.spawn("proposals", tell_results(results, answers));
+                    self.shared
+                        .runtime
+                        .spawn("proposals", tell_results(results, answers));
                 }
                 Err(fatal) => {
                     for answer in answers {
@@ -308,7 +364,11 @@ impl<E: Env> Partition<E> {
 
     /// Who leads the group, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .current_leader
+            .map(NodeId)
     }
 
     /// The group's term as this node knows it.
@@ -320,7 +380,12 @@ impl<E: Env> Partition<E> {
     pub fn voters(&self) -> Vec<NodeId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().voter_ids().map(NodeId).collect()
+        metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .map(NodeId)
+            .collect()
     }
 
     /// The last committed entry this node knows of.
@@ -363,36 +428,28 @@ impl<E: Env> Partition<E> {
     }
 }
 
-async fn tell_results<S, T, F>(
-    mut results: S,
+type Results = futures::stream::BoxStream<
+    'static,
+    Result<openraft::raft::WriteResult<C>, openraft::errors::Fatal<C>>,
+>;
+
+async fn tell_results(
+    mut results: Results,
     answers: Vec<oneshot::Sender<Result<u64, ProposeProblem>>>,
-) where
-    S: futures::Stream<Item = Result<Result<T, openraft::errors::ClientWriteError<C>>, F>> + Unpin,
-    T: HasIndex,
-    F: std::fmt::Display,
-{
+) {
     for answer in answers {
         let result = match results.try_next().await {
-            Ok(Some(Ok(done))) => Ok(done.index()),
-            Ok(Some(Err(openraft::errors::ClientWriteError::ForwardToLeader(forward)))) => {
-                Err(ProposeProblem::NotLeader { leader: forward.leader_id.map(NodeId) })
+            Ok(Some(Ok(done))) => Ok(done.log_id.index),
+            Ok(Some(Err(ClientWriteError::ForwardToLeader(forward)))) => {
+                Err(ProposeProblem::NotLeader {
+                    leader: forward.leader_id.map(NodeId),
+                })
             }
             Ok(Some(Err(other))) => Err(ProposeProblem::Unknown(other.to_string())),
             Ok(None) => Err(ProposeProblem::Unknown("the group stopped".to_owned())),
             Err(fatal) => Err(ProposeProblem::Unknown(fatal.to_string())),
         };
         let _gone = answer.send(result);
-    }
-}
-
-/// The index an answer of openraft speaks of.
-trait HasIndex {
-    fn index(&self) -> u64;
-}
-
-impl HasIndex for openraft::raft::ClientWriteResponse<C> {
-    fn index(&self) -> u64 {
-        self.log_id.index
     }
 }
 
@@ -403,7 +460,9 @@ pub struct LogReader<E: Env> {
 
 impl<E: Env> Clone for LogReader<E> {
     fn clone(&self) -> Self {
-        Self { partitions: Arc::clone(&self.partitions) }
+        Self {
+            partitions: Arc::clone(&self.partitions),
+        }
     }
 }
 
@@ -411,7 +470,9 @@ impl<E: Env> LogReader<E> {
     /// A reader over these partitions.
     pub fn new<'a>(partitions: impl IntoIterator<Item = &'a Partition<E>>) -> Self {
         let of = |p: &Partition<E>| (p.shared.partition, Arc::clone(&p.shared));
-        Self { partitions: Arc::new(partitions.into_iter().map(of).collect()) }
+        Self {
+            partitions: Arc::new(partitions.into_iter().map(of).collect()),
+        }
     }
 
     fn shared(&self, partition: PartitionId) -> Result<&Arc<Shared<E>>, ReadProblem> {
@@ -432,15 +493,23 @@ impl<E: Env> Reader for LogReader<E> {
         let mut flushed = shared.log.watch_flushed(partition);
         let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= from);
         let last = committed.until(ready).await.map_or(0, |id| id.index);
-        let durable = flushed.until(|index| index.is_some_and(|index| index >= from)).await;
-        let last = last.min(durable.unwrap_or(0));
-        let damaged = |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
-        let entries = shared.log.read(partition, from, last + 1, bytes).map_err(damaged)?;
+        let durable = flushed.until(|index| *index >= from).await;
+        let last = last.min(durable);
+        let damaged =
+            |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
+        let entries = shared
+            .log
+            .read(partition, from, last + 1, bytes)
+            .map_err(damaged)?;
         match entries.first() {
             Some(first) if first.log_id.index == from => Ok(entries),
             _ => {
                 let oldest = shared.log.state(partition).oldest.unwrap_or(u64::MAX);
-                Err(ReadProblem::Forgotten { partition, wanted: from, oldest })
+                Err(ReadProblem::Forgotten {
+                    partition,
+                    wanted: from,
+                    oldest,
+                })
             }
         }
     }

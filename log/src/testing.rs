@@ -5,6 +5,15 @@
 //! was synced. Every call on the disk is counted; from a chosen call on all fail, either only with
 //! an error, or as if the node had died there. No network, no index.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "a test that meets the unexpected fails"
+)]
+
 use crate::env::disk::{DirEntry, FileKind, Hint, Open, Rename, Space, Stat};
 use crate::env::kv::{Kv, KvBatch, KvProblem};
 use crate::env::network::{Link, LinkClass, LinkProblem};
@@ -348,7 +357,6 @@ pub(crate) struct TestEnv {
 }
 
 impl TestEnv {
-    #[allow(clippy::disallowed_methods, reason = "the paused clock is the world's")]
     pub(crate) fn new(disk: &TestDisk) -> Self {
         Self {
             disk: disk.clone(),
@@ -380,7 +388,6 @@ impl Runtime for TestEnv {
         Timestamp(0)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the paused clock is the world's")]
     async fn sleep_until(&self, until: Instant) {
         tokio::time::sleep(until - self.now()).await;
     }

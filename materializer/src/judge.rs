@@ -31,23 +31,42 @@ impl Judge {
     /// A judge who knows the members of the genesis.
     #[must_use]
     pub fn new(genesis: &Genesis) -> Self {
-        let members = genesis.members.iter().map(|m| (m.node, (m.key, m.role))).collect();
-        Self { members, good: BTreeMap::new() }
+        Self::of_members(genesis.members.iter().map(|m| (m.node, (m.key, m.role))))
+    }
+
+    /// A judge who knows these members.
+    pub fn of_members(members: impl IntoIterator<Item = (NodeId, (PublicKey, Role))>) -> Self {
+        Self {
+            members: members.into_iter().collect(),
+            good: BTreeMap::new(),
+        }
     }
 
     /// Judges an entry. What cannot be read is left to the view, which rejects it.
     pub fn judge(&mut self, entry: &Entry) -> Judged {
         if entry.kind != EntryKind::Change {
-            return Judged { change: None, verdict: Verdict::Allowed };
+            return Judged {
+                change: None,
+                verdict: Verdict::Allowed,
+            };
         }
         let Ok(signed) = codec::decode_signed(&entry.body) else {
-            return Judged { change: None, verdict: Verdict::Allowed };
+            return Judged {
+                change: None,
+                verdict: Verdict::Allowed,
+            };
         };
         let Ok(change) = codec::decode_change(&signed.body) else {
-            return Judged { change: None, verdict: Verdict::Allowed };
+            return Judged {
+                change: None,
+                verdict: Verdict::Allowed,
+            };
         };
         let verdict = self.verdict(&change, &signed);
-        Judged { change: Some(change), verdict }
+        Judged {
+            change: Some(change),
+            verdict,
+        }
     }
 
     fn verdict(&mut self, change: &Change, signed: &aber_proto::SignedChange) -> Verdict {

@@ -8,7 +8,8 @@
 //! - `place`, `clear`: one node to where it belongs; things of ours that go;
 //! - `assemble`: chunks to a staged file;
 //! - `stranger`: what we did not write goes to `.aber/lost+edits/`;
-//! - `scan`: the directory against rows and tree; staging after a crash;
+//! - `scan`: the directory against rows and tree;
+//! - `recover`: staging and directories after a crash;
 //! - `run`: the loop: inputs, hints, scans, retries.
 //!
 //! Invariants: a path is at all times absent or one committed version, whole (M1); a position is
@@ -25,6 +26,7 @@ mod core;
 mod ledger;
 mod listing;
 mod place;
+mod recover;
 mod run;
 mod scan;
 mod start;
@@ -222,7 +224,8 @@ enum Command {
     Stop,
 }
 
-/// A running mirror. Dropping it stops the mirror.
+/// A running mirror. Dropping all its handles stops it.
+#[derive(Clone)]
 pub struct MirrorHandle {
     /// How it is.
     pub status: Watched<MirrorStatus>,

@@ -407,7 +407,13 @@ mod tests {
             seconds: 1,
             nanos: 0,
         };
-        assert!(!is_ours(&row, &Stat { mtime: later, ..seen }));
+        assert!(!is_ours(
+            &row,
+            &Stat {
+                mtime: later,
+                ..seen
+            }
+        ));
         assert!(!is_ours(&row, &stat(FileKind::Directory)));
         assert_eq!(file_mode(0o777), 0o555);
         assert_eq!(file_mode(0o200), 0o444);

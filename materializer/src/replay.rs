@@ -7,18 +7,21 @@
 
 use crate::judge::{Judge, Judged};
 use crate::mirror::Dirty;
-use crate::snapshot;
+use crate::snapshot::{SnapshotInstall, SnapshotWriter};
 use crate::snapshots::{Install, Snapshots};
 use crate::view::{EntryOutcome, View, ViewProblem};
-use aber_log::chunk::ChunkStore;
 use aber_log::chunk::store::PackStore;
+use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::env::kv::KvBatch;
-use aber_log::env::{Env, Runtime};
-use aber_log::ingest::ContentWriter;
+use aber_log::env::{Env, Kv, Runtime};
+use aber_log::ingest::{ContentProblem, ContentWriter};
 use aber_log::partition::raft_types::{decode_membership, encode_membership, to_raft_id};
 use aber_log::reader::{ReadProblem, Reader, SnapshotManifest};
 use aber_log::watch::Watched;
-use aber_proto::{ChunkRef, Content, Entry, EntryKind, FileId, PartitionId};
+use aber_proto::{
+    ChunkHash, ChunkList, ChunkRef, ClusterId, Content, ContentHash, Entry, EntryKind, FileId,
+    Manifest, PartitionId, limit,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -52,6 +55,8 @@ pub trait Listener: Send + Sync + 'static {
     fn applied(&self, batch: AppliedBatch) -> Boxed;
     /// A snapshot of the partition was made here and kept.
     fn snapshot_made(&self) -> Boxed;
+    /// A snapshot took the place of the view: what was there before may be gone.
+    fn snapshot_installed(&self) -> Boxed;
     /// The index failed or contradicts the log: it must be rebuilt.
     fn index_failed(&self, why: String) -> Boxed;
 }
@@ -73,6 +78,8 @@ pub struct Maker<E: Env> {
 pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     /// The world.
     pub env: E,
+    /// The cluster.
+    pub cluster: ClusterId,
     /// The view, as it was found.
     pub view: View<E::Kv>,
     /// The index it lives in.
@@ -134,7 +141,11 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
 
     async fn replay_all(&mut self) -> Result<(), String> {
         loop {
-            let next = self.options.view.applied_index().map_or(0, |index| index + 1);
+            let next = self
+                .options
+                .view
+                .applied_index()
+                .map_or(0, |index| index + 1);
             match self.next_step(next).await? {
                 None => return Ok(()),
                 Some(Step::Entries(entries)) => self.apply(entries).await?,
@@ -148,7 +159,10 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
                     let newest = newest.map_err(|problem| problem.to_string())?;
                     let newest = newest.filter(|snapshot| snapshot.log_id.index >= next);
                     let newest = newest.ok_or_else(|| {
-                        format!("partition {}: no entry {next} and no snapshot past it", self.partition())
+                        format!(
+                            "partition {}: no entry {next} and no snapshot past it",
+                            self.partition()
+                        )
                     })?;
                     self.install(&newest).await?;
                 }
@@ -172,8 +186,13 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     }
 
     async fn apply(&mut self, mut entries: Vec<Entry>) -> Result<(), String> {
-        let every = self.options.maker.as_ref().map_or(u64::MAX, |maker| maker.every);
-        let due = |entry: &Entry| entry.log_id.index > 0 && entry.log_id.index.is_multiple_of(every);
+        let every = self
+            .options
+            .maker
+            .as_ref()
+            .map_or(u64::MAX, |maker| maker.every);
+        let due =
+            |entry: &Entry| entry.log_id.index > 0 && entry.log_id.index.is_multiple_of(every);
         if let Some(cut) = entries.iter().position(due) {
             entries.truncate(cut + 1);
         }
@@ -185,8 +204,10 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             ahead(&chunks_of(&judged));
         }
         let extra = membership_rows(&entries);
-        let batch: Vec<_> =
-            entries.into_iter().zip(judged.iter().map(|judged| judged.verdict)).collect();
+        let batch: Vec<_> = entries
+            .into_iter()
+            .zip(judged.iter().map(|judged| judged.verdict))
+            .collect();
         let applied = self.options.view.apply_batch(&batch, extra);
         let applied = applied.map_err(|problem: ViewProblem| problem.to_string())?;
         let partition = self.partition();
@@ -196,11 +217,26 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             index.unwrap_or(0),
             self.options.view.digest()
         ));
-        let entries = batch.into_iter().map(|(entry, _)| entry).zip(judged).collect();
+        let entries = batch
+            .into_iter()
+            .map(|(entry, _)| entry)
+            .zip(judged)
+            .collect();
         self.publish(index);
         let outcomes = applied.outcomes;
-        self.options.listener.applied(AppliedBatch { partition, entries, outcomes }).await;
-        let ids = applied.effects.iter().map(|effect| effect.dirty()).collect();
+        self.options
+            .listener
+            .applied(AppliedBatch {
+                partition,
+                entries,
+                outcomes,
+            })
+            .await;
+        let ids = applied
+            .effects
+            .iter()
+            .map(|effect| effect.dirty())
+            .collect();
         self.tell_mirror(index, ids).await;
         if is_due {
             self.make_snapshot().await?;
@@ -215,27 +251,44 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     }
 
     async fn tell_mirror(&self, index: Option<u64>, mut ids: Vec<FileId>) {
-        let (Some(dirty), Some(index)) = (&self.options.dirty, index) else { return };
+        let (Some(dirty), Some(index)) = (&self.options.dirty, index) else {
+            return;
+        };
         ids.sort_unstable();
         ids.dedup();
-        let dirty_ids = Dirty { partition: self.partition(), index, ids };
+        let dirty_ids = Dirty {
+            partition: self.partition(),
+            index,
+            ids,
+        };
         let _stopping = dirty.send(dirty_ids).await.is_err();
     }
 
     /// An entry judged by the control partition waits until that is here.
     async fn wait_for_control(&self, entries: &[Entry]) {
-        let judged_by = entries.iter().map(|entry| entry.control_index).max().unwrap_or(0);
+        let judged_by = entries
+            .iter()
+            .map(|entry| entry.control_index)
+            .max()
+            .unwrap_or(0);
         if self.partition() == PartitionId::CONTROL || judged_by == 0 {
             return;
         }
         if let Some(control) = self.options.applied.get(&PartitionId::CONTROL) {
-            control.clone().until(|index| index.is_some_and(|index| index >= judged_by)).await;
+            control
+                .clone()
+                .until(|index| index.is_some_and(|index| index >= judged_by))
+                .await;
         }
     }
 
     async fn make_snapshot(&mut self) -> Result<(), String> {
-        let Some(maker) = &self.options.maker else { return Ok(()) };
-        let Some(snapshot) = self.encode_snapshot(maker).await? else { return Ok(()) };
+        let Some(maker) = &self.options.maker else {
+            return Ok(());
+        };
+        let Some(snapshot) = self.encode_snapshot(maker).await? else {
+            return Ok(());
+        };
         maker.snapshots.keep(snapshot).await?;
         self.options.listener.snapshot_made().await;
         Ok(())
@@ -244,21 +297,26 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     async fn encode_snapshot(&self, maker: &Maker<E>) -> Result<Option<SnapshotManifest>, String> {
         let view = &self.options.view;
         let mut writer = ContentWriter::new(maker.store.clone(), None, None);
-        let mut rows = snapshot::Encoder::new(view);
+        let rows = SnapshotWriter::begin(self.options.kv.clone(), view.partition());
+        let mut rows = rows.map_err(|problem| problem.to_string())?;
         while let Some(piece) = rows.next_piece().map_err(|problem| problem.to_string())? {
-            writer.push(piece).await.map_err(|problem| problem.to_string())?;
+            writer
+                .push(piece)
+                .await
+                .map_err(|problem| problem.to_string())?;
         }
-        let staged = writer.finish_in_chunks().await;
-        let staged = match staged {
+        let staged = match writer.finish().await {
             Ok(staged) => staged,
             // No room for it: the log keeps what it would have covered.
-            Err(aber_log::chunk::ChunkProblem::NoSpace { .. }) => return Ok(None),
+            Err(ContentProblem::Chunk(ChunkProblem::NoSpace { .. })) => return Ok(None),
             Err(problem) => return Err(problem.to_string()),
         };
-        let Content::Chunks(content) = staged.content else { return Ok(None) };
+        let content = in_chunks(&maker.store, staged.content).await?;
         let key = membership_key(view.partition());
-        let membership = aber_log::env::Kv::get(&self.options.kv, &key);
-        let membership = membership.map_err(|problem| problem.to_string())?.unwrap_or_default();
+        let membership = self.options.kv.get(&key);
+        let membership = membership
+            .map_err(|problem| problem.to_string())?
+            .unwrap_or_default();
         Ok(Some(SnapshotManifest {
             partition: view.partition(),
             log_id: view.applied().log_id,
@@ -277,22 +335,46 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         if let Some(ahead) = &self.options.ahead {
             ahead(&data);
         }
-        let mut installer = snapshot::Installer::begin(&self.options.kv, self.partition());
+        let (kv, partition) = (self.options.kv.clone(), self.partition());
+        let mut installer = SnapshotInstall::new(kv, partition, self.options.cluster);
         for chunk in data {
-            let bytes = chunks.get(chunk).await.map_err(|problem| problem.to_string())?;
-            installer.push(&bytes).map_err(|problem| problem.to_string())?;
+            let bytes = chunks
+                .get(chunk)
+                .await
+                .map_err(|problem| problem.to_string())?;
+            installer
+                .push(&bytes)
+                .map_err(|problem| problem.to_string())?;
         }
+        let view = installer.finish().map_err(|problem| problem.to_string())?;
+        let is_it = view.applied().log_id == snapshot.log_id
+            && view.applied().chain == snapshot.chain
+            && view.digest() == snapshot.digest;
+        if !is_it {
+            return Err(format!(
+                "the snapshot of partition {partition} is not what it was said to be"
+            ));
+        }
+        self.options.view = view;
         let mut extra = KvBatch::default();
-        extra.put(membership_key(self.partition()), snapshot.membership.clone());
-        let view = installer.finish(snapshot.log_id, snapshot.chain, snapshot.digest, extra);
-        self.options.view = view.map_err(|problem| problem.to_string())?;
+        extra.put(membership_key(partition), snapshot.membership.clone());
+        self.options
+            .kv
+            .commit(extra)
+            .map_err(|problem| problem.to_string())?;
         if let Some(maker) = &self.options.maker {
             // Its chunks may be needed again after a crash, before any other node is there.
-            maker.store.sync().await.map_err(|problem| problem.to_string())?;
+            maker
+                .store
+                .sync()
+                .await
+                .map_err(|problem| problem.to_string())?;
             maker.snapshots.keep(snapshot.clone()).await?;
         }
         self.publish(self.options.view.applied_index());
-        self.tell_all_dirty().await
+        self.tell_all_dirty().await?;
+        self.options.listener.snapshot_installed().await;
+        Ok(())
     }
 
     /// After a snapshot anything may have changed.
@@ -300,8 +382,14 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         let index = self.options.view.applied_index();
         let mut after = None;
         loop {
-            let page = self.options.view.nodes(after, PAGE).map_err(|problem| problem.to_string())?;
-            let Some(last) = page.last().copied() else { break };
+            let page = self
+                .options
+                .view
+                .nodes(after, PAGE)
+                .map_err(|problem| problem.to_string())?;
+            let Some(last) = page.last().copied() else {
+                break;
+            };
             after = Some(last);
             self.tell_mirror(index, page).await;
         }
@@ -309,9 +397,32 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     }
 }
 
+/// A small snapshot too is stored, so that another node can fetch it.
+async fn in_chunks<E: Env>(store: &PackStore<E>, content: Content) -> Result<Manifest, String> {
+    let bytes = match content {
+        Content::Chunks(manifest) => return Ok(manifest),
+        Content::Inline(bytes) => bytes,
+    };
+    let hash = ChunkHash::of(&bytes);
+    let length = u32::try_from(bytes.len()).map_err(|error| error.to_string())?;
+    store
+        .put(hash, &bytes)
+        .map_err(|problem| problem.to_string())?;
+    store.sync().await.map_err(|problem| problem.to_string())?;
+    Ok(Manifest {
+        size: u64::from(length),
+        blake3: ContentHash::of(&bytes),
+        average: u32::try_from(limit::CHUNK_AVERAGE_MIN_BYTES).unwrap_or(u32::MAX),
+        chunks: ChunkList::Direct(vec![ChunkRef { hash, length }]),
+    })
+}
+
 fn membership_rows(entries: &[Entry]) -> KvBatch {
     let mut rows = KvBatch::default();
-    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
+    for entry in entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Membership)
+    {
         if let Ok(membership) = decode_membership(&entry.body) {
             let id = to_raft_id(entry.log_id);
             rows.put(
@@ -327,5 +438,9 @@ fn chunks_of(judged: &[Judged]) -> Vec<ChunkRef> {
     let changes = judged.iter().filter_map(|judged| judged.change.as_ref());
     let events = changes.flat_map(|change| &change.events);
     let contents = events.filter_map(|event| event.operation.content());
-    contents.flat_map(|content| content.rows()).copied().take(AHEAD_CHUNKS).collect()
+    contents
+        .flat_map(|content| content.rows())
+        .copied()
+        .take(AHEAD_CHUNKS)
+        .collect()
 }

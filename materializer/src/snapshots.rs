@@ -7,8 +7,8 @@ use aber_log::env::Env;
 use aber_log::partition::raft_types::{snapshot_message, snapshot_of};
 use aber_log::reader::{ReadProblem, SnapshotManifest, SnapshotSource};
 use aber_log::segment::SegmentLog;
-use aber_proto::generated::rpc;
 use aber_proto::PartitionId;
+use aber_proto::generated::rpc;
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -42,13 +42,18 @@ pub struct Snapshots<E: Env> {
 
 impl<E: Env> Clone for Snapshots<E> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
 fn key(snapshot: &SnapshotManifest) -> Bytes {
     #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
-    let place = [snapshot.partition.0.to_be_bytes().to_vec(), snapshot.log_id.index.to_be_bytes().to_vec()];
+    let place = [
+        snapshot.partition.0.to_be_bytes().to_vec(),
+        snapshot.log_id.index.to_be_bytes().to_vec(),
+    ];
     [PREFIX, &place.concat()].concat().into()
 }
 
@@ -68,11 +73,20 @@ impl<E: Env> Snapshots<E> {
             let snapshot = snapshot_of(message).map_err(|problem| problem.to_string())?;
             known.entry(snapshot.partition).or_default().push(snapshot);
         }
-        Ok(Self { inner: Arc::new(Inner { log, known: Mutex::new(known), installs }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                log,
+                known: Mutex::new(known),
+                installs,
+            }),
+        })
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartitionId, Vec<SnapshotManifest>>> {
-        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All snapshots kept, of all partitions.
@@ -87,14 +101,22 @@ impl<E: Env> Snapshots<E> {
     pub async fn keep(&self, snapshot: SnapshotManifest) -> Result<(), String> {
         let value = Bytes::from(snapshot_message(&snapshot).encode_to_vec());
         let mut notes = vec![(key(&snapshot), Some(value))];
-        let mut kept = self.known().get(&snapshot.partition).cloned().unwrap_or_default();
+        let mut kept = self
+            .known()
+            .get(&snapshot.partition)
+            .cloned()
+            .unwrap_or_default();
         kept.retain(|other| other.log_id != snapshot.log_id);
         kept.push(snapshot.clone());
         kept.sort_by_key(|snapshot| snapshot.log_id);
         while kept.len() > KEPT {
             notes.push((key(&kept.remove(0)), None));
         }
-        self.inner.log.write_notes(notes).await.map_err(|problem| problem.to_string())?;
+        self.inner
+            .log
+            .write_notes(notes)
+            .await
+            .map_err(|problem| problem.to_string())?;
         self.known().insert(snapshot.partition, kept);
         Ok(())
     }
@@ -115,7 +137,10 @@ impl<E: Env> SnapshotSource for Snapshots<E> {
             let sender = sender.ok_or_else(|| closed("there is no such partition"))?;
             let (done, answer) = oneshot::channel();
             let install = Install { snapshot, done };
-            sender.send(install).await.map_err(|_| closed("the replay stopped"))?;
+            sender
+                .send(install)
+                .await
+                .map_err(|_| closed("the replay stopped"))?;
             let result = answer.await.map_err(|_| closed("the replay stopped"))?;
             result.map_err(ReadProblem::Damaged)
         })

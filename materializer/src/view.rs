@@ -6,23 +6,25 @@
 //! thrown away, nothing was committed, and the view stands where it stood.
 //!
 //! A change is judged in this order: its bytes and the rules that need no view; cluster and
-//! partition; the control index, which must not fall; the author's sequence number, which must be
-//! above the last one that counted; the request id, which may be answered already; the verdict of
-//! the reader on author and role; its events, one after the other. Sequence number and request id
-//! count once the change is known to be its author's, applied or not.
+//! partition; the control index, which must not fall; the request id, which may be answered
+//! already; the author's sequence number, which must be above the last one that counted; the
+//! verdict of the reader on author and role; its events, one after the other. Sequence number and
+//! request id count once the change is known to be its author's, applied or not.
 
 pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
+mod guard;
 mod namespace;
 mod operation;
 mod outcome;
 mod overlay;
+mod position;
 mod read;
 mod requests;
 pub(crate) mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};
@@ -236,9 +238,7 @@ impl<K: Kv> View<K> {
         }
         let mut batch = extra;
         batch.rows.extend(rows);
-        for (key, value) in buckets.take_changed(self.partition) {
-            batch.put(key, value);
-        }
+        buckets.write_changed(self.partition, &mut batch);
         self.kv.commit(batch)?;
         self.applied = row.to_applied();
         self.row = row;
@@ -326,23 +326,29 @@ impl<K: Kv> Fold<K> {
         if change.cluster != self.applied.cluster || change.partition != self.partition {
             return Ok(rejected(Rejection::OtherCluster));
         }
-        if change.author_sequence <= self.last_sequence(change.author)? {
-            return Ok(rejected(Rejection::Void));
-        }
+        let is_void = change.author_sequence <= self.last_sequence(change.author)?;
         let refused = match verdict {
             Verdict::Allowed => None,
             Verdict::Refused(reason) => Some(reason),
         };
-        if refused.is_none_or(Rejection::is_of_author) {
+        if refused.is_none_or(Rejection::is_of_author) && !is_void {
             self.set_author(change.author, change.author_sequence, *hash);
         }
+        // A change that is proposed again has a number that counted already: it is answered.
         if let Some(first) = self.answered(change.request)? {
             let (index, outcome) = (first.index, first.outcome);
             return Ok(EntryResult::Repeat { index, outcome });
         }
+        if is_void {
+            return Ok(rejected(Rejection::Void));
+        }
         if let Some(reason) = refused {
             if reason.is_of_author() {
-                self.answer(change.request, RequestOutcome::Rejected(reason), requests_most)?;
+                self.answer(
+                    change.request,
+                    RequestOutcome::Rejected(reason),
+                    requests_most,
+                )?;
             }
             return Ok(rejected(reason));
         }

@@ -6,6 +6,9 @@
 mod collaborator;
 mod handler;
 mod index;
+mod service;
+
+pub use service::NodeService;
 
 use crate::reason::{Problem, Reason};
 use aber_log::chunk::store::{PackStore, StoreOptions};
@@ -17,7 +20,7 @@ use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions};
+use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts};
 use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
@@ -58,6 +61,18 @@ pub struct NodeOptions {
     pub mirror: Option<(PathBuf, MirrorOptions)>,
 }
 
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            segment: SegmentOptions::default(),
+            store: StoreOptions::default(),
+            timing: Timing::LAN,
+            snapshot_every: 4096,
+            mirror: None,
+        }
+    }
+}
+
 /// A running node. Cheap to clone; all clones are the same node.
 pub struct Node<E: Env> {
     /// The parts, for the services.
@@ -66,7 +81,9 @@ pub struct Node<E: Env> {
 
 impl<E: Env> Clone for Node<E> {
     fn clone(&self) -> Self {
-        Self { parts: Arc::clone(&self.parts) }
+        Self {
+            parts: Arc::clone(&self.parts),
+        }
     }
 }
 
@@ -110,14 +127,22 @@ impl<E: Env> Node<E> {
     /// What keeps it from starting, with the reason users are told.
     pub async fn start(config: NodeConfig, env: E) -> Result<Self, Problem> {
         let cluster = config.genesis.cluster_id();
-        let identity = LogIdentity { cluster, node: config.me };
-        let log = SegmentLog::open(env.clone(), identity, config.options.segment.clone());
+        let identity = LogIdentity {
+            cluster,
+            node: config.me,
+        };
+        let log = SegmentLog::open(env.clone(), identity, config.options.segment);
         let log = log.await.map_err(|problem| index::log_problem(&problem))?;
         let notices = Watched::new(Vec::new());
         let (kv, views) = index::open(&env, &log, &config.genesis, &notices).await?;
-        let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store.clone());
-        let store = store.await.map_err(|problem| storage(&problem))?;
-        let others = config.genesis.members.iter().map(|m| m.node).filter(|n| *n != config.me);
+        let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store);
+        let store = store.map_err(|problem| storage(&problem))?;
+        let others = config
+            .genesis
+            .members
+            .iter()
+            .map(|m| m.node)
+            .filter(|n| *n != config.me);
         let mesh = Mesh::new(env.clone(), &others.collect::<Vec<_>>());
         let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
         let (installs, queues) = install_queues(&config.genesis);
@@ -125,7 +150,17 @@ impl<E: Env> Node<E> {
         let partitions = start_partitions(&config, &env, &log, &mesh, &snapshots).await?;
         let reader = LogReader::new(partitions.values());
         let tree = TreeView::new(kv.clone());
-        let wiring = Wiring { config, env, log, mesh, content, partitions, reader, snapshots, tree };
+        let wiring = Wiring {
+            config,
+            env,
+            log,
+            mesh,
+            content,
+            partitions,
+            reader,
+            snapshots,
+            tree,
+        };
         wiring.finish(kv, views, queues, notices).await
     }
 
@@ -166,8 +201,10 @@ impl<E: Env> Wiring<E> {
         notices: Watched<Vec<String>>,
     ) -> Result<Node<E>, Problem> {
         let cluster = self.config.genesis.cluster_id();
-        let applied: BTreeMap<_, _> =
-            views.iter().map(|(p, view)| (*p, Watched::new(view.applied_index()))).collect();
+        let applied: BTreeMap<_, _> = views
+            .iter()
+            .map(|(p, view)| (*p, Watched::new(view.applied_index())))
+            .collect();
         let (mirror, dirty) = self.start_mirror(&kv)?;
         let collaborator = collaborator::NodeCollaborator {
             env: self.env.clone(),
@@ -177,7 +214,10 @@ impl<E: Env> Wiring<E> {
             content: self.content.clone(),
             partitions: self.partitions.clone(),
             tree: self.tree.clone(),
-            control: applied.get(&PartitionId::CONTROL).cloned().unwrap_or_else(|| Watched::new(None)),
+            control: applied
+                .get(&PartitionId::CONTROL)
+                .cloned()
+                .unwrap_or_else(|| Watched::new(None)),
         };
         let outbox = Outbox::start(OutboxOptions {
             env: self.env.clone(),
@@ -195,10 +235,14 @@ impl<E: Env> Wiring<E> {
                 log: self.log.clone(),
                 outbox: outbox.clone(),
                 partition: self.partitions.get(&partition).cloned(),
+                mirror: mirror.clone(),
             };
-            let installs = queues.remove(&partition).ok_or_else(|| Problem::internal("a queue twice"))?;
+            let installs = queues
+                .remove(&partition)
+                .ok_or_else(|| Problem::internal("a queue twice"))?;
             let replay = Replay::new(ReplayOptions {
                 env: self.env.clone(),
+                cluster,
                 view,
                 kv: kv.clone(),
                 judge: Judge::new(&self.config.genesis),
@@ -221,13 +265,26 @@ impl<E: Env> Wiring<E> {
             me: self.config.me,
             partitions: self.partitions.clone(),
             content: self.content.clone(),
-            control: applied.get(&PartitionId::CONTROL).cloned().unwrap_or_else(|| Watched::new(None)),
+            control: applied
+                .get(&PartitionId::CONTROL)
+                .cloned()
+                .unwrap_or_else(|| Watched::new(None)),
             applied: applied.clone(),
             judge: std::sync::Mutex::new(Judge::new(&self.config.genesis)),
             mirror: mirror.as_ref().map(|mirror| mirror.status.clone()),
         };
         self.mesh.start(Arc::new(handler));
-        let Self { config, env, log, mesh, content, partitions, reader, snapshots, tree } = self;
+        let Self {
+            config,
+            env,
+            log,
+            mesh,
+            content,
+            partitions,
+            reader,
+            snapshots,
+            tree,
+        } = self;
         let parts = Parts {
             env,
             config,
@@ -244,7 +301,9 @@ impl<E: Env> Wiring<E> {
             mirror,
             notices,
         };
-        Ok(Node { parts: Arc::new(parts) })
+        Ok(Node {
+            parts: Arc::new(parts),
+        })
     }
 
     fn start_mirror(
@@ -255,19 +314,24 @@ impl<E: Env> Wiring<E> {
             return Ok((None, None));
         };
         let unusable = |why: String| {
-            Problem::new(Reason::MirrorUnusable).with("path", path.display()).with("detail", why)
+            Problem::new(Reason::MirrorUnusable)
+                .with("path", path.display())
+                .with("detail", why)
         };
-        let disk = self.env.open_folder(&path).map_err(|error| unusable(error.to_string()))?;
+        let disk = self
+            .env
+            .open_folder(&path)
+            .map_err(|error| unusable(error.to_string()))?;
         let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
-        let mirror = Mirror::start(
-            self.env.clone(),
+        let parts = MirrorParts {
+            env: self.env.clone(),
             disk,
-            kv.clone(),
-            self.tree.clone(),
-            self.content.clone(),
+            kv: kv.clone(),
+            tree: self.tree.clone(),
+            chunks: self.content.clone(),
             options,
-            inputs,
-        );
+        };
+        let mirror = Mirror::start(parts, inputs);
         let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
         Ok((Some(mirror), Some(dirty)))
     }
@@ -304,7 +368,13 @@ async fn start_partitions<E: Env>(
     mesh: &Mesh<E>,
     snapshots: &Snapshots<E>,
 ) -> Result<BTreeMap<PartitionId, Partition<E>>, Problem> {
-    let members = || config.genesis.members.iter().map(|m| (m.node, m.address.clone()));
+    let members = || {
+        config
+            .genesis
+            .members
+            .iter()
+            .map(|m| (m.node, m.address.clone()))
+    };
     let is_voter = |node: &NodeId| config.genesis.voters.contains(node);
     let mut partitions = BTreeMap::new();
     for partition in config.genesis.partition_ids() {

@@ -21,6 +21,9 @@ pub mod runtime;
 pub mod trace;
 pub mod world;
 
+#[cfg(test)]
+mod tests;
+
 pub use random::Random;
 pub use runtime::{SimEnv, SimRuntime};
 pub use world::{Crash, World};

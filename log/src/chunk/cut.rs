@@ -92,15 +92,8 @@ impl Cutter {
     /// After [`Cutter::finish`].
     pub fn push(&mut self, bytes: &[u8]) {
         assert!(!self.is_finished, "bytes after the end");
-        let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < bytes.len() {
-            // The first bytes of a small content do not pay for the buffer of a large one.
-            let room = if self.buffer.len() + bytes.len() < self.longest() {
-                bytes.len()
-            } else {
-                bytes.len().max(BUFFER_CHUNKS * self.longest())
-            };
-            self.buffer.reserve(room);
+        if !self.buffer.try_reclaim(bytes.len()) {
+            self.grow(bytes.len());
         }
         self.buffer.extend_from_slice(bytes);
     }
@@ -131,6 +124,20 @@ impl Cutter {
     #[must_use]
     pub fn longest(&self) -> usize {
         self.average * 4
+    }
+
+    /// A new buffer: the old one's chunks are still in use, or it was too small. The first bytes
+    /// of a small content do not pay for the buffer of a large one.
+    fn grow(&mut self, more: usize) {
+        let wanted = self.buffer.len() + more;
+        let room = if wanted < self.longest() {
+            wanted.max(2 * self.buffer.len())
+        } else {
+            wanted.max(BUFFER_CHUNKS * self.longest())
+        };
+        let mut buffer = BytesMut::with_capacity(room);
+        buffer.extend_from_slice(&self.buffer);
+        self.buffer = buffer;
     }
 
     fn cut(&self) -> usize {

@@ -407,7 +407,10 @@ mod tests {
         }
 
         #[test]
-        fn an_arbitrary_lz4_payload_never_panics(payload in prop::collection::vec(any::<u8>(), 1..200), raw_length in 200..100_000_u32) {
+        fn an_arbitrary_lz4_payload_never_panics(
+            payload in prop::collection::vec(any::<u8>(), 1..200),
+            raw_length in 200..100_000_u32,
+        ) {
             let mut header = FrameHeader {
                 codec: Codec::Lz4,
                 raw_length,

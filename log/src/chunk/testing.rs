@@ -15,6 +15,7 @@ use openraft_rt::AsyncRuntime;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,6 +68,12 @@ impl TestEnv {
             failures: Arc::default(),
         };
         Self { runtime, disk, kv }
+    }
+
+    /// The next process after a kill.
+    pub(crate) fn kill(&self) -> Self {
+        self.runtime.life.kill();
+        Self::boot(self.disk.after_kill(), self.kv.first(usize::MAX))
     }
 
     /// What is left after a power cut; of the index the first `commits` commits.
@@ -139,6 +146,7 @@ impl Runtime for TestRuntime {
 /// An index that remembers its commits.
 #[derive(Clone, Default)]
 pub(crate) struct TestKv {
+    pub(crate) is_failing: Arc<AtomicBool>,
     commits: Arc<Mutex<Vec<KvBatch>>>,
     rows: Arc<Mutex<BTreeMap<Bytes, Bytes>>>,
 }
@@ -170,6 +178,10 @@ impl Kv for TestKv {
         Ok(found.map(|(k, v)| (k.clone(), v.clone())).collect())
     }
     fn commit(&self, batch: KvBatch) -> Result<(), KvProblem> {
+        if self.is_failing.load(Ordering::SeqCst) {
+            let what = "told to fail".to_owned();
+            return Err(KvProblem { what });
+        }
         let mut rows = self.rows.lock().unwrap();
         for (key, value) in &batch.rows {
             match value {

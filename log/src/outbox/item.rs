@@ -1,7 +1,9 @@
 //! [pure] A change that waits here, and its durable form.
 
 use aber_proto::generated::outbox as stored;
-use aber_proto::{Change, ChunkRef, PartitionId, RequestId, SignedChange, TreePath, VolumeId, codec};
+use aber_proto::{
+    Change, ChunkRef, PartitionId, RequestId, SignedChange, TreePath, VolumeId, codec,
+};
 use bytes::Bytes;
 use prost::Message;
 
@@ -44,7 +46,11 @@ impl Item {
 
     /// The chunk rows its content names; of indirect manifests those of the lists.
     pub fn rows(&self) -> impl Iterator<Item = &ChunkRef> {
-        let contents = self.change.events.iter().filter_map(|event| event.operation.content());
+        let contents = self
+            .change
+            .events
+            .iter()
+            .filter_map(|event| event.operation.content());
         contents.flat_map(|content| content.rows())
     }
 
@@ -56,7 +62,11 @@ impl Item {
             format: FORMAT,
             change: codec::encode_change(&self.change),
             volume: self.volume.clone().unwrap_or_default(),
-            paths: self.paths.iter().map(|path| path.as_str().to_owned()).collect(),
+            paths: self
+                .paths
+                .iter()
+                .map(|path| path.as_str().to_owned())
+                .collect(),
             min_copies: self.min_copies,
             signed,
             author_sequence,

@@ -100,11 +100,9 @@ impl State {
 
     /// All items in the order made, with phase and what hinders them.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, &Item, &Phase, Option<&str>)> {
-        let show = |(sequence, slot): (&Sequence, &Slot)| *sequence;
-        self.slots.iter().map(move |entry| {
-            let (_, slot) = entry;
-            (show(entry), &slot.item, &slot.phase, slot.problem.as_deref())
-        })
+        self.slots
+            .iter()
+            .map(|(sequence, slot)| (*sequence, &slot.item, &slot.phase, slot.problem.as_deref()))
     }
 
     /// Takes an item in: a new one (`None`), or one found at the start under its old number.
@@ -118,7 +116,13 @@ impl State {
         for path in &item.paths {
             self.paths.entry(path.clone()).or_default().insert(sequence);
         }
-        let mut slot = Slot { item, phase: Phase::Blocked, waits_for, is_held, problem: None };
+        let mut slot = Slot {
+            item,
+            phase: Phase::Blocked,
+            waits_for,
+            is_held,
+            problem: None,
+        };
         slot.advance();
         self.slots.insert(sequence, slot);
         sequence
@@ -193,7 +197,10 @@ impl State {
     /// An item was handed to a leader.
     pub fn proposed(&mut self, sequence: Sequence, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&sequence) {
-            assert!(slot.item.signed.is_some(), "only what is signed is proposed");
+            assert!(
+                slot.item.signed.is_some(),
+                "only what is signed is proposed"
+            );
             slot.phase = Phase::Proposed(now + PROPOSE_AGAIN);
         }
     }
@@ -211,9 +218,15 @@ impl State {
     /// The view shows that the sequence number an item was signed with can never be applied: it is
     /// signed anew.
     pub fn void(&mut self, request: RequestId, author_sequence: u64) {
-        let Some(sequence) = self.find(request) else { return };
+        let Some(sequence) = self.find(request) else {
+            return;
+        };
         if let Some(slot) = self.slots.get_mut(&sequence)
-            && slot.item.signed.as_ref().is_some_and(|(signed, _)| *signed == author_sequence)
+            && slot
+                .item
+                .signed
+                .as_ref()
+                .is_some_and(|(signed, _)| *signed == author_sequence)
         {
             slot.item.signed = None;
             slot.phase = Phase::Ready;

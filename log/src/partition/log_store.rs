@@ -28,7 +28,9 @@ pub struct LogStore<E: Env> {
 
 impl<E: Env> Clone for LogStore<E> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -40,7 +42,10 @@ impl<E: Env> LogStore<E> {
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
         let Shared { log, partition, .. } = &*self.shared;
         let entries = log.read(*partition, from, to, max_bytes).map_err(failed)?;
-        entries.into_iter().map(|entry| to_raft_entry(entry).map_err(io::Error::other)).collect()
+        entries
+            .into_iter()
+            .map(|entry| to_raft_entry(entry).map_err(io::Error::other))
+            .collect()
     }
 
     fn chained(&self, entries: impl Iterator<Item = RaftEntry>) -> io::Result<Vec<Entry>> {
@@ -96,7 +101,12 @@ impl<E: Env> RaftLogReader<C> for LogStore<E> {
     }
 
     async fn read_vote(&mut self) -> Result<Option<VoteOf<C>>, io::Error> {
-        Ok(self.shared.log.state(self.shared.partition).vote.map(to_raft_vote))
+        Ok(self
+            .shared
+            .log
+            .state(self.shared.partition)
+            .vote
+            .map(to_raft_vote))
     }
 }
 
@@ -117,14 +127,21 @@ impl<E: Env> RaftLogStorage<C> for LogStore<E> {
 
     async fn save_vote(&mut self, vote: &VoteOf<C>) -> Result<(), io::Error> {
         let vote = from_raft_vote(vote);
-        self.shared.log.save_vote(self.shared.partition, vote).await.map_err(failed)
+        self.shared
+            .log
+            .save_vote(self.shared.partition, vote)
+            .await
+            .map_err(failed)
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<C>>) -> Result<(), io::Error> {
         match committed {
             Some(id) => {
                 let id = from_raft_id(&id);
-                self.shared.log.set_committed(self.shared.partition, id).map_err(failed)
+                self.shared
+                    .log
+                    .set_committed(self.shared.partition, id)
+                    .map_err(failed)
             }
             None => Ok(()),
         }
@@ -133,7 +150,9 @@ impl<E: Env> RaftLogStorage<C> for LogStore<E> {
     async fn read_committed(&mut self) -> Result<Option<LogIdOf<C>>, io::Error> {
         let state = self.shared.log.state(self.shared.partition);
         // What is committed may have been noted before the entries themselves were synced.
-        let known = state.committed.filter(|id| state.last.is_some_and(|last| *id <= last));
+        let known = state
+            .committed
+            .filter(|id| state.last.is_some_and(|last| *id <= last));
         Ok(known.map(to_raft_id))
     }
 
@@ -143,13 +162,20 @@ impl<E: Env> RaftLogStorage<C> for LogStore<E> {
         I::IntoIter: OptionalSend,
     {
         let entries = self.chained(entries.into_iter())?;
-        let done = move |result: Result<(), SegmentProblem>| done.io_completed(result.map_err(failed));
-        self.shared.log.append(self.shared.partition, entries, done).map_err(failed)
+        let done =
+            move |result: Result<(), SegmentProblem>| done.io_completed(result.map_err(failed));
+        self.shared
+            .log
+            .append(self.shared.partition, entries, done)
+            .map_err(failed)
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<C>>) -> Result<(), io::Error> {
         let last = last.map(|id| id.index);
-        self.shared.log.truncate_after(self.shared.partition, last).map_err(failed)
+        self.shared
+            .log
+            .truncate_after(self.shared.partition, last)
+            .map_err(failed)
     }
 
     async fn purge(&mut self, upto: LogIdOf<C>) -> Result<(), io::Error> {
@@ -159,7 +185,10 @@ impl<E: Env> RaftLogStorage<C> for LogStore<E> {
         let chain = match here.filter(|(found, _)| *found == id) {
             Some((_, chain)) => chain,
             None => self.shared.chain_of_installed(id).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("no chain hash at {id} to purge to"))
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("no chain hash at {id} to purge to"),
+                )
             })?,
         };
         log.purge(*partition, id, chain).map_err(failed)

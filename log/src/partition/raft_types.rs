@@ -12,7 +12,7 @@ use aber_proto::{ChainHash, ChunkList, ContentHash, Entry, LogId, Manifest};
 use aber_proto::{PartitionId, Timestamp, ViewDigest, manifest};
 use bytes::Bytes;
 use openraft::EntryPayload;
-use openraft::alias::{LogIdOf, MembershipOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
+use openraft::alias::{LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use openraft::impls::BasicNode;
 use openraft::vote::RaftLeaderId as _;
 use prost::Message;
@@ -59,6 +59,8 @@ openraft::declare_raft_types!(
 
 /// Short for the type configuration.
 pub type C = TypeConfig;
+/// openraft's membership.
+pub type MembershipOf = openraft::Membership<u64, BasicNode>;
 /// openraft's entry.
 pub type RaftEntry = <C as openraft::RaftTypeConfig>::Entry;
 
@@ -74,7 +76,10 @@ pub fn to_raft_id(id: LogId) -> LogIdOf<C> {
 
 /// Our log id of openraft's.
 pub fn from_raft_id(id: &LogIdOf<C>) -> LogId {
-    LogId { term: id.committed_leader_id().term, index: id.index }
+    LogId {
+        term: id.committed_leader_id().term,
+        index: id.index,
+    }
 }
 
 /// openraft's vote of ours.
@@ -99,18 +104,28 @@ pub fn from_raft_vote(vote: &VoteOf<C>) -> Vote {
 /// A log id as a message.
 pub fn id_message(id: &LogIdOf<C>) -> rpc::LogId {
     let id = from_raft_id(id);
-    rpc::LogId { term: id.term, index: id.index }
+    rpc::LogId {
+        term: id.term,
+        index: id.index,
+    }
 }
 
 /// The inverse of [`id_message`].
 pub fn id_of(message: rpc::LogId) -> LogIdOf<C> {
-    to_raft_id(LogId { term: message.term, index: message.index })
+    to_raft_id(LogId {
+        term: message.term,
+        index: message.index,
+    })
 }
 
 /// A vote as a message.
 pub fn vote_message(vote: &VoteOf<C>) -> rpc::Vote {
     let vote = from_raft_vote(vote);
-    rpc::Vote { term: vote.term, node: vote.node.0, committed: vote.is_committed }
+    rpc::Vote {
+        term: vote.term,
+        node: vote.node.0,
+        committed: vote.is_committed,
+    }
 }
 
 /// The inverse of [`vote_message`].
@@ -127,18 +142,25 @@ pub fn vote_of(message: Option<rpc::Vote>) -> Result<VoteOf<C>, Malformed> {
 }
 
 /// A membership as bytes, with the log id of its entry where that is known.
-pub fn encode_membership(id: Option<&LogIdOf<C>>, membership: &MembershipOf<C>) -> Bytes {
+pub fn encode_membership(id: Option<&LogIdOf<C>>, membership: &MembershipOf) -> Bytes {
     membership_message(id, membership).encode_to_vec().into()
 }
 
-fn membership_message(id: Option<&LogIdOf<C>>, membership: &MembershipOf<C>) -> rpc::Membership {
+fn membership_message(id: Option<&LogIdOf<C>>, membership: &MembershipOf) -> rpc::Membership {
     let configs = membership.get_joint_config().iter();
     rpc::Membership {
         log_id: id.map(id_message),
-        configs: configs.map(|set| rpc::VoterSet { voters: set.iter().copied().collect() }).collect(),
+        configs: configs
+            .map(|set| rpc::VoterSet {
+                voters: set.iter().copied().collect(),
+            })
+            .collect(),
         nodes: membership
             .nodes()
-            .map(|(node, info)| rpc::RaftNode { node: *node, address: info.addr.clone() })
+            .map(|(node, info)| rpc::RaftNode {
+                node: *node,
+                address: info.addr.clone(),
+            })
             .collect(),
     }
 }
@@ -152,16 +174,25 @@ pub fn decode_membership(bytes: &[u8]) -> Result<StoredMembershipOf<C>, Malforme
 }
 
 fn membership_of(message: rpc::Membership) -> Result<StoredMembershipOf<C>, Malformed> {
-    let configs: Vec<BTreeSet<u64>> =
-        message.configs.into_iter().map(|set| set.voters.into_iter().collect()).collect();
-    let nodes: BTreeMap<u64, BasicNode> =
-        message.nodes.into_iter().map(|n| (n.node, BasicNode::new(n.address))).collect();
+    let configs: Vec<BTreeSet<u64>> = message
+        .configs
+        .into_iter()
+        .map(|set| set.voters.into_iter().collect())
+        .collect();
+    let nodes: BTreeMap<u64, BasicNode> = message
+        .nodes
+        .into_iter()
+        .map(|n| (n.node, BasicNode::new(n.address)))
+        .collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(StoredMembershipOf::<C>::default());
     }
     let membership =
-        MembershipOf::<C>::new(configs, nodes).map_err(|_| Malformed("a voter is no member"))?;
-    Ok(StoredMembershipOf::<C>::new(message.log_id.map(id_of), membership))
+        MembershipOf::new(configs, nodes).map_err(|_| Malformed("a voter is no member"))?;
+    Ok(StoredMembershipOf::<C>::new(
+        message.log_id.map(id_of),
+        membership,
+    ))
 }
 
 /// Our entry of openraft's, before it has its place in the chain.
@@ -169,17 +200,28 @@ pub fn from_raft_entry(partition: PartitionId, entry: RaftEntry) -> (Entry, Opti
     let log_id = from_raft_id(&entry.log_id);
     let (kind, body, order_time, control_index, chain) = match entry.payload {
         EntryPayload::Blank => (EntryKind::Blank, Bytes::new(), Timestamp(0), 0, None),
-        EntryPayload::Normal(p) => {
-            (EntryKind::Change, p.body, p.order_time, p.control_index, p.chain)
-        }
+        EntryPayload::Normal(p) => (
+            EntryKind::Change,
+            p.body,
+            p.order_time,
+            p.control_index,
+            p.chain,
+        ),
         EntryPayload::Membership(membership) => {
             let body = encode_membership(None, &membership);
             (EntryKind::Membership, body, Timestamp(0), 0, None)
         }
     };
     let unchained = ChainHash::default();
-    let entry =
-        Entry { partition, log_id, order_time, control_index, kind, body, chain: unchained };
+    let entry = Entry {
+        partition,
+        log_id,
+        order_time,
+        control_index,
+        kind,
+        body,
+        chain: unchained,
+    };
     (entry, chain)
 }
 
@@ -200,7 +242,10 @@ pub fn to_raft_entry(entry: Entry) -> Result<RaftEntry, Malformed> {
             EntryPayload::Membership(decode_membership(&entry.body)?.membership().clone())
         }
     };
-    Ok(RaftEntry { log_id: to_raft_id(entry.log_id), payload })
+    Ok(RaftEntry {
+        log_id: to_raft_id(entry.log_id),
+        payload,
+    })
 }
 
 /// openraft's description of a snapshot.
@@ -219,7 +264,10 @@ pub fn snapshot_message(snapshot: &SnapshotManifest) -> rpc::Snapshot {
     let content = &snapshot.content;
     rpc::Snapshot {
         partition: snapshot.partition.0,
-        log_id: Some(rpc::LogId { term: snapshot.log_id.term, index: snapshot.log_id.index }),
+        log_id: Some(rpc::LogId {
+            term: snapshot.log_id.term,
+            index: snapshot.log_id.index,
+        }),
         chain: Bytes::copy_from_slice(&snapshot.chain.0),
         digest: Bytes::copy_from_slice(&snapshot.digest.0),
         membership: rpc::Membership::decode(snapshot.membership.clone()).ok(),
@@ -236,17 +284,31 @@ pub fn snapshot_message(snapshot: &SnapshotManifest) -> rpc::Snapshot {
 /// # Errors
 /// The first field that is not what it should be.
 pub fn snapshot_of(message: rpc::Snapshot) -> Result<SnapshotManifest, Malformed> {
-    let id = message.log_id.ok_or(Malformed("a snapshot without log id"))?;
+    let id = message
+        .log_id
+        .ok_or(Malformed("a snapshot without log id"))?;
     let rows = manifest::decode_list(&message.rows).map_err(|_| Malformed("chunk rows"))?;
-    let chunks = if message.indirect { ChunkList::Indirect(rows) } else { ChunkList::Direct(rows) };
+    let chunks = if message.indirect {
+        ChunkList::Indirect(rows)
+    } else {
+        ChunkList::Direct(rows)
+    };
     let blake3 = ContentHash::from_slice(&message.blake3).ok_or(Malformed("content hash"))?;
-    let content = Manifest { size: message.size, blake3, average: message.average, chunks };
+    let content = Manifest {
+        size: message.size,
+        blake3,
+        average: message.average,
+        chunks,
+    };
     content.check().map_err(|_| Malformed("manifest"))?;
     let membership = message.membership.unwrap_or_default().encode_to_vec();
     decode_membership(&membership)?;
     Ok(SnapshotManifest {
         partition: PartitionId(message.partition),
-        log_id: LogId { term: id.term, index: id.index },
+        log_id: LogId {
+            term: id.term,
+            index: id.index,
+        },
         chain: ChainHash::from_slice(&message.chain).ok_or(Malformed("chain hash"))?,
         digest: ViewDigest::from_slice(&message.digest).ok_or(Malformed("digest"))?,
         membership: membership.into(),

@@ -8,18 +8,18 @@ use super::raft_types::{C, Malformed, from_raft_vote, id_message, id_of, snapsho
 use super::raft_types::{from_raft_entry, snapshot_of, to_raft_entry, vote_message, vote_of};
 use super::{Partition, Raft};
 use crate::env::Env;
-use crate::mesh::{CallProblem, Mesh, Method};
+use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotManifest;
 use aber_proto::generated::rpc;
 use aber_proto::{Entry, NodeId, PartitionId};
 use bytes::{Bytes, BytesMut};
+use openraft::OptionalSend;
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
-use openraft::OptionalSend;
 use openraft_multi::{GroupNetworkAdapter, GroupRouter};
 use prost::Message;
 use std::future::Future;
@@ -40,7 +40,9 @@ pub struct Router<E: Env> {
 
 impl<E: Env> Clone for Router<E> {
     fn clone(&self) -> Self {
-        Self { mesh: self.mesh.clone() }
+        Self {
+            mesh: self.mesh.clone(),
+        }
     }
 }
 
@@ -58,7 +60,7 @@ impl<E: Env> Router<E> {
     ) -> Result<T, Unreachable<C>> {
         let payload = Bytes::from(message.encode_to_vec());
         let answer = self.mesh.call(NodeId(to), method, payload, deadline).await;
-        T::decode(answer.map_err(unreachable::<CallProblem>)?).map_err(unreachable)
+        T::decode(answer.map_err(unreachable)?).map_err(unreachable)
     }
 
     async fn ask_vote(
@@ -76,7 +78,11 @@ impl<E: Env> Router<E> {
         };
         let answer: rpc::VoteResponse = self.ask(to, method, &message, SMALL_DEADLINE).await?;
         let vote = vote_of(answer.vote).map_err(unreachable)?;
-        Ok(VoteResponse { vote, vote_granted: answer.granted, last_log_id: answer.last.map(id_of) })
+        Ok(VoteResponse {
+            vote,
+            vote_granted: answer.granted,
+            last_log_id: answer.last.map(id_of),
+        })
     }
 }
 
@@ -90,7 +96,11 @@ impl<E: Env> GroupRouter<C, PartitionId> for Router<E> {
         request: AppendEntriesRequest<C>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
-        let deadline = if request.entries.is_empty() { SMALL_DEADLINE } else { APPEND_DEADLINE };
+        let deadline = if request.entries.is_empty() {
+            SMALL_DEADLINE
+        } else {
+            APPEND_DEADLINE
+        };
         let message = append_message(group, request);
         let answer = self.ask(target, Method::Append, &message, deadline).await?;
         append_answer(answer).map_err(|problem| RPCError::Unreachable(unreachable(problem)))
@@ -161,8 +171,9 @@ impl<E: Env> GroupRouter<C, PartitionId> for Router<E> {
             to: *request.to_node_id(),
             last: request.last_log_id().map(id_message),
         };
-        let _done: rpc::SnapshotResponse =
-            self.ask(target, Method::Transfer, &message, SMALL_DEADLINE).await?;
+        let _done: rpc::SnapshotResponse = self
+            .ask(target, Method::Transfer, &message, SMALL_DEADLINE)
+            .await?;
         Ok(Ok(()))
     }
 }
@@ -224,7 +235,9 @@ fn append_answer(answer: rpc::AppendResponse) -> Result<AppendEntriesResponse<C>
     use rpc::append_response::Kind;
     match answer.kind() {
         Kind::Success => Ok(AppendEntriesResponse::Success),
-        Kind::Partial => Ok(AppendEntriesResponse::PartialSuccess(answer.log_id.map(id_of))),
+        Kind::Partial => Ok(AppendEntriesResponse::PartialSuccess(
+            answer.log_id.map(id_of),
+        )),
         Kind::Conflict => Ok(AppendEntriesResponse::Conflict),
         Kind::HigherVote => Ok(AppendEntriesResponse::HigherVote(vote_of(answer.vote)?)),
         Kind::Unspecified => Err(Malformed("an append answer of no kind")),
@@ -270,7 +283,10 @@ fn check_sender(vote: &VoteOf<C>, from: NodeId) -> io::Result<()> {
     if from_raft_vote(vote).node == from {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "a vote in another node's name"))
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "a vote in another node's name",
+        ))
     }
 }
 
@@ -282,7 +298,10 @@ async fn answer_append<E: Env>(raft: &Raft<E>, from: NodeId, payload: Bytes) -> 
     let message = rpc::AppendRequest::decode(payload)?;
     let request = append_request(message).map_err(io::Error::other)?;
     check_sender(&request.vote, from)?;
-    let response = raft.append_entries(request).await.map_err(io::Error::other)?;
+    let response = raft
+        .append_entries(request)
+        .await
+        .map_err(io::Error::other)?;
     Ok(reply(&append_response(response)))
 }
 
@@ -309,24 +328,42 @@ async fn answer_vote<E: Env>(
     }))
 }
 
-async fn answer_snapshot<E: Env>(raft: &Raft<E>, from: NodeId, payload: Bytes) -> io::Result<Bytes> {
+async fn answer_snapshot<E: Env>(
+    raft: &Raft<E>,
+    from: NodeId,
+    payload: Bytes,
+) -> io::Result<Bytes> {
     let message = rpc::SnapshotRequest::decode(payload)?;
     let vote = vote_of(message.vote).map_err(io::Error::other)?;
     check_sender(&vote, from)?;
-    let snapshot = message.snapshot.ok_or_else(|| io::Error::other("no snapshot"))?;
+    let snapshot = message
+        .snapshot
+        .ok_or_else(|| io::Error::other("no snapshot"))?;
     let snapshot = snapshot_of(snapshot).map_err(io::Error::other)?;
     let meta = super::raft_types::snapshot_meta(&snapshot).map_err(io::Error::other)?;
     let snapshot = SnapshotOf::<C, SnapshotManifest> { meta, snapshot };
-    let response = raft.install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;
-    Ok(reply(&rpc::SnapshotResponse { vote: Some(vote_message(&response.vote)) }))
+    let response = raft
+        .install_full_snapshot(vote, snapshot)
+        .await
+        .map_err(io::Error::other)?;
+    Ok(reply(&rpc::SnapshotResponse {
+        vote: Some(vote_message(&response.vote)),
+    }))
 }
 
-async fn answer_transfer<E: Env>(raft: &Raft<E>, from: NodeId, payload: Bytes) -> io::Result<Bytes> {
+async fn answer_transfer<E: Env>(
+    raft: &Raft<E>,
+    from: NodeId,
+    payload: Bytes,
+) -> io::Result<Bytes> {
     let message = rpc::TransferRequest::decode(payload)?;
     let vote = vote_of(message.from).map_err(io::Error::other)?;
     check_sender(&vote, from)?;
     let request = TransferLeaderRequest::new(vote, message.to, message.last.map(id_of));
-    let taken = raft.handle_transfer_leader(request).await.map_err(io::Error::other)?;
+    let taken = raft
+        .handle_transfer_leader(request)
+        .await
+        .map_err(io::Error::other)?;
     taken.map_err(io::Error::other)?;
     Ok(reply(&rpc::SnapshotResponse { vote: None }))
 }

@@ -30,7 +30,9 @@ pub struct SnapshotBuilder<E: Env> {
 
 impl<E: Env> Shared<E> {
     fn newest_snapshot(&self) -> Result<Option<SnapshotOf<C, SnapshotManifest>>, io::Error> {
-        let Some(snapshot) = self.snapshots.newest(self.partition) else { return Ok(None) };
+        let Some(snapshot) = self.snapshots.newest(self.partition) else {
+            return Ok(None);
+        };
         let meta = snapshot_meta(&snapshot).map_err(io::Error::other)?;
         Ok(Some(SnapshotOf::<C, SnapshotManifest> { meta, snapshot }))
     }
@@ -74,14 +76,18 @@ impl<E: Env> RaftStateMachine<C> for StateMachine<E> {
         if let Some(last) = last {
             let id = from_raft_id(&last);
             let partition = self.shared.partition;
-            self.shared.runtime.trace(format_args!("commit {partition}:{id}"));
+            self.shared
+                .runtime
+                .trace(format_args!("commit {partition}:{id}"));
             self.shared.publish_committed(id);
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<E> {
-        SnapshotBuilder { shared: Arc::clone(&self.shared) }
+        SnapshotBuilder {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     async fn install_snapshot(
@@ -92,8 +98,14 @@ impl<E: Env> RaftStateMachine<C> for StateMachine<E> {
         let id = snapshot.log_id;
         self.shared.remember_installed(id, snapshot.chain);
         let partition = self.shared.partition;
-        self.shared.runtime.trace(format_args!("install {partition}:{id}"));
-        self.shared.snapshots.install(snapshot).await.map_err(io::Error::other)?;
+        self.shared
+            .runtime
+            .trace(format_args!("install {partition}:{id}"));
+        self.shared
+            .snapshots
+            .install(snapshot)
+            .await
+            .map_err(io::Error::other)?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.shared.publish_committed(id);

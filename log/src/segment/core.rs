@@ -7,19 +7,16 @@
 //! still be on their way to the disk: `cuts` remembers it until its own record is durable, so that
 //! such entries never come back.
 
+mod complete;
+mod notes;
+
 use super::index::Index;
-use super::ledger::{INLINE_NOTE_BYTES, Ledger, Marks};
-use super::record::{NoteValue, Place, Record, Written};
+use super::ledger::{Ledger, Marks};
+use super::record::{Place, Record};
 use super::{PartitionState, SegmentProblem, Vote};
 use crate::watch::Watched;
 use aber_proto::{ChainHash, Entry, LogId, PartitionId, entry};
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// Entries kept in memory although the disk has them.
-const RECENT_BYTES: usize = 4 << 20;
-/// Longest key of a note.
-pub(super) const NOTE_KEY_BYTES: usize = 1024;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Called once a record is durable, or never will be.
 pub(super) type Done = Box<dyn FnOnce(Result<(), SegmentProblem>) + Send>;
@@ -178,15 +175,6 @@ impl Core {
         self.live.keys().copied().collect()
     }
 
-    /// The durable notes whose key starts with `prefix`.
-    pub(super) fn notes_with(&self, prefix: &[u8]) -> Vec<(Bytes, NoteValue)> {
-        let from = self.ledger.notes.range(Bytes::copy_from_slice(prefix)..);
-        let found = from.take_while(|(key, _)| key.starts_with(prefix));
-        found
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    }
-
     /// What a partition is at.
     pub(super) fn state(&mut self, partition: PartitionId) -> PartitionState {
         let on_disk = self.index.oldest(partition);
@@ -282,40 +270,6 @@ impl Core {
         }
         live.marks.vote = Some(vote);
         self.push(Record::Vote(partition, vote), done.take());
-        self.is_urgent = true;
-        Ok(())
-    }
-
-    /// Notes come in.
-    pub(super) fn notes(
-        &mut self,
-        notes: Vec<(Bytes, Option<Bytes>)>,
-        done: &mut Option<Done>,
-    ) -> Result<(), SegmentProblem> {
-        self.check_open()?;
-        if let Some((key, _)) = notes.iter().find(|(key, _)| key.len() > NOTE_KEY_BYTES) {
-            return Err(SegmentProblem::TooLong {
-                size_bytes: key.len(),
-                limit_bytes: NOTE_KEY_BYTES,
-            });
-        }
-        let (cost, grows) = (
-            notes_cost(&notes),
-            notes.iter().any(|(_, value)| value.is_some()),
-        );
-        let values = notes.into_iter();
-        let record = Record::Notes(values.map(|(k, v)| (k, v.map(NoteValue::Bytes))).collect());
-        self.check_size(&record)?;
-        let size_bytes = self.ledger.notes_bytes + self.notes_waiting_bytes + cost;
-        let limit_bytes = self.limits.notes_bytes;
-        if grows && size_bytes > limit_bytes {
-            return Err(SegmentProblem::NotesFull {
-                size_bytes,
-                limit_bytes,
-            });
-        }
-        self.notes_waiting_bytes += cost;
-        self.push(record, done.take());
         self.is_urgent = true;
         Ok(())
     }
@@ -499,102 +453,9 @@ impl Core {
         Take::Batch(batch, bytes)
     }
 
-    /// A frame is durable.
-    pub(super) fn complete(&mut self, written: &[Written]) {
-        let mut touched = BTreeSet::new();
-        for done in written {
-            self.waiting_bytes -= done.record.size();
-            self.ledger.apply(done);
-            match &done.record {
-                Record::Append(entry) => {
-                    self.complete_append(entry, done.places.first());
-                    touched.insert(entry.partition);
-                }
-                Record::Truncate(partition, _) => {
-                    self.live(*partition).cuts.pop_front();
-                }
-                Record::Purge {
-                    partition,
-                    upto,
-                    is_restart: true,
-                    ..
-                } => {
-                    let live = self.live(*partition);
-                    live.cuts.pop_front();
-                    live.flushed = live.flushed.max(Some(upto.index));
-                    touched.insert(*partition);
-                }
-                Record::Notes(notes) => {
-                    let costs = notes.iter().map(|(key, value)| match value {
-                        Some(NoteValue::Bytes(bytes)) => note_cost(key, Some(bytes)),
-                        _ => note_cost(key, None),
-                    });
-                    self.notes_waiting_bytes -= costs.sum::<usize>();
-                }
-                _ => {}
-            }
-        }
-        for partition in touched {
-            let live = self.live(partition);
-            live.watch.set(live.flushed.unwrap_or(0));
-        }
-        self.evict();
-    }
-
-    fn complete_append(&mut self, entry: &Entry, place: Option<&Place>) {
-        let (partition, index) = (entry.partition, entry.log_id.index);
-        let live = self.live(partition);
-        let is_gone = live
-            .cuts
-            .iter()
-            .any(|keep| keep.is_none_or(|keep| index > keep));
-        if is_gone {
-            return;
-        }
-        live.flushed = Some(index);
-        let place = place.expect("an entry has one place");
-        self.index.put(partition, index, *place);
-        self.evictable.push_back((partition, index));
-    }
-
-    fn evict(&mut self) {
-        while self.recent_bytes > RECENT_BYTES {
-            let Some((partition, index)) = self.evictable.pop_front() else {
-                return;
-            };
-            let live = self.live(partition);
-            // It may have been truncated since, and another one may be on its way to the disk.
-            let is_durable = live.flushed.is_some_and(|flushed| index <= flushed);
-            let entry = if is_durable {
-                live.recent.remove(&index)
-            } else {
-                None
-            };
-            if let Some(entry) = entry {
-                self.recent_bytes -= entry_bytes(&entry);
-            }
-        }
-    }
-
     /// Everything that waits will not be written.
     pub(super) fn fail(&mut self, why: &str) -> Vec<Item> {
         self.status = Status::Failed(why.to_owned());
         self.queue.drain(..).collect()
     }
-}
-
-fn note_cost(key: &Bytes, value: Option<&Bytes>) -> usize {
-    let kept = match value {
-        None => 0,
-        Some(bytes) if bytes.len() <= INLINE_NOTE_BYTES => bytes.len() + 8,
-        Some(_) => 12,
-    };
-    key.len() + 3 + kept
-}
-
-fn notes_cost(notes: &[(Bytes, Option<Bytes>)]) -> usize {
-    let costs = notes.iter();
-    costs
-        .map(|(key, value)| note_cost(key, value.as_ref()))
-        .sum()
 }

@@ -76,7 +76,9 @@ fn check_options(options: SegmentOptions) -> Result<(u32, Limits), SegmentProble
     let Ok(segment_bytes) = u32::try_from(options.segment_bytes) else {
         return refused("a segment has at most 1 GiB");
     };
-    if !(1 << 15..=1 << 30).contains(&segment_bytes) || wide(segment_bytes) % BLOCK_BYTES != 0 {
+    if !(1 << 15..=1 << 30).contains(&segment_bytes)
+        || !wide(segment_bytes).is_multiple_of(BLOCK_BYTES)
+    {
         return refused("a segment has 32 KiB to 1 GiB, in multiples of 512 bytes");
     }
     let quarter = wide(segment_bytes) / 4;

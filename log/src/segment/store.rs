@@ -173,7 +173,15 @@ impl<E: Env> Store<E> {
             }
         }
         file.sync().await.map_err(failed("sync", &beside))?;
-        let renamed = disk.rename(&beside, &path, Rename::NoReplace);
+        // Not every file system can rename without replacing.
+        if disk.stat(&path).is_ok() {
+            return Err(SegmentProblem::Damaged {
+                segment: number,
+                offset: 0,
+                what: "a segment that is about to be made exists".to_owned(),
+            });
+        }
+        let renamed = disk.rename(&beside, &path, Rename::Replace);
         renamed.map_err(failed("rename", &path))?;
         let directory = Path::new(DIRECTORY);
         disk.sync_dir(directory)

@@ -46,6 +46,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             self.parked.entry(id).or_insert(path);
             return Ok(());
         }
+        if !self.is_still_ours(id, &row, &path, batch)? {
+            return Ok(());
+        }
         let (swap, text) = self.swap_path(&leaving(id, &row));
         batch.directories.remove(&id);
         batch.touched.insert(SWAP.to_owned());
@@ -75,6 +78,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         let Some(original) = self.ledger.path(id)? else {
             return Ok(self.forget_subtree(id)?);
         };
+        if !self.is_still_ours(id, row, &original, batch)? {
+            return Ok(());
+        }
         let (path, _) = self.swap_path(&leaving(id, row));
         batch.touched.insert(SWAP.to_owned());
         batch.touched.insert(parent_of(&original).to_owned());
@@ -90,6 +96,35 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         self.parked.remove(&id);
         self.forget_subtree(id)?;
         Ok(())
+    }
+
+    /// Looks before something of ours is moved. What is not ours any more keeps its place: the
+    /// rows are forgotten, and it is judged as whatever stands at that name. The look after the
+    /// move is the one that counts; this one spares a detour.
+    pub(super) fn is_still_ours(
+        &mut self,
+        id: FileId,
+        row: &Row,
+        path: &str,
+        batch: &mut Batch,
+    ) -> Result<bool, Stall> {
+        match self.disk.stat(Path::new(path)) {
+            Ok(stat) if plan::is_ours(row, &stat) => Ok(true),
+            Ok(stat) => {
+                self.forget_subtree(id)?;
+                if row.parent == PARK {
+                    self.aside(path, path, Some(row.version), batch)?;
+                } else {
+                    let name = &row.name;
+                    self.check_name(row.parent, path, name, &stat, batch)?;
+                }
+                Ok(false)
+            }
+            Err(error) => match self.vanished(id, path, &error) {
+                Stall::Again => Ok(false),
+                stall => Err(stall),
+            },
+        }
     }
 
     /// A path of ours that is not there: its rows are forgotten, and it is made again.
@@ -169,14 +204,16 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         let Some(row) = self.ledger.get(id)?.filter(|row| row.parent == PARK) else {
             return Ok(());
         };
-        if row.kind == FileKind::Directory {
-            if !self.clear_directory(id, &original, batch)? {
+        let path = self.ledger.path(id)?.ok_or(Stall::Again)?;
+        let kind = row.kind;
+        if kind == FileKind::Directory {
+            if self.is_still_ours(id, &row, &path, batch)?
+                && !self.clear_directory(id, &original, batch)?
+            {
                 self.parked.insert(id, original);
             }
             return Ok(());
         }
-        let path = self.ledger.path(id)?.ok_or(Stall::Again)?;
-        let kind = row.kind;
         batch.displaced.push(Displaced {
             path,
             original,

@@ -4,7 +4,7 @@
 //! names are durable before the rows and positions that cover them are committed. What a batch
 //! could not do is held with a reason, in the same commit, and tried again.
 
-use super::assemble::{Stager, Staged};
+use super::assemble::{Staged, Stager};
 use super::ledger::{Ledger, SWAP};
 use super::scan::Scan;
 use super::{HeldPath, Kind, MirrorOptions, MirrorProblem, MirrorStatus, Notice, Stall};
@@ -91,6 +91,9 @@ pub(super) struct Core<E: Env, T, C> {
     pub(super) has_exchange: bool,
     pub(super) device: u64,
     pub(super) swap_count: u64,
+    /// Syncs that failed in a row: the mirror pauses longer each time.
+    pub(super) failed_syncs: u32,
+    pub(super) must_pause: bool,
 }
 
 pub(super) fn join(directory: &str, name: &str) -> String {
@@ -142,6 +145,10 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             self.note(id, outcome, &mut batch)?;
         }
         self.clear_parked(&mut batch)?;
+        for staged in std::mem::take(&mut batch.staged).into_values() {
+            // What found no place is staged anew; what cannot be removed goes at the next start.
+            let _ = self.disk.remove_file(Path::new(&staged.path));
+        }
         self.finish(batch).await
     }
 
@@ -149,6 +156,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     pub(super) async fn finish(&mut self, mut batch: Batch) -> Result<(), MirrorProblem> {
         if let Err(error) = self.sync(&batch).await {
             return self.sync_failed(&error);
+        }
+        if !batch.touched.is_empty() {
+            self.failed_syncs = 0;
         }
         self.drop_displaced(&mut batch)?;
         if self.queue.is_empty() {
@@ -180,6 +190,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         self.ledger.abandon();
         self.parked.clear();
         self.trouble(format!("a sync failed: {error}"));
+        self.failed_syncs = self.failed_syncs.saturating_add(1);
+        self.must_pause = true;
         self.rescan_all();
         self.clean_staging()
     }

@@ -234,10 +234,6 @@ impl<K: Kv> Ledger<K> {
         }
     }
 
-    pub(super) fn has_changes(&self) -> bool {
-        !(self.rows.is_empty() && self.names.is_empty() && self.extra.rows.is_empty())
-    }
-
     /// Throws away what is not committed.
     pub(super) fn abandon(&mut self) {
         self.rows.clear();
@@ -263,10 +259,5 @@ impl<K: Kv> Ledger<K> {
             return Ok(());
         }
         self.kv.commit(batch)
-    }
-
-    /// The index itself.
-    pub(super) fn kv(&self) -> &K {
-        &self.kv
     }
 }

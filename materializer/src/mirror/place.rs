@@ -159,14 +159,12 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     }
 
     /// Moves what is right to where it belongs: one rename, whatever lies below (rule TR-2).
-    fn relocate(
-        &mut self,
-        target: &Target<'_>,
-        row: &Row,
-        batch: &mut Batch,
-    ) -> Result<(), Stall> {
+    fn relocate(&mut self, target: &Target<'_>, row: &Row, batch: &mut Batch) -> Result<(), Stall> {
         let node = target.node;
         let from = self.ledger.path(node.id)?.ok_or(Stall::Again)?;
+        if !self.is_still_ours(node.id, row, &from, batch)? {
+            return Err(Stall::Again);
+        }
         if row.kind == FileKind::Directory {
             self.retest_links(node.id, target.depth, batch)?;
         }
@@ -245,9 +243,16 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             self.found.insert(node.id);
             return Err(Stall::Again);
         }
-        file.set_meta(Some(plan::file_mode(node.mode)), Some(node.mtime))
+        // Without a new time, a write in between still shows by its own.
+        let mtime = (row.wanted_mtime != node.mtime).then_some(node.mtime);
+        file.set_meta(Some(plan::file_mode(node.mode)), mtime)
             .map_err(failed)?;
         let stat = file.stat().map_err(failed)?;
+        if stat.size != row.size || (mtime.is_none() && stat.mtime != row.mtime) {
+            self.forget_subtree(node.id)?;
+            self.found.insert(node.id);
+            return Err(Stall::Again);
+        }
         batch.touched.insert(parent_of(&target.path).to_owned());
         self.ledger.set(node.id, plan::row_of(node, &stat))?;
         Ok(())
@@ -264,9 +269,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         for _ in 0..ATTEMPTS {
             let done = match &source {
                 Source::NewDirectory => self.disk.make_dir(path),
-                Source::Path { path, .. } => {
-                    self.rename(path, &target.path, Rename::NoReplace)
-                }
+                Source::Path { path, .. } => self.rename(path, &target.path, Rename::NoReplace),
             };
             match done {
                 Ok(()) => {
@@ -432,7 +435,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             batch.directories.retain(|id, _| *id == node.parent);
         }
         if !is_ours {
-            self.aside(out, &target.path, Some(node.version), batch)?;
+            if !self.drop_equal(node, out)? {
+                self.aside(out, &target.path, Some(node.version), batch)?;
+            }
             return self.forget_and_queue(occupant, node.id);
         }
         let original = target.path.clone();
@@ -450,6 +455,22 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         self.ledger.set(occupant, row)?;
         self.parked.insert(occupant, original);
         Ok(())
+    }
+
+    /// Drops what came out if it has the very bytes that went in: after a crash the new version
+    /// may have stood there already.
+    fn drop_equal(&mut self, node: &Node, out: &str) -> Result<bool, Stall> {
+        let Ok(stat) = self.disk.stat(Path::new(out)) else {
+            return Ok(true);
+        };
+        let is_equal =
+            Self::may_be_equal(node, &stat) && self.tag_at(out, &stat) == Some(plan::tag_of(node));
+        if is_equal {
+            self.disk
+                .remove_file(Path::new(out))
+                .map_err(|error| Stall::io("remove", out, &error))?;
+        }
+        Ok(is_equal)
     }
 
     /// Something stands at a name that our rows say is free: a collision, what we want already,

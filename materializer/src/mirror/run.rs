@@ -97,8 +97,13 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
             self.take_inputs(&mut has_inputs);
             self.turn(runtime.now()).await?;
             self.ask_for_chunks(&warm_sender);
+            if std::mem::take(&mut self.core.must_pause) && self.pause().await {
+                return Ok(());
+            }
             if self.is_busy() {
-                if matches!(self.commands.try_recv(), Ok(Command::Stop)) {
+                if let Ok(command) = self.commands.try_recv()
+                    && matches!(self.obey(Some(command))?, Turn::Stop)
+                {
                     return Ok(());
                 }
                 tokio::task::yield_now().await;
@@ -131,6 +136,14 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
                 return Ok(());
             }
         }
+    }
+
+    /// After a failed sync: waits, longer each time. Answers whether the mirror was stopped.
+    async fn pause(&mut self) -> bool {
+        let pause = RETRY.0 * self.core.failed_syncs.min(60);
+        let runtime = self.core.env.runtime().clone();
+        let command = runtime.timeout(pause, self.commands.recv()).await;
+        matches!(command, Some(Some(Command::Stop) | None))
     }
 
     fn is_busy(&self) -> bool {
@@ -191,6 +204,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
 
     fn start_scan(&mut self) -> Result<(), MirrorProblem> {
         self.core.check_marker()?;
+        self.core.find_moved_directories()?;
         self.core.clean_staging()?;
         self.core.rescan_all();
         self.agenda.is_scanning = true;

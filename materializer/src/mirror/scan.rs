@@ -6,11 +6,11 @@
 //! as is what lies on another file system (rule MA-6), and `.aber` at any depth (rule NA-7).
 
 use super::Stall;
-use super::core::{Batch, Core, join, parent_of};
-use crate::plan::{self, Need, PARK, SwapName};
+use super::core::{Batch, Core, join};
+use crate::plan::{self, Need};
 use crate::tree::{ROOT, Tree};
 use aber_log::chunk::ChunkStore;
-use aber_log::env::disk::{DirEntry, FileKind, Open, Stat};
+use aber_log::env::disk::{DirEntry, FileKind, Stat};
 use aber_log::env::kv::KvProblem;
 use aber_log::env::{Disk, Env};
 use aber_proto::FileId;
@@ -124,15 +124,27 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         if stat.device != self.device {
             return Ok(());
         }
+        self.check_name(directory, &full, name, &stat, batch)
+    }
+
+    /// Judges what stands at a name by row and tree.
+    pub(super) fn check_name(
+        &mut self,
+        directory: FileId,
+        path: &str,
+        name: &str,
+        stat: &Stat,
+        batch: &mut Batch,
+    ) -> Result<(), KvProblem> {
         if let Some(child) = self.ledger.child(directory, name)? {
-            return self.check_written(child.id, &stat);
+            return self.check_written(child.id, stat);
         }
         if let Some(node) = self.tree.child(directory, name)? {
             self.found.insert(node.id);
             self.queue.insert(node.id);
             return Ok(());
         }
-        match self.aside(&full, &full, None, batch) {
+        match self.aside(path, path, None, batch) {
             Err(Stall::Index(problem)) => return Err(problem),
             Err(stall) => self.trouble(stall.to_string()),
             Ok(()) => {}
@@ -160,12 +172,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         Ok(())
     }
 
-    /// What a row says is here and the listing does not show.
-    fn find_missing(
-        &mut self,
-        directory: FileId,
-        listing: &[DirEntry],
-    ) -> Result<(), KvProblem> {
+    /// What a row says is here, and the listing does not show or the tree does not have.
+    fn find_missing(&mut self, directory: FileId, listing: &[DirEntry]) -> Result<(), KvProblem> {
         let mut after = None;
         loop {
             let page = self.ledger.children(directory, after.as_deref(), PAGE)?;
@@ -175,6 +183,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                     .is_ok();
                 if !is_listed {
                     self.forget_subtree(child.id)?;
+                    self.queue.insert(child.id);
+                } else if self.tree.node(child.id)?.is_none() {
                     self.queue.insert(child.id);
                 }
             }
@@ -231,113 +241,5 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             at = full;
         }
         Ok(())
-    }
-
-    /// Looks at everything in staging before it is cleared: after a crash a stranger may lie
-    /// there (rule MA-2).
-    pub(super) fn clean_staging(&mut self) -> Result<(), super::MirrorProblem> {
-        let mut batch = Batch::default();
-        for entry in self.list(super::core::NEW)? {
-            let path = Path::new(super::core::NEW).join(&entry.name);
-            if entry.kind == FileKind::File || entry.kind == FileKind::Symlink {
-                // What cannot be removed now is overwritten or removed later.
-                let _ = self.disk.remove_file(&path);
-            }
-        }
-        for entry in self.list(super::ledger::SWAP)? {
-            let Some(text) = entry.name.to_str() else {
-                continue;
-            };
-            match self.clean_swapped(text, &mut batch) {
-                Err(Stall::Index(problem)) => return Err(problem.into()),
-                Err(stall) => self.trouble(stall.to_string()),
-                Ok(()) => {}
-            }
-        }
-        let mut after = None;
-        loop {
-            let page = self.ledger.children(PARK, after.as_deref(), PAGE)?;
-            for (name, child) in page.children {
-                let path = join(super::ledger::SWAP, &name);
-                if self.disk.stat(Path::new(&path)).is_err() {
-                    self.forget_subtree(child.id)?;
-                    self.queue.insert(child.id);
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn list(&self, path: &str) -> Result<Vec<DirEntry>, super::MirrorProblem> {
-        let failed = |error: std::io::Error| super::MirrorProblem::Layout {
-            path: path.to_owned(),
-            error: error.to_string(),
-        };
-        self.disk.list(Path::new(path)).map_err(failed)
-    }
-
-    fn clean_swapped(&mut self, name: &str, batch: &mut Batch) -> Result<(), Stall> {
-        let path = join(super::ledger::SWAP, name);
-        let stat = self
-            .disk
-            .stat(Path::new(&path))
-            .map_err(|error| Stall::io("look at", &path, &error))?;
-        let parsed = SwapName::parse(name);
-        for id in parsed.iter().flat_map(|name| [name.occupant, name.incoming]) {
-            let Some(mut row) = self.ledger.get(id)? else {
-                continue;
-            };
-            if plan::is_ours(&row, &stat) && row.inode == stat.inode {
-                if row.parent != PARK || row.name != name {
-                    (row.parent, row.name) = (PARK, name.to_owned());
-                    self.ledger.set(id, row)?;
-                }
-                self.parked.insert(id, path);
-                return Ok(());
-            }
-        }
-        if stat.kind == FileKind::Directory && self.disk.remove_dir(Path::new(&path)).is_ok() {
-            return Ok(());
-        }
-        let tag = self.tag_at(&path, &stat);
-        if tag.is_some_and(|tag| parsed.is_some_and(|name| name.names(&tag))) {
-            return self
-                .disk
-                .remove_file(Path::new(&path))
-                .map_err(|error| Stall::io("remove", &path, &error));
-        }
-        let by = parsed.map(|name| name.incoming);
-        debug_assert!(parent_of(&path) == super::ledger::SWAP, "a name, no path");
-        self.aside(&path, &path, by, batch)
-    }
-
-    fn tag_at(&self, path: &str, stat: &Stat) -> Option<plan::Tag> {
-        use aber_log::env::File;
-        let path = Path::new(path);
-        match stat.kind {
-            FileKind::Symlink => {
-                let target = self.disk.read_link(path).ok()?;
-                let hash = blake3::hash(target.as_encoded_bytes());
-                Some(plan::tag(hash.as_bytes()))
-            }
-            FileKind::File => {
-                let file = self.disk.open(path, Open::Read).ok()?;
-                let mut hasher = blake3::Hasher::new();
-                let mut buffer = vec![0; 128 * 1024];
-                let mut offset = 0;
-                loop {
-                    let length = file.read_at(&mut buffer, offset).ok()?;
-                    hasher.update(buffer.get(..length)?);
-                    offset += length as u64;
-                    if length == 0 {
-                        return Some(plan::tag(hasher.finalize().as_bytes()));
-                    }
-                }
-            }
-            FileKind::Directory | FileKind::Special => None,
-        }
     }
 }

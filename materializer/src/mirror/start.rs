@@ -49,11 +49,14 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             has_exchange: true,
             device,
             swap_count: 0,
+            failed_syncs: 0,
+            must_pause: false,
         };
         core.check_marker_at_start()?;
         core.load_held()?;
         let positions = core.ledger.positions()?;
         core.status.update(|status| status.positions = positions);
+        core.find_moved_directories()?;
         core.clean_staging()?;
         core.rescan_all();
         core.publish_status();

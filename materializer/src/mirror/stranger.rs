@@ -46,8 +46,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         displaced_by: Option<EventId>,
         batch: &mut Batch,
     ) -> Result<(), Stall> {
-        let failed =
-            |error: &io::Error| Stall::io("set aside", &original.to_string_lossy(), error);
+        let failed = |error: &io::Error| Stall::io("set aside", &original.to_string_lossy(), error);
         let stat = match self.disk.stat(from) {
             Ok(stat) => stat,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -114,9 +113,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     /// Whether what stands there might be the wanted file: worth a hash.
     pub(super) fn may_be_equal(node: &Node, stat: &Stat) -> bool {
         match &node.kind {
-            NodeKind::File(content) => {
-                stat.kind == FileKind::File && stat.size == content.size()
-            }
+            NodeKind::File(content) => stat.kind == FileKind::File && stat.size == content.size(),
             NodeKind::Symlink(_) => stat.kind == FileKind::Symlink,
             NodeKind::Directory | NodeKind::Volume(_) => false,
         }
@@ -138,6 +135,13 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         match self.compare(node, &path).await {
             Ok(Some(stat)) => {
                 batch.touched.insert(parent_of(&path).to_owned());
+                if let Some(old) = self.ledger.get(node.id)? {
+                    match self.displace(node.id, &old, batch) {
+                        Err(Stall::Index(problem)) => return Err(problem),
+                        Err(_) => return Ok(false),
+                        Ok(()) => {}
+                    }
+                }
                 self.ledger.set(node.id, plan::row_of(node, &stat))?;
                 Ok(true)
             }
@@ -179,7 +183,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         if after.mode & 0o777 != mode || after.mtime != node.mtime {
             file.set_meta(Some(mode), Some(node.mtime))?;
         }
-        file.stat().map(Some)
+        let last = file.stat()?;
+        Ok((last.size == after.size).then_some(last))
     }
 
     /// BLAKE3 of a file.

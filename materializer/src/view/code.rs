@@ -3,8 +3,8 @@
 //! Canonical: each value has one encoding, and reading refuses any other, so that equal rows are
 //! equal bytes on every node.
 
-use aber_proto::{ChunkList, ChunkRef, Content, ContentHash, FileTime, Manifest, PartitionId};
 use aber_proto::{ChunkHash, EventId, limit};
+use aber_proto::{ChunkList, ChunkRef, Content, ContentHash, FileTime, Manifest, PartitionId};
 use bytes::Bytes;
 
 /// The bytes are no row of this format.

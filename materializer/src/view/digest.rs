@@ -7,9 +7,8 @@
 
 use super::table::{self, Table};
 use aber_log::env::Kv;
-use aber_log::env::kv::{KvProblem, prefix_end};
+use aber_log::env::kv::{KvBatch, KvProblem, prefix_end};
 use aber_proto::{PartitionId, ViewDigest};
-use bytes::Bytes;
 use std::collections::BTreeSet;
 
 const ROW_KEY: &[u8; 32] = b"aber 2026 view digest row v1 \0\0\0";
@@ -67,16 +66,16 @@ impl Buckets {
         }
     }
 
-    /// The rows of buckets that changed since they were read or last taken.
-    pub(crate) fn take_changed(&mut self, partition: PartitionId) -> Vec<(Bytes, Bytes)> {
-        std::mem::take(&mut self.dirty)
-            .into_iter()
-            .filter_map(|bucket| {
-                let sum = self.sums.get(usize::from(bucket))?;
-                let key = table::bucket_key(partition, bucket);
-                Some((key.into(), to_bytes(sum).to_vec().into()))
-            })
-            .collect()
+    /// Writes the buckets that changed since they were read or last written. One of no rows has no
+    /// row itself, so that equal views are equal rows.
+    pub(crate) fn write_changed(&mut self, partition: PartitionId, batch: &mut KvBatch) {
+        for bucket in std::mem::take(&mut self.dirty) {
+            let key = table::bucket_key(partition, bucket);
+            match self.sums.get(usize::from(bucket)) {
+                Some(sum) if *sum != [0; 4] => batch.put(key, to_bytes(sum).to_vec()),
+                _ => batch.remove(key),
+            }
+        }
     }
 
     pub(crate) fn digest(&self) -> ViewDigest {

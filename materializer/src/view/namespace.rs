@@ -6,12 +6,12 @@
 
 use super::outcome::{EventOutcome, Rejection};
 use super::overlay::Overlay;
-use super::table::{self, AppliedRow, InodeRow, Kind, NameRow, Row, VersionRow};
+use super::table::{self, AppliedRow, InodeRow, Kind, NameRow, Row, VersionRow, VolumeRow};
 use crate::effect::{Effect, Link};
 use crate::tree::{Node, NodeKind, ROOT};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{Content, EventId, FileId, PartitionId, Place, Precondition, VolumeId, limit};
+use aber_proto::{Content, EventId, FileId, PartitionId, Place, VolumeId, limit};
 
 /// Longest path below a volume's root: with the longest volume name it fits the limit.
 pub(crate) const RELATIVE_BYTES: usize = limit::PATH_BYTES - limit::NAME_BYTES - 2;
@@ -112,9 +112,7 @@ impl<K: Kv> Fold<K> {
 
     /// Follows a path as far as it exists.
     pub(crate) fn walk<'p>(&mut self, place: &'p Place) -> Result<Walk<'p>, Stop> {
-        if place.volume == VolumeId::ROOT && self.partition != PartitionId::CONTROL {
-            return reject(Rejection::CrossPartition, place);
-        }
+        self.check_volume(place)?;
         let mut walk = Walk {
             place,
             names: place.path.components().collect(),
@@ -138,12 +136,30 @@ impl<K: Kv> Fold<K> {
         Ok(walk)
     }
 
+    /// A data partition cannot know its volumes. The control partition does, and must look: the
+    /// id of any of its nodes, packed as a volume's, would be a way around all names and limits.
+    fn check_volume(&mut self, place: &Place) -> Result<(), Stop> {
+        let root = place.volume == VolumeId::ROOT;
+        if self.partition != PartitionId::CONTROL && root {
+            return reject(Rejection::CrossPartition, place);
+        }
+        if self.partition != PartitionId::CONTROL || root {
+            return Ok(());
+        }
+        match self.rows.row(&table::volume_key(place.volume))? {
+            Some(VolumeRow(PartitionId::CONTROL)) => Ok(()),
+            Some(VolumeRow(_)) => reject(Rejection::CrossPartition, place),
+            None => reject(Rejection::NotFound, place),
+        }
+    }
+
     pub(crate) fn child(
         &mut self,
         parent: FileId,
         name: &str,
     ) -> Result<Option<NameRow>, KvProblem> {
-        self.rows.row(&table::name_key(self.partition, parent, name))
+        self.rows
+            .row(&table::name_key(self.partition, parent, name))
     }
 
     /// The inode of a name: it must be there.
@@ -201,58 +217,6 @@ impl<K: Kv> Fold<K> {
 
     pub(crate) fn is_empty(&self, directory: FileId) -> Result<bool, KvProblem> {
         Ok(self.page(directory, None, 1)?.is_empty())
-    }
-
-    /// Checks a guard against what a path names (rule CO-1).
-    pub(crate) fn guard(&mut self, guard: &Precondition, walk: &Walk<'_>) -> Result<(), Stop> {
-        if guard.absent && walk.exists() {
-            return reject(Rejection::Exists, walk.place);
-        }
-        if let Some(etag) = guard.etag {
-            let found = match walk.child {
-                Some(child) => Some(self.load(child.id)?.node.version),
-                None => None,
-            };
-            if found != Some(etag) {
-                return reject(Rejection::Stale, walk.place);
-            }
-        }
-        let Some(since) = guard.unchanged_since else {
-            return Ok(());
-        };
-        let newer = match walk.child {
-            Some(child) => self.is_newer(child, since, 0)?,
-            None if walk.is_root() => {
-                self.holds_newer(volume_root(walk.place.volume), since, 0)?
-            }
-            None => false,
-        };
-        if newer {
-            return reject(Rejection::Stale, walk.place);
-        }
-        Ok(())
-    }
-
-    /// Whether anything at or below a name is newer than an index. A volume's content is not of
-    /// this partition, or has a guard of its own.
-    fn is_newer(&mut self, child: NameRow, since: u64, depth: usize) -> Result<bool, Stop> {
-        if self.load(child.id)?.node.changed > since {
-            return Ok(true);
-        }
-        if child.kind == Kind::Directory {
-            return self.holds_newer(child.id, since, depth + 1);
-        }
-        Ok(false)
-    }
-
-    fn holds_newer(&mut self, directory: FileId, since: u64, depth: usize) -> Result<bool, Stop> {
-        check_sane(depth, directory)?;
-        let mut newer = false;
-        self.each_name(directory, |fold, _, child| {
-            newer = newer || fold.is_newer(child, since, depth)?;
-            Ok(())
-        })?;
-        Ok(newer)
     }
 
     /// Checks that a path may be made or kept under its volume, and remembers how long it is.
@@ -386,7 +350,10 @@ impl<K: Kv> Fold<K> {
     }
 
     pub(crate) fn create_node(&mut self, node: Node) {
-        assert_eq!(node.id.partition, self.partition, "a node of this partition");
+        assert_eq!(
+            node.id.partition, self.partition,
+            "a node of this partition"
+        );
         if let NodeKind::File(content) = &node.kind {
             self.count_in(content);
         }
@@ -460,8 +427,7 @@ impl<K: Kv> Fold<K> {
 
     pub(crate) fn count_in(&mut self, content: &Content) {
         for row in content.rows() {
-            self.rows
-                .put(table::reference_key(&row.hash), Vec::new());
+            self.rows.put(table::reference_key(&row.hash), Vec::new());
         }
         self.applied.files = self.applied.files.wrapping_add(1);
         self.applied.bytes = self.applied.bytes.wrapping_add(content.size());

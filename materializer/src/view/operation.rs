@@ -33,29 +33,15 @@ impl<K: Kv> Fold<K> {
     pub(crate) fn apply_event(&mut self, event: &Event, id: EventId) -> Outcome {
         let guard = &event.precondition;
         match &event.operation {
-            Operation::Put {
-                place,
-                content,
-                attributes,
-                parents,
-            } => {
+            Operation::Put { place, .. }
+            | Operation::MakeDirectory { place, .. }
+            | Operation::MakeSymlink { place, .. }
+            | Operation::Copy { to: place, .. }
+            | Operation::Remove { place, .. }
+            | Operation::SetAttributes { place, .. } => {
                 let walk = self.walk(place)?;
                 self.guard(guard, &walk)?;
-                self.put(&walk, id, (content, *attributes), *parents)
-            }
-            Operation::MakeDirectory { place, parents } => {
-                let walk = self.walk(place)?;
-                self.guard(guard, &walk)?;
-                self.make_dir(&walk, id, *parents)
-            }
-            Operation::MakeSymlink {
-                place,
-                target,
-                parents,
-            } => {
-                let walk = self.walk(place)?;
-                self.guard(guard, &walk)?;
-                self.make_symlink(&walk, id, target, *parents)
+                self.apply_at(&walk, event, id)
             }
             Operation::Rename {
                 from,
@@ -72,37 +58,46 @@ impl<K: Kv> Fold<K> {
                 };
                 self.rename(&ends, guard)
             }
-            Operation::Copy {
-                source: _,
-                to,
-                content,
-                attributes,
-                replace,
-            } => {
-                let walk = self.walk(to)?;
-                self.guard(guard, &walk)?;
-                let replace = *replace || guard.etag.is_some();
-                self.copy(&walk, id, (content, *attributes), replace)
-            }
-            Operation::Remove {
-                place,
-                recursive,
-                base,
-            } => {
-                let walk = self.walk(place)?;
-                self.guard(guard, &walk)?;
-                self.remove(&walk, recursive.then_some(*base))
-            }
-            Operation::SetAttributes { place, mode, mtime } => {
-                let walk = self.walk(place)?;
-                self.guard(guard, &walk)?;
-                self.set_attributes(&walk, *mode, *mtime)
-            }
             Operation::MakeVolume { name, partition } => {
                 self.make_volume(guard, id, name, *partition)
             }
             Operation::RenameVolume { volume, name } => self.rename_volume(guard, *volume, name),
             Operation::RemoveVolume { volume } => self.remove_volume(guard, *volume),
+        }
+    }
+
+    /// The operations with one path, whose guard held.
+    fn apply_at(&mut self, walk: &Walk<'_>, event: &Event, id: EventId) -> Outcome {
+        match &event.operation {
+            Operation::Put {
+                content,
+                attributes,
+                parents,
+                ..
+            } => self.put(walk, id, (content, *attributes), *parents),
+            Operation::MakeDirectory { parents, .. } => self.make_dir(walk, id, *parents),
+            Operation::MakeSymlink {
+                target, parents, ..
+            } => self.make_symlink(walk, id, target, *parents),
+            Operation::Copy {
+                content,
+                attributes,
+                replace,
+                ..
+            } => {
+                let replace = *replace || event.precondition.etag.is_some();
+                self.copy(walk, id, (content, *attributes), replace)
+            }
+            Operation::Remove {
+                recursive, base, ..
+            } => self.remove(walk, recursive.then_some(*base)),
+            Operation::SetAttributes { mode, mtime, .. } => {
+                self.set_attributes(walk, *mode, *mtime)
+            }
+            Operation::Rename { .. }
+            | Operation::MakeVolume { .. }
+            | Operation::RenameVolume { .. }
+            | Operation::RemoveVolume { .. } => reject(Rejection::Malformed, walk.place),
         }
     }
 

@@ -43,8 +43,7 @@ impl<K: Kv> Overlay<K> {
             return Ok(value.clone());
         }
         let value = self.kv.get(key)?;
-        self.base
-            .insert(Bytes::copy_from_slice(key), value.clone());
+        self.base.insert(Bytes::copy_from_slice(key), value.clone());
         Ok(value)
     }
 
@@ -124,7 +123,12 @@ impl<K: Kv> Overlay<K> {
     }
 
     /// Everything that was written, in order, and what the index held before where that was read.
-    pub(crate) fn into_rows(self) -> (BTreeMap<Bytes, Option<Bytes>>, BTreeMap<Bytes, Option<Bytes>>) {
+    pub(crate) fn into_rows(
+        self,
+    ) -> (
+        BTreeMap<Bytes, Option<Bytes>>,
+        BTreeMap<Bytes, Option<Bytes>>,
+    ) {
         (self.rows, self.base)
     }
 }

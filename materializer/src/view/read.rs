@@ -3,21 +3,25 @@
 //! Answers come from several rows; a commit in between may show as absence, never as damage. While
 //! a snapshot is being installed its partition must not be read: see [`TreeView::is_installing`].
 
+use super::Applied;
 use super::namespace::volume_root;
 use super::outcome::RequestOutcome;
-use super::table::{self, AppliedRow, FileRow, InodeRow, Kind, NameRow, RequestRow, Row, Table};
+use super::table::{
+    self, AppliedRow, AuthorRow, FileRow, InodeRow, Kind, NameRow, RequestRow, Row, Table,
+};
 use super::table::{VersionRow, VolumeRow};
-use super::Applied;
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{ChunkHash, Content, EventId, FileId, FileTime, PartitionId, Place, RelPath};
-use aber_proto::{RequestId, TreePath, VolumeId, limit};
+use aber_proto::{
+    ChangeHash, ChunkHash, Content, EventId, FileId, FileTime, PartitionId, Place, RelPath,
+};
+use aber_proto::{NodeId, RequestId, TreePath, VolumeId, limit};
 
 /// Reads the views of all partitions in one index.
 #[derive(Clone, Debug)]
 pub struct TreeView<K> {
-    kv: K,
+    pub(super) kv: K,
 }
 
 /// What a path of the tree names.
@@ -276,6 +280,20 @@ impl<K: Kv> TreeView<K> {
     ) -> Result<Option<(u64, RequestOutcome)>, KvProblem> {
         let row: Option<RequestRow> = self.row(&table::request_key(partition, request))?;
         Ok(row.map(|row| (row.index, row.outcome)))
+    }
+
+    /// The sequence number and hash of the last change of an author that counted in a partition:
+    /// what is not above it is void (promise D3).
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn author(
+        &self,
+        partition: PartitionId,
+        author: NodeId,
+    ) -> Result<Option<(u64, ChangeHash)>, KvProblem> {
+        let row: Option<AuthorRow> = self.row(&table::author_key(partition, author))?;
+        Ok(row.map(|row| (row.sequence, row.change)))
     }
 
     /// The file that a version is of, whether file and version are current or not. A first version

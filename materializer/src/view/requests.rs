@@ -11,10 +11,7 @@ use aber_log::env::kv::KvProblem;
 use aber_proto::{ChangeHash, NodeId, RequestId};
 
 impl<K: Kv> Fold<K> {
-    pub(crate) fn answered(
-        &mut self,
-        request: RequestId,
-    ) -> Result<Option<RequestRow>, KvProblem> {
+    pub(crate) fn answered(&mut self, request: RequestId) -> Result<Option<RequestRow>, KvProblem> {
         self.rows.row(&table::request_key(self.partition, request))
     }
 

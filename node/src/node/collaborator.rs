@@ -47,7 +47,10 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
             },
         });
         let last_sequence = self.tree.author_sequence(partition, self.me).unwrap_or(0);
-        Seen { outcome, last_sequence }
+        Seen {
+            outcome,
+            last_sequence,
+        }
     }
 
     fn hold(&self, item: Item) -> Boxed<Result<(), String>> {
@@ -78,14 +81,20 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
                 let answers = group.propose(changes, control_index);
                 Box::pin(async move {
                     for answer in answers {
-                        let answer = answer.await.map_err(|_| "the node is stopping".to_owned())?;
+                        let answer = answer
+                            .await
+                            .map_err(|_| "the node is stopping".to_owned())?;
                         answer.map_err(|problem| problem.to_string())?;
                     }
                     Ok(())
                 })
             }
             Some(leader) => Box::pin(forward(mesh, leader, partition, changes)),
-            None => Box::pin(async move { Err("no leader: a majority of the voters is away".to_owned()) }),
+            None => {
+                Box::pin(
+                    async move { Err("no leader: a majority of the voters is away".to_owned()) },
+                )
+            }
         }
     }
 }
@@ -96,13 +105,22 @@ async fn forward<E: Env>(
     partition: PartitionId,
     changes: Vec<Bytes>,
 ) -> Result<(), String> {
-    let request = rpc::ProposeRequest { partition: partition.0, changes };
+    let request = rpc::ProposeRequest {
+        partition: partition.0,
+        changes,
+    };
     let payload = Bytes::from(request.encode_to_vec());
-    let answer = mesh.call(leader, Method::Propose, payload, PROPOSE_DEADLINE).await;
+    let answer = mesh
+        .call(leader, Method::Propose, payload, PROPOSE_DEADLINE)
+        .await;
     let answer = answer.map_err(|problem| problem.to_string())?;
     let answer = rpc::ProposeResponse::decode(answer).map_err(|problem| problem.to_string())?;
     if answer.not_leader {
         return Err("the leader changed".to_owned());
     }
-    if answer.problem.is_empty() { Ok(()) } else { Err(answer.problem) }
+    if answer.problem.is_empty() {
+        Ok(())
+    } else {
+        Err(answer.problem)
+    }
 }

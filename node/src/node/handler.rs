@@ -40,7 +40,11 @@ struct PartitionOnly {
 impl<E: Env> Handler for NodeHandler<E> {
     fn receive(&self, from: NodeId, method: Method, payload: Bytes) -> Answer {
         match method {
-            Method::Append | Method::Vote | Method::PreVote | Method::Snapshot | Method::Transfer => {
+            Method::Append
+            | Method::Vote
+            | Method::PreVote
+            | Method::Snapshot
+            | Method::Transfer => {
                 let Ok(head) = PartitionOnly::decode(payload.clone()) else {
                     return refuse("a malformed Raft message");
                 };
@@ -69,8 +73,15 @@ impl<E: Env> NodeHandler<E> {
         let Some(group) = self.partitions.get(&partition) else {
             return refuse("there is no such partition");
         };
-        if let Some(bad) = request.changes.iter().find(|change| !self.is_good(partition, change)) {
-            return refuse(format_args!("node {from} proposed {} bytes that are no signed change of a member", bad.len()));
+        if let Some(bad) = request
+            .changes
+            .iter()
+            .find(|change| !self.is_good(partition, change))
+        {
+            return refuse(format_args!(
+                "node {from} proposed {} bytes that are no signed change of a member",
+                bad.len()
+            ));
         }
         let answers = group.propose(request.changes, self.control.get().unwrap_or(0));
         Box::pin(async move {
@@ -93,14 +104,26 @@ impl<E: Env> NodeHandler<E> {
     fn is_good(&self, partition: PartitionId, change: &Bytes) -> bool {
         let (log_id, order_time) = (LogId::default(), Timestamp::default());
         let (kind, body, chain) = (EntryKind::Change, change.clone(), ChainHash::default());
-        let entry = Entry { partition, log_id, order_time, control_index: 0, kind, body, chain };
+        let entry = Entry {
+            partition,
+            log_id,
+            order_time,
+            control_index: 0,
+            kind,
+            body,
+            chain,
+        };
         let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
         let judged = judge.judge(&entry);
         judged.change.is_some() && judged.verdict == Verdict::Allowed
     }
 
     fn status(&self) -> Answer {
-        let mirrored = self.mirror.as_ref().map(|status| status.get().positions).unwrap_or_default();
+        let mirrored = self
+            .mirror
+            .as_ref()
+            .map(|status| status.get().positions)
+            .unwrap_or_default();
         let position = |(id, partition): (&PartitionId, &Partition<E>)| rpc::PartitionPosition {
             partition: id.0,
             committed: partition.committed().get().map_or(0, |id| id.index),
@@ -109,7 +132,10 @@ impl<E: Env> NodeHandler<E> {
         };
         let positions = self.partitions.iter().map(position).collect();
         let _me = self.me;
-        let response = rpc::StatusResponse { positions, missing_chunks: 0 };
+        let response = rpc::StatusResponse {
+            positions,
+            missing_chunks: 0,
+        };
         Box::pin(async move { Ok(response.encode_to_vec().into()) })
     }
 }

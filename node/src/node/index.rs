@@ -11,6 +11,7 @@ use aber_log::outbox::state::Outcome;
 use aber_log::partition::Partition;
 use aber_log::segment::{SegmentLog, SegmentProblem};
 use aber_log::watch::Watched;
+use aber_materializer::mirror::MirrorHandle;
 use aber_materializer::replay::{AppliedBatch, Boxed, Listener};
 use aber_materializer::view::{EntryResult, Rejection, RequestOutcome, View};
 use aber_proto::{Genesis, NodeId, PartitionId};
@@ -41,7 +42,9 @@ pub(super) async fn open<E: Env>(
     genesis: &Genesis,
     notices: &Watched<Vec<String>>,
 ) -> Result<(E::Kv, Views<E::Kv>), Problem> {
-    let noted = log.note(BAD_INDEX).map_err(|problem| log_problem(&problem))?;
+    let noted = log
+        .note(BAD_INDEX)
+        .map_err(|problem| log_problem(&problem))?;
     let opened = match noted {
         Some(why) => Err(String::from_utf8_lossy(&why).into_owned()),
         None => try_open(env, log, genesis),
@@ -55,10 +58,13 @@ pub(super) async fn open<E: Env>(
         notices.push(format!("the index was rebuilt from the log: {why}"));
     });
     let failed = |detail: String| Problem::new(Reason::StorageFailed).with("detail", detail);
-    env.discard_index().map_err(|error| failed(error.to_string()))?;
+    env.discard_index()
+        .map_err(|error| failed(error.to_string()))?;
     let opened = try_open(env, log, genesis).map_err(failed)?;
     let clear = vec![(Bytes::from_static(BAD_INDEX), None)];
-    log.write_notes(clear).await.map_err(|problem| log_problem(&problem))?;
+    log.write_notes(clear)
+        .await
+        .map_err(|problem| log_problem(&problem))?;
     Ok(opened)
 }
 
@@ -67,7 +73,9 @@ fn try_open<E: Env>(
     log: &SegmentLog<E>,
     genesis: &Genesis,
 ) -> Result<(E::Kv, Views<E::Kv>), String> {
-    let kv = env.open_index().map_err(|problem: KvProblem| problem.to_string())?;
+    let kv = env
+        .open_index()
+        .map_err(|problem: KvProblem| problem.to_string())?;
     let cluster = genesis.cluster_id();
     let mut views = BTreeMap::new();
     for partition in genesis.partition_ids() {
@@ -85,19 +93,28 @@ fn check_against_log<E: Env>(
     log: &SegmentLog<E>,
     partition: PartitionId,
 ) -> Result<(), String> {
-    let Some(index) = view.applied_index() else { return Ok(()) };
+    let Some(index) = view.applied_index() else {
+        return Ok(());
+    };
     let state = log.state(partition);
-    let at_purge = state.purged.filter(|(id, _)| id.index == index).map(|(_, chain)| chain);
-    let in_log = log.chain_at(partition, index).map_err(|problem| problem.to_string())?;
+    let at_purge = state
+        .purged
+        .filter(|(id, _)| id.index == index)
+        .map(|(_, chain)| chain);
+    let in_log = log
+        .chain_at(partition, index)
+        .map_err(|problem| problem.to_string())?;
     let known = in_log.map(|(_, chain)| chain).or(at_purge);
     let is_ahead = state.last.is_none_or(|last| last.index < index);
     if is_ahead {
-        return Err(format!("partition {partition}: the index is ahead of the log at {index}"));
+        return Err(format!(
+            "partition {partition}: the index is ahead of the log at {index}"
+        ));
     }
     match known {
-        Some(chain) if chain != view.applied().chain => {
-            Err(format!("partition {partition}: index and log differ at {index}"))
-        }
+        Some(chain) if chain != view.applied().chain => Err(format!(
+            "partition {partition}: index and log differ at {index}"
+        )),
         _ => Ok(()),
     }
 }
@@ -109,6 +126,7 @@ pub(super) struct NodeListener<E: Env> {
     pub(super) log: SegmentLog<E>,
     pub(super) outbox: Outbox,
     pub(super) partition: Option<Partition<E>>,
+    pub(super) mirror: Option<MirrorHandle>,
 }
 
 impl<E: Env> Listener for NodeListener<E> {
@@ -119,7 +137,11 @@ impl<E: Env> Listener for NodeListener<E> {
             let Some(change) = judged.change.as_ref().filter(|change| change.author == me) else {
                 continue;
             };
-            let at = |index, rejected| Outcome { partition: batch.partition, index, rejected };
+            let at = |index, rejected| Outcome {
+                partition: batch.partition,
+                index,
+                rejected,
+            };
             let index = entry.log_id.index;
             match outcome.result {
                 EntryResult::Rejected(rejected) if rejected.reason == Rejection::Void => {
@@ -161,10 +183,22 @@ impl<E: Env> Listener for NodeListener<E> {
         })
     }
 
+    fn snapshot_installed(&self) -> Boxed {
+        let mirror = self.mirror.clone();
+        Box::pin(async move {
+            if let Some(mirror) = mirror {
+                mirror.scan().await;
+            }
+        })
+    }
+
     fn index_failed(&self, why: String) -> Boxed {
         let (log, runtime) = (self.log.clone(), self.env.runtime().clone());
         Box::pin(async move {
-            let note = (Bytes::from_static(BAD_INDEX), Some(Bytes::from(why.clone())));
+            let note = (
+                Bytes::from_static(BAD_INDEX),
+                Some(Bytes::from(why.clone())),
+            );
             // If the log fails too, the next start finds out by itself.
             let _failed = log.write_notes(vec![note]).await.is_err();
             runtime.fail(EXIT_INDEX, &format!("the index must be rebuilt: {why}"));

@@ -32,7 +32,10 @@ pub struct NodeService<E: Env> {
 
 impl<E: Env> Clone for NodeService<E> {
     fn clone(&self) -> Self {
-        Self { node: self.node.clone(), stop: self.stop.clone() }
+        Self {
+            node: self.node.clone(),
+            stop: self.stop.clone(),
+        }
     }
 }
 
@@ -44,16 +47,26 @@ impl<E: Env> NodeService<E> {
 
     /// Waits until this node has applied an entry (promise C4).
     async fn wait_for(&self, read: Option<&v1::ReadOptions>) -> Result<(), Problem> {
-        let Some(wanted) = read.and_then(|read| read.min_index.as_ref()) else { return Ok(()) };
+        let Some(wanted) = read.and_then(|read| read.min_index.as_ref()) else {
+            return Ok(());
+        };
         let partition = PartitionId(wanted.partition);
         let Some(applied) = self.node.parts.applied.get(&partition) else {
-            return Err(Problem::new(Reason::EntryNotFound).with("entry", render::entry_text(wanted)));
+            return Err(
+                Problem::new(Reason::EntryNotFound).with("entry", render::entry_text(wanted))
+            );
         };
         let mut applied = applied.clone();
         let reached = applied.until(|index| index.is_some_and(|index| index >= wanted.index));
         let runtime = self.node.parts.env.runtime();
         if runtime.timeout(MIN_INDEX_WAIT, reached).await.is_none() {
-            let at = self.node.parts.applied.get(&partition).and_then(|a| a.get()).unwrap_or(0);
+            let at = self
+                .node
+                .parts
+                .applied
+                .get(&partition)
+                .and_then(|a| a.get())
+                .unwrap_or(0);
             return Err(Problem::new(Reason::IndexNotReached)
                 .with("wanted", render::entry_text(wanted))
                 .with("applied", format!("{partition}:{at}")));

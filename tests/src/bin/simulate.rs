@@ -11,6 +11,8 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 /// Copies of itself that run at once with `--fork`.
 const FORKS: usize = 2;
@@ -39,6 +41,9 @@ struct Arguments {
     /// One process a seed, two at a time.
     #[arg(long)]
     fork: bool,
+    /// Seconds of real time a seed may take; then it is a failure.
+    #[arg(long, default_value_t = 600)]
+    patience_s: u64,
     /// Runs each seed twice and compares the traces' hashes.
     #[arg(long)]
     twice: bool,
@@ -93,6 +98,7 @@ fn run_here(arguments: &Arguments, seeds: std::ops::Range<u64>) -> anyhow::Resul
             trace_file: arguments.trace.clone(),
             planted: arguments.planted.clone(),
         };
+        let watchdog = watch(&options, arguments.patience_s);
         let mut report = scenario(&options);
         if arguments.twice {
             let again = scenario(&options);
@@ -102,6 +108,7 @@ fn run_here(arguments: &Arguments, seeds: std::ops::Range<u64>) -> anyhow::Resul
                     .push(format!("the second run differs: {again}"));
             }
         }
+        drop(watchdog);
         println!("{report}");
         if !report.is_well() {
             is_well = false;
@@ -109,10 +116,24 @@ fn run_here(arguments: &Arguments, seeds: std::ops::Range<u64>) -> anyhow::Resul
             for failure in &report.failures {
                 println!("  BROKEN {failure}");
             }
-            println!("  repeat: {}", report.command());
+            println!("  repeat: {}", report.options.command());
         }
     }
     Ok(is_well)
+}
+
+/// Ends the process unless the answer is dropped in time: tasks that yield to each other for ever
+/// let no virtual time pass, and no virtual deadline would end them.
+fn watch(options: &RunOptions, patience_s: u64) -> Sender<()> {
+    let (watchdog, barks) = channel();
+    let command = options.command();
+    std::thread::spawn(move || {
+        if barks.recv_timeout(Duration::from_secs(patience_s)) == Err(RecvTimeoutError::Timeout) {
+            println!("FAILED: not done in {patience_s} s of real time\n  repeat: {command}");
+            std::process::exit(1);
+        }
+    });
+    watchdog
 }
 
 fn run_forked(arguments: &Arguments, seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {

@@ -5,13 +5,16 @@
 //! node's capacity. Roots survive restarts; handles and open files do not: once their boot is dead,
 //! every call answers an error and changes nothing.
 
-use super::disk_fault::{Call, DiskFaults, Verdict};
+mod machine;
+
+pub use machine::Machine;
+
+use super::disk_fault::{Call, Verdict};
 use super::disk_image::{Id, Image, New};
 use super::world::World;
 use aber_log::env::disk::{DirEntry, Disk, File, Hint, Open, Rename, Space, Stat};
 use aber_log::life::Life;
 use aber_proto::{FileTime, NodeId};
-use rustix::io::Errno;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,109 +24,6 @@ use tokio::sync::mpsc;
 
 /// Where the data directory lies on every simulated machine.
 pub const DATA_ROOT: &str = "/var/lib/aber";
-/// Device number of a machine's first file system.
-const FIRST_DEVICE: u64 = 0x801;
-
-/// Somebody who listens for hints.
-struct Watcher {
-    root: usize,
-    below: PathBuf,
-    to: mpsc::Sender<Hint>,
-}
-
-/// All file systems of one node.
-#[derive(Default)]
-pub struct Machine {
-    /// What is planned to go wrong.
-    pub faults: DiskFaults,
-    roots: Vec<(PathBuf, Image)>,
-    watchers: Vec<Watcher>,
-}
-
-impl std::fmt::Debug for Machine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Machine")
-            .field("faults", &self.faults)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Machine {
-    /// The file system a path lies on, made if none does, and the path below its top.
-    pub fn root_of(&mut self, path: &Path, now: FileTime) -> (usize, PathBuf) {
-        let found = self
-            .roots
-            .iter()
-            .enumerate()
-            .find_map(|(number, (top, _))| {
-                Some((number, path.strip_prefix(top).ok()?.to_path_buf()))
-            });
-        found.unwrap_or_else(|| {
-            let device = FIRST_DEVICE + u64::try_from(self.roots.len()).unwrap_or(0);
-            self.roots
-                .push((path.to_path_buf(), Image::new(device, now)));
-            (self.roots.len() - 1, PathBuf::new())
-        })
-    }
-
-    /// A file system.
-    pub fn image(&mut self, root: usize) -> io::Result<&mut Image> {
-        let image = self.roots.get_mut(root).map(|(_, image)| image);
-        image.ok_or_else(|| Errno::NODEV.into())
-    }
-
-    /// All file systems with their tops.
-    pub fn images(&mut self) -> impl Iterator<Item = (&Path, &mut Image)> {
-        self.roots
-            .iter_mut()
-            .map(|(top, image)| (top.as_path(), image))
-    }
-
-    /// Replaces all file systems.
-    pub fn restore(&mut self, roots: Vec<(PathBuf, Image)>) {
-        self.roots = roots;
-        self.watchers.clear();
-    }
-
-    fn used_bytes(&self) -> u64 {
-        self.roots.iter().map(|(_, image)| image.used_bytes()).sum()
-    }
-
-    fn check_space(&mut self, more_bytes: u64) -> io::Result<()> {
-        if more_bytes > 0 && self.used_bytes() + more_bytes > self.faults.capacity_bytes {
-            self.roots
-                .iter_mut()
-                .for_each(|(_, image)| image.settle_names());
-            if self.used_bytes() + more_bytes > self.faults.capacity_bytes {
-                return Err(Errno::NOSPC.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends all watching: the process is gone.
-    pub fn forget_watchers(&mut self) {
-        self.watchers.clear();
-    }
-
-    /// Tells those who watch that `path` of `root` changed. What does not fit folds into
-    /// [`Hint::Everything`].
-    pub fn hint(&mut self, root: usize, path: &Path) {
-        self.watchers.retain(|watcher| !watcher.to.is_closed());
-        for watcher in self.watchers.iter().filter(|watcher| watcher.root == root) {
-            let Ok(below) = path.strip_prefix(&watcher.below) else {
-                continue;
-            };
-            let hint = match watcher.to.capacity() {
-                0 => continue,
-                1 => Hint::Everything,
-                _ => Hint::Path(below.to_path_buf()),
-            };
-            // Room was seen and there is one sender.
-            let _ = watcher.to.try_send(hint);
-        }
-    }
-}
 
 /// A directory of a simulated machine, as one boot of its node sees it.
 #[derive(Clone)]
@@ -228,8 +128,25 @@ impl SimDisk {
         if call.is_change() {
             let result = done.as_ref().err().map_or("", |_| " failed");
             self.trace(call, path, result);
+            self.hint_own(path);
         }
         done
+    }
+
+    /// Watching a directory shows the watcher's own changes too.
+    fn hint_own(&self, path: &Path) {
+        let permille = {
+            let machine = lock(&self.machine);
+            let is_watched = machine.is_watched(self.root);
+            if is_watched {
+                machine.faults.own_hint_permille
+            } else {
+                0
+            }
+        };
+        if permille > 0 && self.world.draw(1000) < permille {
+            lock(&self.machine).hint(self.root, &self.below.join(path));
+        }
     }
 
     fn trace(&self, call: Call, path: &Path, result: &str) {
@@ -385,9 +302,7 @@ impl Disk for SimDisk {
 
     fn hints(&self, bound: usize) -> Option<mpsc::Receiver<Hint>> {
         let (to, hints) = mpsc::channel(bound.saturating_add(1));
-        let (root, below) = (self.root, self.below.clone());
-        let watcher = Watcher { root, below, to };
-        lock(&self.machine).watchers.push(watcher);
+        lock(&self.machine).watch(self.root, self.below.clone(), to);
         Some(hints)
     }
 }
@@ -402,7 +317,30 @@ impl SimFile {
         let done = work(&mut *self.disk.enter(call, &self.path)?, now);
         let result = done.as_ref().err().map_or("", |_| " failed");
         self.disk.trace(call, &self.path, result);
+        self.disk.hint_own(&self.path);
         done
+    }
+
+    /// A write that failed has written a part of it, as far as the device got.
+    fn write_part(&self, bytes: &[u8], offset: u64) {
+        let kept = self
+            .disk
+            .world
+            .with_random(|random| random.index(bytes.len() + 1));
+        let part = bytes.get(..kept).unwrap_or_default();
+        let now = self.disk.world.file_time(self.disk.node);
+        let mut machine = lock(&self.disk.machine);
+        let more = machine.image(self.disk.root).and_then(|image| {
+            let content = image.content(self.id)?;
+            Ok(content.grows_by(offset, part.len()))
+        });
+        if more.is_ok_and(|more| machine.check_space(more).is_ok())
+            && let Ok(image) = machine.image(self.disk.root)
+        {
+            let write = |content: &mut super::disk_image::Content| content.write_at(part, offset);
+            // It was open a moment ago.
+            let _ = image.change_content(self.id, Some(now), write);
+        }
     }
 }
 
@@ -415,7 +353,7 @@ impl File for SimFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let (root, id) = (self.disk.root, self.id);
-        self.change(Call::Write, |machine, now| {
+        let done = self.change(Call::Write, |machine, now| {
             let more = machine
                 .image(root)?
                 .content(id)?
@@ -423,7 +361,11 @@ impl File for SimFile {
             machine.check_space(more)?;
             let write = |content: &mut super::disk_image::Content| content.write_at(bytes, offset);
             machine.image(root)?.change_content(id, Some(now), write)
-        })
+        });
+        if done.is_err() && !self.disk.life.is_dead() {
+            self.write_part(bytes, offset);
+        }
+        done
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

@@ -124,8 +124,10 @@ pub struct DiskFaults {
     pub slowness: u64,
     /// Bytes of all file systems of the node together.
     pub capacity_bytes: u64,
-    /// How many of a thousand hints are delivered.
+    /// How many of a thousand hints of users' changes are delivered.
     pub hint_permille: u64,
+    /// How many of a thousand hints of the node's own changes are delivered.
+    pub own_hint_permille: u64,
 }
 
 impl Default for DiskFaults {
@@ -139,6 +141,7 @@ impl Default for DiskFaults {
             slowness: 1,
             capacity_bytes: 1 << 40,
             hint_permille: 900,
+            own_hint_permille: 300,
         }
     }
 }

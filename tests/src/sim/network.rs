@@ -7,7 +7,7 @@ use super::network_state::{Look, Side};
 use super::world::World;
 use aber_log::env::network::{Link, LinkClass, LinkProblem, Network};
 use aber_log::life::Life;
-use aber_proto::NodeId;
+use aber_proto::{NodeId, limit};
 use bytes::Bytes;
 use std::pin::pin;
 use std::sync::Arc;
@@ -157,6 +157,10 @@ impl SimLink {
 
 impl Link for SimLink {
     async fn send(&self, frame: Bytes) -> Result<(), LinkProblem> {
+        assert!(
+            frame.len() <= limit::MESSAGE_BYTES - 1024,
+            "a frame is longer than a link takes"
+        );
         let place = (self.link, self.side);
         let latency_ns = self.world.latency_ns(self.node, self.remote);
         let sent = self.until(|| {
@@ -177,6 +181,10 @@ impl Link for SimLink {
 
     async fn receive(&self) -> Result<Bytes, LinkProblem> {
         let place = (self.link, self.side);
+        // Timers tick in milliseconds; this mixes what happens within one.
+        for _ in 0..self.world.draw(3) {
+            tokio::task::yield_now().await;
+        }
         let take = || {
             let now_ns = self.world.now_ns();
             self.world.with_net(|net| net.receive(place, now_ns))

@@ -5,6 +5,9 @@
 //! while each end gives up on its own, unless the cut was healed before. What a reset or a death
 //! catches on its way is lost.
 
+#[cfg(test)]
+mod tests;
+
 use aber_log::env::network::LinkClass;
 use aber_proto::NodeId;
 use bytes::Bytes;

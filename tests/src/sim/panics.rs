@@ -1,6 +1,6 @@
 //! [driver] Panics of simulated tasks: tokio swallows them, a run must not.
 //!
-//! The hook records panics of threads that simulate, and leaves others to the hook before it.
+//! The hook records panics of threads that simulate; all panics then go to the hook before it.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -16,16 +16,14 @@ pub fn watch() {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let is_watched = CAUGHT.with(|caught| match caught.try_borrow_mut() {
-                Ok(mut caught) => caught
-                    .as_mut()
-                    .map(|caught| caught.push(info.to_string().replace('\n', " ")))
-                    .is_some(),
-                Err(_) => false,
+            CAUGHT.with(|caught| {
+                if let Ok(mut caught) = caught.try_borrow_mut()
+                    && let Some(caught) = caught.as_mut()
+                {
+                    caught.push(info.to_string().replace('\n', " "));
+                }
             });
-            if !is_watched {
-                former(info);
-            }
+            former(info);
         }));
     });
     CAUGHT.with(|caught| *caught.borrow_mut() = Some(Vec::new()));

@@ -31,6 +31,22 @@ pub struct RunOptions {
     pub planted: Option<String>,
 }
 
+impl RunOptions {
+    /// The command that repeats the run.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let mut command = format!(
+            "cargo run --release -p aber-tests --bin simulate -- --seed {} --scenario {} --nodes {}",
+            self.seed, self.scenario, self.node_count
+        );
+        if let Some(planted) = &self.planted {
+            command.push_str(" --planted ");
+            command.push_str(planted);
+        }
+        command
+    }
+}
+
 /// What a scenario counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
@@ -66,21 +82,6 @@ impl Report {
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.failures.is_empty()
-    }
-
-    /// The command that repeats the run.
-    #[must_use]
-    pub fn command(&self) -> String {
-        let options = &self.options;
-        let mut command = format!(
-            "cargo run --release -p aber-tests --bin simulate -- --seed {} --scenario {} --nodes {}",
-            options.seed, options.scenario, options.node_count
-        );
-        if let Some(planted) = &options.planted {
-            command.push_str(" --planted ");
-            command.push_str(planted);
-        }
-        command
     }
 }
 
@@ -137,35 +138,46 @@ where
         failures: Vec::new(),
         recent: String::new(),
     };
-    match runtime {
-        Ok(runtime) => runtime.block_on(run_inside(&mut report, swarm, body)),
-        Err(error) => report.failures.push(format!("no runtime: {error}")),
+    let made = runtime.and_then(|runtime| {
+        let world = swarm.world_options(options.seed, options.trace_file.clone());
+        Ok((runtime.block_on(async { World::new(world) })?, runtime))
+    });
+    match made {
+        Ok((world, runtime)) => {
+            let inside = || runtime.block_on(run_inside(&mut report, &world, swarm, body));
+            // A panic of the scenario itself ends the run; the hook has recorded why.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(inside));
+            runtime.block_on(finish(&mut report, &world));
+        }
+        Err(error) => report
+            .failures
+            .push(format!("the run cannot begin: {error}")),
     }
     report.failures.extend(panics::take());
     report
 }
 
-async fn run_inside<F>(report: &mut Report, swarm: Swarm, body: impl FnOnce(World, Swarm) -> F)
-where
+async fn run_inside<F>(
+    report: &mut Report,
+    world: &World,
+    swarm: Swarm,
+    body: impl FnOnce(World, Swarm) -> F,
+) where
     F: Future<Output = Tally>,
 {
-    let options = swarm.world_options(report.options.seed, report.options.trace_file.clone());
-    let world = match World::new(options) {
-        Ok(world) => world,
-        Err(error) => return report.failures.push(format!("no trace file: {error}")),
-    };
     world.trace(NodeId(0), format_args!("SWARM {swarm}"));
     if let Some(rate) = swarm.uplink_bytes_per_s {
-        let uplinks = (1..=swarm.node_count)
-            .map(|node| (NodeId(node), rate))
-            .collect();
-        world.with_net(|net| net.uplink_bytes_per_s = uplinks);
+        let uplinks = (1..=swarm.node_count).map(|node| (NodeId(node), rate));
+        world.with_net(|net| net.uplink_bytes_per_s = uplinks.collect());
     }
     let limit = Duration::from_millis(swarm.safety_ms) + LIVENESS_LIMIT;
     match tokio::time::timeout(limit, body(world.clone(), swarm)).await {
         Ok(tally) => report.tally = tally,
         Err(_) => world.broken(format!("the run did not end in {} s", limit.as_secs())),
     }
+}
+
+async fn finish(report: &mut Report, world: &World) {
     for node in world.nodes() {
         world.kill(node, "the run is over");
     }

@@ -58,6 +58,10 @@ impl<E: Env> Inner<E> {
         if let Some(why) = &state.poison {
             return Err(ChunkProblem::Storage(why.clone()));
         }
+        if state.index_problem.is_some() {
+            // One more round, so that the index is offered the rows again.
+            state.number += 1;
+        }
         let target = state.number;
         state.wanted = state.wanted.max(target);
         let is_started = !state.is_flushing && state.durable < target;

@@ -4,6 +4,7 @@ use super::*;
 use crate::chunk::pack::pack_path;
 use crate::chunk::testing::{TestEnv, noise, run};
 use crate::env::File;
+use std::sync::atomic::Ordering::SeqCst;
 
 const CLUSTER: ClusterId = ClusterId([3; 32]);
 
@@ -20,13 +21,13 @@ fn open(env: &TestEnv) -> Result<PackStore<TestEnv>, ChunkProblem> {
 
 /// Chunk `n`: a few kilobytes, every other one compressible.
 fn chunk(n: u64) -> (ChunkRef, Bytes) {
-    let length = 3000 + n as usize % 7 * 700;
-    let raw = if n % 2 == 0 {
+    let length = 3000 + usize::try_from(n % 7).unwrap() * 700;
+    let raw = if n.is_multiple_of(2) {
         noise(n, length)
     } else {
         format!("text number {n} ").repeat(length / 10).into_bytes()
     };
-    let length = raw.len() as u32;
+    let length = u32::try_from(raw.len()).unwrap();
     let hash = ChunkHash::of(&raw);
     (ChunkRef { hash, length }, raw.into())
 }
@@ -196,6 +197,61 @@ fn the_first_failure_is_final() {
             assert!(is_failed, "call {fails_at}");
             let failures = env.runtime.failures.lock().unwrap();
             assert_eq!(failures.first().unwrap().0, EXIT_STORAGE);
+        }
+    });
+}
+
+/// An index that refuses rows costs no chunk: they are read, and survive, without it.
+#[test]
+fn an_index_that_fails_loses_nothing() {
+    run(|env| async move {
+        let store = open(&env).unwrap();
+        env.kv.is_failing.store(true, SeqCst);
+        (0..10).for_each(|n| assert_eq!(put(&store, n), Ok(true)));
+        store.sync().await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(put(&store, 10).is_err());
+        (0..10).for_each(|n| assert_readable(&store, n));
+        env.kv.is_failing.store(false, SeqCst);
+        store.sync().await.unwrap();
+        while put(&store, 10).is_err() {
+            tokio::task::yield_now().await;
+        }
+        env.kv.is_failing.store(true, SeqCst);
+        store.sync().await.unwrap();
+        let after = open(&env.crash(1, usize::MAX)).unwrap();
+        (0..=10).for_each(|n| assert_readable(&after, n));
+    });
+}
+
+/// Promise D4: after a failed sync the page cache shows what the disk does not have, and says that
+/// it is clean. The next process writes it anew before it acknowledges it.
+#[test]
+fn what_a_failed_sync_left_in_the_page_cache_is_written_anew() {
+    run(|env| async move {
+        let store = open(&env).unwrap();
+        put(&store, 1).unwrap();
+        store.sync().await.unwrap();
+        for n in 2..30 {
+            put(&store, n).unwrap();
+        }
+        let calls = env.disk.state().calls;
+        for failing in 1..=3 {
+            let env = env.kill();
+            let store = open(&env).unwrap();
+            put(&store, 30).unwrap();
+            env.disk.state().fails_at = Some((calls + failing, io::ErrorKind::Other));
+            env.disk.state().calls = calls;
+            assert!(store.sync().await.is_err());
+            let env = env.kill();
+            let store = open(&env).unwrap();
+            store.sync().await.unwrap();
+            let held: Vec<u64> = (1..31)
+                .filter(|n| store.has(&chunk(*n).0.hash).unwrap())
+                .collect();
+            assert!(held.len() >= 29);
+            let store = open(&env.crash(failing, 0)).unwrap();
+            held.iter().for_each(|n| assert_readable(&store, *n));
         }
     });
 }

@@ -18,9 +18,9 @@ enum Change {
 impl Change {
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
-            Self::Length(length) => bytes.resize(*length as usize, 0),
+            Self::Length(length) => bytes.resize(small(*length), 0),
             Self::Write(at, new) => {
-                let (start, end) = (*at as usize, *at as usize + new.len());
+                let (start, end) = (small(*at), small(*at) + new.len());
                 if bytes.len() < end {
                     bytes.resize(end, 0);
                 }
@@ -99,10 +99,19 @@ impl TestDisk {
         };
         let inode = state.inodes.get_mut(&inode).unwrap();
         for image in [&mut inode.live, &mut inode.durable] {
-            if let Some(byte) = image.get_mut((bit / 8) as usize) {
+            if let Some(byte) = image.get_mut(small(bit / 8)) {
                 *byte ^= 1 << (bit % 8);
             }
         }
+    }
+
+    /// The disk as the next process sees it: page cache and all.
+    pub(crate) fn after_kill(&self) -> Self {
+        let state = self.state();
+        let next = Self::with(state.inodes.clone(), state.live.clone());
+        next.state().durable = state.durable.clone();
+        drop(state);
+        next
     }
 
     /// The disk after a power cut.
@@ -176,6 +185,10 @@ impl DiskState {
     }
 }
 
+fn small(offset: u64) -> usize {
+    offset.try_into().unwrap()
+}
+
 fn missing() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
@@ -215,7 +228,7 @@ impl File for TestFile {
             return Err(io::Error::other("bad sector"));
         }
         let live = &state.inodes[&self.inode].live;
-        let rest = live.get(offset as usize..).unwrap_or_default();
+        let rest = live.get(small(offset)..).unwrap_or_default();
         let length = rest.len().min(into.len());
         into[..length].copy_from_slice(&rest[..length]);
         Ok(length)
@@ -236,11 +249,15 @@ impl File for TestFile {
         tokio::task::yield_now().await;
         let mut state = self.disk.state();
         state.syncs += 1;
-        state.call()?;
+        let done = state.call();
         let inode = state.inodes.get_mut(&self.inode).ok_or_else(missing)?;
-        inode.durable = inode.live.clone();
-        inode.pending.clear();
-        Ok(())
+        // A failed sync leaves the pages clean: the next one will not write them (fsyncgate).
+        for change in std::mem::take(&mut inode.pending) {
+            if done.is_ok() {
+                change.apply(&mut inode.durable);
+            }
+        }
+        done
     }
 }
 

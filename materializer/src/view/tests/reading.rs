@@ -100,7 +100,10 @@ fn earlier_versions_are_found_through_renames_and_after_removal() {
     assert_eq!(head.id, file);
     let texts = |data: &World| -> Vec<Content> {
         let versions = data.tree().earlier_versions(file, None, 9).expect("works");
-        versions.into_iter().map(|version| version.content).collect()
+        versions
+            .into_iter()
+            .map(|version| version.content)
+            .collect()
     };
     let text = |text: &'static str| Content::Inline(Bytes::from_static(text.as_bytes()));
     assert_eq!(texts(&data), [text("1"), text("2")]);
@@ -143,6 +146,8 @@ fn d3_requests_are_remembered_with_their_answer() {
     let answer = tree.request(partition, RequestId(first));
     assert_eq!(answer, Ok(Some((1, RequestOutcome::Applied))));
     assert_eq!(tree.request(partition, RequestId([9; 16])), Ok(None));
+    let author = tree.author(partition, change.author).expect("works");
+    assert_eq!(author.expect("known").0, change.author_sequence);
     let applied = tree.applied(partition).expect("works").expect("applied");
     assert_eq!(&applied, data.view.applied());
     assert_eq!(tree.applied(PartitionId(5)), Ok(None));

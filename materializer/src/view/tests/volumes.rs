@@ -50,7 +50,10 @@ fn tr_11_a_volume_is_made_once() {
         ..make_volume("music", 2)
     };
     assert_eq!(world.refused(vec![absent]), Rejection::Exists);
-    assert_eq!(world.refused(vec![make_volume("note", 2)]), Rejection::Exists);
+    assert_eq!(
+        world.refused(vec![make_volume("note", 2)]),
+        Rejection::Exists
+    );
     assert_eq!(
         world.refused(vec![make_volume("x", 256)]),
         Rejection::Malformed
@@ -104,7 +107,10 @@ fn tr_11_a_volume_is_renamed_and_removed_by_its_own_events_only() {
     };
     assert_eq!(effects, [gone]);
     assert_eq!(world.tree().volumes(), Ok(Vec::new()));
-    assert_eq!(world.refused(vec![remove_volume(MUSIC)]), Rejection::NotFound);
+    assert_eq!(
+        world.refused(vec![remove_volume(MUSIC)]),
+        Rejection::NotFound
+    );
 }
 
 #[test]
@@ -120,7 +126,10 @@ fn tr_11_a_directory_at_the_root_must_be_a_volume() {
     // A volume may live in the control partition itself; its directories stay off the root too.
     world.done(vec![make_volume("admin", 0)]);
     let admin = world.tree().volumes().expect("works")[1].id;
-    world.done(vec![make_dir(at(admin.0, "d")), put(at(admin.0, "d/f"), "")]);
+    world.done(vec![
+        make_dir(at(admin.0, "d")),
+        put(at(admin.0, "d/f"), ""),
+    ]);
     let out = rename(at(admin.0, "d"), at(0, "d"), false);
     assert_eq!(world.refused(vec![out]), Rejection::NameNotAllowed);
     world.done(vec![rename(at(admin.0, "d/f"), at(0, "f"), false)]);
@@ -141,6 +150,23 @@ fn a_path_through_a_volumes_name_is_not_of_the_control_partition() {
     ] {
         assert_eq!(world.refused(vec![event]), Rejection::NotADirectory);
     }
+}
+
+/// C8: no id of another node passes for a volume's.
+#[test]
+fn a_place_in_no_volume_of_the_control_partition_rejects() {
+    let mut world = world();
+    world.done(vec![make_volume("admin", 0)]);
+    let admin = world.tree().volumes().expect("works")[1].id;
+    world.done(vec![make_dir(at(admin.0, "d"))]);
+    let directory = VolumeId::made_by(control(3, 0));
+    let note = VolumeId::made_by(control(1, 1));
+    for strange in [directory, note, VolumeId(u64::MAX)] {
+        let event = put(at(strange.0, "x"), "");
+        assert_eq!(world.refused(vec![event]), Rejection::NotFound);
+    }
+    let event = put(at(MUSIC.0, "x"), "");
+    assert_eq!(world.refused(vec![event]), Rejection::CrossPartition);
 }
 
 #[test]

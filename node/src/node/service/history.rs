@@ -33,7 +33,10 @@ impl Names for KnownNames {
     }
 
     fn member(&self, node: NodeId) -> String {
-        self.members.get(&node).cloned().unwrap_or_else(|| node.to_string())
+        self.members
+            .get(&node)
+            .cloned()
+            .unwrap_or_else(|| node.to_string())
     }
 }
 
@@ -63,7 +66,11 @@ pub(super) fn decode_entry(entry: Entry) -> Option<Told> {
     }
     let signed = codec::decode_signed(&entry.body).ok()?;
     let change = codec::decode_change(&signed.body).ok()?;
-    Some(Told { entry, signed, change })
+    Some(Told {
+        entry,
+        signed,
+        change,
+    })
 }
 
 impl<E: Env> NodeService<E> {
@@ -71,30 +78,49 @@ impl<E: Env> NodeService<E> {
         let volumes = self.node.parts.tree.volumes().unwrap_or_default();
         let members = &self.node.parts.config.genesis.members;
         KnownNames {
-            volumes: volumes.into_iter().map(|volume| (volume.id, volume.name)).collect(),
-            members: members.iter().map(|member| (member.node, member.name.clone())).collect(),
+            volumes: volumes
+                .into_iter()
+                .map(|volume| (volume.id, volume.name))
+                .collect(),
+            members: members
+                .iter()
+                .map(|member| (member.node, member.name.clone()))
+                .collect(),
         }
     }
 
     /// How far each partition is applied here, packed.
     pub(super) fn cursor(&self) -> Option<v1::Cursor> {
         let applied = self.node.parts.applied.iter();
-        let positions = applied.map(|(partition, at)| (*partition, at.get().map_or(0, |at| at + 1)));
-        Some(v1::Cursor { token: encode_cursor(positions) })
+        let positions =
+            applied.map(|(partition, at)| (*partition, at.get().map_or(0, |at| at + 1)));
+        Some(v1::Cursor {
+            token: encode_cursor(positions),
+        })
     }
 
     pub(super) fn history_list(
         &self,
         request: v1::ListEntriesRequest,
     ) -> Answer<v1::ListEntriesResponse> {
-        let path = if request.path.is_empty() { TreePath::root() } else { parse_path(&request.path)? };
+        let path = if request.path.is_empty() {
+            TreePath::root()
+        } else {
+            parse_path(&request.path)?
+        };
         let asked = usize::try_from(request.page_size).unwrap_or(0);
-        let most = if asked == 0 { PAGE_DEFAULT } else { asked.min(PAGE_MOST) };
+        let most = if asked == 0 {
+            PAGE_DEFAULT
+        } else {
+            asked.min(PAGE_MOST)
+        };
         let names = self.names();
         let mut walks = self.walks(&request)?;
         let mut entries = Vec::new();
         while entries.len() < most {
-            let Some(told) = self.next_told(&mut walks, request.oldest_first)? else { break };
+            let Some(told) = self.next_told(&mut walks, request.oldest_first)? else {
+                break;
+            };
             let author = names.member(told.change.author);
             let is_by = request.authors.is_empty() || request.authors.contains(&author);
             if is_by && touches(&told.change, &path, &names) {
@@ -104,9 +130,19 @@ impl<E: Env> NodeService<E> {
                 }
             }
         }
-        let is_over = walks.iter().all(|walk| walk.next.is_none() && walk.ready.is_empty());
-        let next_page_token = if is_over { String::new() } else { token(&walks) };
-        Ok(v1::ListEntriesResponse { entries, next_page_token, cursor: self.cursor() })
+        let is_over = walks
+            .iter()
+            .all(|walk| walk.next.is_none() && walk.ready.is_empty());
+        let next_page_token = if is_over {
+            String::new()
+        } else {
+            token(&walks)
+        };
+        Ok(v1::ListEntriesResponse {
+            entries,
+            next_page_token,
+            cursor: self.cursor(),
+        })
     }
 
     fn walks(&self, request: &v1::ListEntriesRequest) -> Result<Vec<Walk>, Problem> {
@@ -127,7 +163,12 @@ impl<E: Env> NodeService<E> {
                 // A token holds the next index plus one; 0 is the end.
                 Some(at) => at.get(partition).copied().unwrap_or(0).checked_sub(1),
             };
-            walks.push(Walk { partition: *partition, next, last, ready: Vec::new() });
+            walks.push(Walk {
+                partition: *partition,
+                next,
+                last,
+                ready: Vec::new(),
+            });
         }
         Ok(walks)
     }
@@ -140,7 +181,11 @@ impl<E: Env> NodeService<E> {
             }
         }
         let time = |walk: &&mut Walk| {
-            let first = walk.ready.last().map(|told| told.entry.order_time.0).unwrap_or_default();
+            let first = walk
+                .ready
+                .last()
+                .map(|told| told.entry.order_time.0)
+                .unwrap_or_default();
             if oldest_first { -first } else { first }
         };
         let waiting = walks.iter_mut().filter(|walk| !walk.ready.is_empty());
@@ -150,7 +195,13 @@ impl<E: Env> NodeService<E> {
     /// Reads the next block of a walk; the next one to tell is last in `ready`.
     fn fill(&self, walk: &mut Walk, oldest_first: bool) -> Result<(), Problem> {
         let Some(next) = walk.next else { return Ok(()) };
-        let oldest = self.node.parts.log.state(walk.partition).oldest.unwrap_or(0);
+        let oldest = self
+            .node
+            .parts
+            .log
+            .state(walk.partition)
+            .oldest
+            .unwrap_or(0);
         let (from, to) = if oldest_first {
             (next, (next + BLOCK).min(walk.last + 1))
         } else {
@@ -159,7 +210,12 @@ impl<E: Env> NodeService<E> {
         let mut entries = Vec::new();
         let mut at = from;
         while at < to {
-            let block = self.node.parts.log.read(walk.partition, at, to, BLOCK_BYTES).map_err(damaged)?;
+            let block = self
+                .node
+                .parts
+                .log
+                .read(walk.partition, at, to, BLOCK_BYTES)
+                .map_err(damaged)?;
             let Some(last) = block.last() else { break };
             at = last.log_id.index + 1;
             entries.extend(block);
@@ -187,7 +243,13 @@ impl<E: Env> NodeService<E> {
             control_index: told.entry.control_index,
             ..v1::Entry::default()
         };
-        let answered = self.node.parts.tree.request(partition, told.change.request).ok().flatten();
+        let answered = self
+            .node
+            .parts
+            .tree
+            .request(partition, told.change.request)
+            .ok()
+            .flatten();
         match answered {
             Some((index, outcome)) if index == told.entry.log_id.index => match outcome {
                 RequestOutcome::Applied => shown.applied = true,
@@ -199,26 +261,40 @@ impl<E: Env> NodeService<E> {
         shown
     }
 
-    pub(super) fn history_entry(&self, request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
+    pub(super) fn history_entry(
+        &self,
+        request: v1::GetEntryRequest,
+    ) -> Answer<v1::GetEntryResponse> {
         let id = request.id.unwrap_or_default();
-        let unknown =
-            || Problem::new(Reason::EntryNotFound).with("entry", render::entry_text(&id));
+        let unknown = || Problem::new(Reason::EntryNotFound).with("entry", render::entry_text(&id));
         let partition = PartitionId(id.partition);
-        let applied = self.node.parts.applied.get(&partition).and_then(|at| at.get());
+        let applied = self
+            .node
+            .parts
+            .applied
+            .get(&partition)
+            .and_then(|at| at.get());
         if applied.is_none_or(|applied| applied < id.index) {
             return Err(unknown());
         }
         let log = &self.node.parts.log;
-        let entries = log.read(partition, id.index, id.index + 1, 1).map_err(damaged)?;
-        let entry = entries.into_iter().next().filter(|entry| entry.log_id.index == id.index);
+        let entries = log
+            .read(partition, id.index, id.index + 1, 1)
+            .map_err(damaged)?;
+        let entry = entries
+            .into_iter()
+            .next()
+            .filter(|entry| entry.log_id.index == id.index);
         let entry = entry.ok_or_else(unknown)?;
         let before = match id.index.checked_sub(1) {
-            Some(before) => log.chain_at(partition, before).map_err(damaged)?.map(|(_, chain)| chain),
+            Some(before) => log
+                .chain_at(partition, before)
+                .map_err(damaged)?
+                .map(|(_, chain)| chain),
             None => None,
         };
-        let before = before.unwrap_or_else(|| {
-            aber_proto::ChainHash::genesis(&self.node.parts.cluster, partition)
-        });
+        let before = before
+            .unwrap_or_else(|| aber_proto::ChainHash::genesis(&self.node.parts.cluster, partition));
         let mut bytes = BytesMut::new();
         entry.encode(&mut bytes);
         let mut response = v1::GetEntryResponse {
@@ -267,14 +343,20 @@ pub(super) fn touches(change: &Change, path: &TreePath, names: &KnownNames) -> b
         let below = text.strip_prefix(path.as_str());
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    change.events.iter().any(|event| render::paths_of(event, names).into_iter().any(inside))
+    change
+        .events
+        .iter()
+        .any(|event| render::paths_of(event, names).into_iter().any(inside))
 }
 
 fn token(walks: &[Walk]) -> String {
     let at = walks.iter().map(|walk| {
         // What is ready was read but not told: go on with it.
         let ready = walk.ready.last().map(|told| told.entry.log_id.index);
-        (walk.partition, ready.or(walk.next).map_or(0, |next| next + 1))
+        (
+            walk.partition,
+            ready.or(walk.next).map_or(0, |next| next + 1),
+        )
     });
     data_encoding::HEXLOWER.encode(&encode_cursor(at))
 }
@@ -297,5 +379,9 @@ pub(super) fn decode_cursor(bytes: &[u8]) -> Option<BTreeMap<PartitionId, u64>> 
         let index = u64::from_le_bytes(index.try_into().ok()?);
         Some((PartitionId(u32::from_le_bytes(*partition)), index))
     };
-    if rest.is_empty() { rows.iter().map(row).collect() } else { None }
+    if rest.is_empty() {
+        rows.iter().map(row).collect()
+    } else {
+        None
+    }
 }

@@ -63,7 +63,10 @@ impl Draft {
             self.pending.clone_from(&target.pending);
             self.paths.insert((*path).clone());
         }
-        self.events.push(Event { precondition, operation });
+        self.events.push(Event {
+            precondition,
+            operation,
+        });
         Ok(())
     }
 }
@@ -71,7 +74,10 @@ impl Draft {
 /// The partition of a new volume: from its name, so that two nodes that make it at once agree.
 fn partition_of_new(name: &str, partitions: u32) -> PartitionId {
     let hash = blake3::hash(name.as_bytes());
-    let first = hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let first = hash
+        .as_bytes()
+        .first_chunk::<8>()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let data = u64::from(partitions.saturating_sub(1)).max(1);
     PartitionId(u32::try_from(first % data + 1).unwrap_or(1))
 }
@@ -91,7 +97,9 @@ fn rejected(problem: &ChangeProblem) -> Problem {
 }
 
 pub(super) fn guard(asked: Option<&v1::Precondition>) -> Result<Precondition, Problem> {
-    let Some(asked) = asked else { return Ok(Precondition::default()) };
+    let Some(asked) = asked else {
+        return Ok(Precondition::default());
+    };
     let etag = match asked.etag.as_deref() {
         None => None,
         Some(text) => Some(EventId::parse(text).ok_or_else(|| {
@@ -99,7 +107,11 @@ pub(super) fn guard(asked: Option<&v1::Precondition>) -> Result<Precondition, Pr
         })?),
     };
     let unchanged_since = asked.unchanged_since.as_ref().map(|entry| entry.index);
-    Ok(Precondition { etag, absent: asked.absent, unchanged_since })
+    Ok(Precondition {
+        etag,
+        absent: asked.absent,
+        unchanged_since,
+    })
 }
 
 pub(super) fn mode(asked: Option<u32>) -> Result<Option<u16>, Problem> {
@@ -119,21 +131,33 @@ impl<E: Env> NodeService<E> {
     ) -> Result<Target, Problem> {
         let parts = &self.node.parts;
         match parts.tree.resolve(path).map_err(index_problem)? {
-            Resolved::At { partition, place } => Ok(Target { partition, place, pending: None }),
+            Resolved::At { partition, place } => Ok(Target {
+                partition,
+                place,
+                pending: None,
+            }),
             Resolved::NotADirectory(name) => {
                 Err(Problem::new(Reason::NotADirectory).with("path", format!("/{name}")))
             }
             Resolved::NoVolume(name) => {
-                let top = TreePath::root().join(&name).map_err(|p| Problem::name(&name, p))?;
+                let top = TreePath::root()
+                    .join(&name)
+                    .map_err(|p| Problem::name(&name, p))?;
                 if parents {
                     draft.new_volumes.insert(name.clone());
                 } else if !parts.outbox.touches(top).await {
                     return Err(Problem::new(Reason::NoParent).with("path", path));
                 }
-                let rest = path.split_volume().map(|(_, rest)| rest).unwrap_or_default();
+                let rest = path
+                    .split_volume()
+                    .map(|(_, rest)| rest)
+                    .unwrap_or_default();
                 Ok(Target {
                     partition: partition_of_new(&name, parts.config.genesis.partitions),
-                    place: Place { volume: PENDING_VOLUME, path: rest },
+                    place: Place {
+                        volume: PENDING_VOLUME,
+                        path: rest,
+                    },
                     pending: Some(name),
                 })
             }
@@ -141,13 +165,18 @@ impl<E: Env> NodeService<E> {
     }
 
     /// Adds an event as asked for.
-    pub(super) async fn draft_event(&self, asked: v1::Event, draft: &mut Draft) -> Result<(), Problem> {
+    pub(super) async fn draft_event(
+        &self,
+        asked: v1::Event,
+        draft: &mut Draft,
+    ) -> Result<(), Problem> {
         use v1::event::Operation as Asked;
         let precondition = guard(asked.precondition.as_ref())?;
         match asked.operation {
             Some(Asked::Put(put)) => self.draft_put(put, precondition, draft).await,
             Some(Asked::MakeDirectory(make)) => {
-                self.draft_directory(&make.path, make.parents, precondition, draft).await
+                self.draft_directory(&make.path, make.parents, precondition, draft)
+                    .await
             }
             Some(Asked::MakeSymlink(link)) => {
                 let path = parse_path(&link.path)?;
@@ -171,9 +200,9 @@ impl<E: Env> NodeService<E> {
                 let operation = Operation::SetAttributes { place, mode, mtime };
                 draft.add(precondition, operation, &[(&path, &target)])
             }
-            Some(Asked::Control(_)) | None => {
-                Err(Problem::usage("an event without an operation that can be asked for"))
-            }
+            Some(Asked::Control(_)) | None => Err(Problem::usage(
+                "an event without an operation that can be asked for",
+            )),
         }
     }
 
@@ -214,7 +243,10 @@ impl<E: Env> NodeService<E> {
             return Err(Problem::new(Reason::IsADirectory).with("path", &path));
         }
         let now = self.node.parts.env.runtime().wall_clock().to_file_time();
-        let attributes = Attributes { mtime: wanted.mtime.unwrap_or(now), mode: wanted.mode };
+        let attributes = Attributes {
+            mtime: wanted.mtime.unwrap_or(now),
+            mode: wanted.mode,
+        };
         let operation = Operation::Put {
             place: target.place.clone(),
             content: wanted.content,
@@ -257,11 +289,17 @@ impl<E: Env> NodeService<E> {
         };
         if rest.is_root() {
             let partition = partition_of_new(name, self.node.parts.config.genesis.partitions);
-            let operation = Operation::MakeVolume { name: name.to_owned(), partition };
+            let operation = Operation::MakeVolume {
+                name: name.to_owned(),
+                partition,
+            };
             return draft.add(precondition, operation, &[(&path, &in_control(name))]);
         }
         let target = self.target(&path, parents, draft).await?;
-        let operation = Operation::MakeDirectory { place: target.place.clone(), parents };
+        let operation = Operation::MakeDirectory {
+            place: target.place.clone(),
+            parents,
+        };
         draft.add(precondition, operation, &[(&path, &target)])
     }
 
@@ -280,19 +318,25 @@ impl<E: Env> NodeService<E> {
         if from.is_root() || to.is_root() {
             return Err(Problem::new(Reason::RootFixed).with("path", "/"));
         }
-        let (source, goal) =
-            (self.target(&from, false, draft).await?, self.target(&to, false, draft).await?);
-        let is_volume = |target: &Target| {
-            target.place.volume != VolumeId::ROOT && target.place.path.is_root()
-        };
+        let (source, goal) = (
+            self.target(&from, false, draft).await?,
+            self.target(&to, false, draft).await?,
+        );
+        let is_volume =
+            |target: &Target| target.place.volume != VolumeId::ROOT && target.place.path.is_root();
         if is_volume(&source) {
             let to_top = to.split_volume().filter(|(_, rest)| rest.is_root());
-            let Some((name, _)) = to_top else { return Err(cross()) };
+            let Some((name, _)) = to_top else {
+                return Err(cross());
+            };
             if goal.place.volume != VolumeId::ROOT {
-                return Err(Problem::new(Reason::NameTaken).with("name", name));
+                return Err(Problem::new(Reason::PathExists).with("path", &to));
             }
             let volume = source.place.volume;
-            let operation = Operation::RenameVolume { volume, name: name.to_owned() };
+            let operation = Operation::RenameVolume {
+                volume,
+                name: name.to_owned(),
+            };
             let touched = [(&from, &in_control(name)), (&to, &in_control(name))];
             return draft.add(precondition, operation, &touched);
         }
@@ -324,7 +368,10 @@ impl<E: Env> NodeService<E> {
             source: source.version,
             to: goal.place.clone(),
             content,
-            attributes: Attributes { mtime: source.mtime, mode: Some(source.mode) },
+            attributes: Attributes {
+                mtime: source.mtime,
+                mode: Some(source.mode),
+            },
             replace: copy.replace,
         };
         let precondition = guard(copy.target.as_ref())?;
@@ -345,7 +392,12 @@ impl<E: Env> NodeService<E> {
         if target.place.volume != VolumeId::ROOT && target.place.path.is_root() {
             let id = aber_materializer::tree::ROOT;
             let name = path.name().unwrap_or_default();
-            let node = self.node.parts.tree.child(id, name).map_err(index_problem)?;
+            let node = self
+                .node
+                .parts
+                .tree
+                .child(id, name)
+                .map_err(index_problem)?;
             let children = match node {
                 Some(node) => self.node.parts.tree.children(node.id, None, 1),
                 None => Ok(Vec::new()),
@@ -353,13 +405,25 @@ impl<E: Env> NodeService<E> {
             if !children.map_err(index_problem)?.is_empty() {
                 return Err(Problem::new(Reason::DirectoryNotEmpty).with("path", &path));
             }
-            let operation = Operation::RemoveVolume { volume: target.place.volume };
+            let operation = Operation::RemoveVolume {
+                volume: target.place.volume,
+            };
             return draft.add(precondition, operation, &[(&path, &in_control(name))]);
         }
-        let applied = self.node.parts.applied.get(&target.partition).and_then(|a| a.get());
-        let base = remove.base.map_or(applied.unwrap_or(0), |entry| entry.index);
-        let operation =
-            Operation::Remove { place: target.place.clone(), recursive: remove.recursive, base };
+        let applied = self
+            .node
+            .parts
+            .applied
+            .get(&target.partition)
+            .and_then(|a| a.get());
+        let base = remove
+            .base
+            .map_or(applied.unwrap_or(0), |entry| entry.index);
+        let operation = Operation::Remove {
+            place: target.place.clone(),
+            recursive: remove.recursive,
+            base,
+        };
         draft.add(precondition, operation, &[(&path, &target)])
     }
 
@@ -371,7 +435,11 @@ impl<E: Env> NodeService<E> {
         options: &v1::WriteOptions,
     ) -> Result<(Item, Vec<aber_log::chunk::store::ChunkPin>), Problem> {
         let parts = &self.node.parts;
-        let via = if options.via.is_empty() { "api" } else { &options.via };
+        let via = if options.via.is_empty() {
+            "api"
+        } else {
+            &options.via
+        };
         let change = Change {
             cluster: parts.cluster,
             partition: draft.partition.unwrap_or_default(),
@@ -402,7 +470,13 @@ impl<E: Env> NodeService<E> {
     /// A draft that makes a volume.
     pub(super) async fn draft_volume(&self, name: &str) -> Result<Draft, Problem> {
         let mut draft = Draft::default();
-        self.draft_directory(&format!("/{name}"), false, Precondition::default(), &mut draft).await?;
+        self.draft_directory(
+            &format!("/{name}"),
+            false,
+            Precondition::default(),
+            &mut draft,
+        )
+        .await?;
         Ok(draft)
     }
 }
@@ -417,6 +491,13 @@ pub(super) struct PutWanted {
 
 fn in_control(name: &str) -> Target {
     let path = RelPath::root().join(name).unwrap_or_default();
-    let place = Place { volume: VolumeId::ROOT, path };
-    Target { partition: PartitionId::CONTROL, place, pending: None }
+    let place = Place {
+        volume: VolumeId::ROOT,
+        path,
+    };
+    Target {
+        partition: PartitionId::CONTROL,
+        place,
+        pending: None,
+    }
 }

@@ -34,8 +34,14 @@ impl<E: Env> NodeService<E> {
     pub(super) fn add_writer(&self, item: &mut v1::Item, writers: &mut Writers) {
         let Some(entry) = &item.entry else { return };
         let place = (PartitionId(entry.partition), entry.index);
-        if writers.last.as_ref().is_none_or(|(known, ..)| *known != place) {
-            writers.last = self.writer_of(place).map(|(author, time)| (place, author, time));
+        if writers
+            .last
+            .as_ref()
+            .is_none_or(|(known, ..)| *known != place)
+        {
+            writers.last = self
+                .writer_of(place)
+                .map(|(author, time)| (place, author, time));
         }
         if let Some((known, author, time)) = &writers.last
             && *known == place
@@ -49,11 +55,22 @@ impl<E: Env> NodeService<E> {
         &self,
         (partition, index): (PartitionId, u64),
     ) -> Option<(String, prost_types::Timestamp)> {
-        let entries = self.node.parts.log.read(partition, index, index + 1, 1).ok()?;
-        let entry = entries.into_iter().next().filter(|entry| entry.log_id.index == index)?;
+        let entries = self
+            .node
+            .parts
+            .log
+            .read(partition, index, index + 1, 1)
+            .ok()?;
+        let entry = entries
+            .into_iter()
+            .next()
+            .filter(|entry| entry.log_id.index == index)?;
         let signed = codec::decode_signed(&entry.body).ok()?;
         let change = codec::decode_change(&signed.body).ok()?;
-        Some((self.node.name_of(change.author), render::stamp_message(entry.order_time)))
+        Some((
+            self.node.name_of(change.author),
+            render::stamp_message(entry.order_time),
+        ))
     }
 
     /// The node at a path; the root is `None`.
@@ -77,7 +94,10 @@ impl<E: Env> NodeService<E> {
         self.wait_for(request.read.as_ref()).await?;
         let path = parse_path(&request.path)?;
         let Some(node) = self.find(&path)? else {
-            return Ok(v1::GetItemResponse { item: Some(render::root_item()), holders: Vec::new() });
+            return Ok(v1::GetItemResponse {
+                item: Some(render::root_item()),
+                holders: Vec::new(),
+            });
         };
         let mut item = render::item(path.to_string(), &node);
         self.add_writer(&mut item, &mut Writers::default());
@@ -89,7 +109,10 @@ impl<E: Env> NodeService<E> {
             holders = found;
             item.spread = Some(spread);
         }
-        Ok(v1::GetItemResponse { item: Some(item), holders })
+        Ok(v1::GetItemResponse {
+            item: Some(item),
+            holders,
+        })
     }
 
     async fn holders(&self, content: &Content) -> Result<(Vec<v1::Holder>, v1::Spread), Problem> {
@@ -100,7 +123,11 @@ impl<E: Env> NodeService<E> {
         };
         let bytes = |chunks: &[ChunkRef]| chunks.iter().map(|c| u64::from(c.length)).sum::<u64>();
         let all = bytes(&chunks);
-        let lacking = parts.content.store().missing(&chunks).map_err(|p| chunk_problem(&p, ""))?;
+        let lacking = parts
+            .content
+            .store()
+            .missing(&chunks)
+            .map_err(|p| chunk_problem(&p, ""))?;
         let mut holders = Vec::new();
         for member in &parts.config.genesis.members {
             let held = if member.node == parts.config.me {
@@ -142,15 +169,31 @@ impl<E: Env> NodeService<E> {
             Some(_) => return Err(Problem::new(Reason::NotADirectory).with("path", &path)),
         };
         let asked = usize::try_from(request.page_size).unwrap_or(0);
-        let most = if asked == 0 { PAGE_DEFAULT } else { asked.min(limit::PAGE_ITEMS) };
-        let prefix = if path.is_root() { String::new() } else { path.to_string() };
+        let most = if asked == 0 {
+            PAGE_DEFAULT
+        } else {
+            asked.min(limit::PAGE_ITEMS)
+        };
+        let prefix = if path.is_root() {
+            String::new()
+        } else {
+            path.to_string()
+        };
         let token = &request.page_token;
         let mut levels = self.resume(directory, prefix, token, request.recursive)?;
         let (mut items, mut writers) = (Vec::new(), Writers::default());
         while let Some(level) = levels.last_mut() {
-            let wanted = if request.recursive { 1 } else { most - items.len() };
+            let wanted = if request.recursive {
+                1
+            } else {
+                most - items.len()
+            };
             let after = level.after.as_deref();
-            let children = self.node.parts.tree.children(level.directory, after, wanted);
+            let children = self
+                .node
+                .parts
+                .tree
+                .children(level.directory, after, wanted);
             let children = children.map_err(index_problem)?;
             let Some(last) = children.last() else {
                 levels.pop();
@@ -164,16 +207,31 @@ impl<E: Env> NodeService<E> {
                 self.add_writer(&mut item, &mut writers);
                 items.push(item);
                 if request.recursive && child.is_directory() {
-                    levels.push(Level { directory: child.id, path, after: None });
+                    levels.push(Level {
+                        directory: child.id,
+                        path,
+                        after: None,
+                    });
                 }
             }
             if items.len() >= most {
-                let next_page_token = items.last().map(|item| item.path.clone()).unwrap_or_default();
-                return Ok(v1::ListItemsResponse { items, next_page_token, cursor: self.cursor() });
+                let next_page_token = items
+                    .last()
+                    .map(|item| item.path.clone())
+                    .unwrap_or_default();
+                return Ok(v1::ListItemsResponse {
+                    items,
+                    next_page_token,
+                    cursor: self.cursor(),
+                });
             }
         }
         let next_page_token = String::new();
-        Ok(v1::ListItemsResponse { items, next_page_token, cursor: self.cursor() })
+        Ok(v1::ListItemsResponse {
+            items,
+            next_page_token,
+            cursor: self.cursor(),
+        })
     }
 
     /// Where a listing goes on: after the path that the token names.
@@ -184,19 +242,36 @@ impl<E: Env> NodeService<E> {
         token: &str,
         is_recursive: bool,
     ) -> Result<Vec<Level>, Problem> {
-        let mut levels = vec![Level { directory, path: prefix.clone(), after: None }];
+        let mut levels = vec![Level {
+            directory,
+            path: prefix.clone(),
+            after: None,
+        }];
         if token.is_empty() {
             return Ok(levels);
         }
         let foreign = || Problem::new(Reason::CursorForeign).with("detail", "the page token");
-        let below = token.strip_prefix(&format!("{prefix}/")).ok_or_else(foreign)?;
+        let below = token
+            .strip_prefix(&format!("{prefix}/"))
+            .ok_or_else(foreign)?;
         for name in below.split('/') {
-            let Some(level) = levels.last_mut() else { return Err(foreign()) };
+            let Some(level) = levels.last_mut() else {
+                return Err(foreign());
+            };
             level.after = Some(name.to_owned());
             let path = format!("{}/{name}", level.path);
-            let child = self.node.parts.tree.child(level.directory, name).map_err(index_problem)?;
+            let child = self
+                .node
+                .parts
+                .tree
+                .child(level.directory, name)
+                .map_err(index_problem)?;
             match child.filter(|child| is_recursive && child.is_directory()) {
-                Some(child) => levels.push(Level { directory: child.id, path, after: None }),
+                Some(child) => levels.push(Level {
+                    directory: child.id,
+                    path,
+                    after: None,
+                }),
                 None => break,
             }
         }
@@ -221,20 +296,36 @@ impl<E: Env> NodeService<E> {
         };
         let size = content.size();
         let offset = request.offset.min(size);
-        let length = if request.length == 0 { size - offset } else { request.length.min(size - offset) };
+        let length = if request.length == 0 {
+            size - offset
+        } else {
+            request.length.min(size - offset)
+        };
         let mut item = render::item(path.to_string(), &node);
         self.add_writer(&mut item, &mut Writers::default());
         let not_modified = !request.if_none_match.is_empty() && request.if_none_match == item.etag;
-        let header = v1::DownloadHeader { item: Some(item), offset, length, not_modified };
+        let header = v1::DownloadHeader {
+            item: Some(item),
+            offset,
+            length,
+            not_modified,
+        };
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
-        let message = |message| Ok(v1::DownloadResponse { message: Some(message) });
+        let message = |message| {
+            Ok(v1::DownloadResponse {
+                message: Some(message),
+            })
+        };
         let first = message(v1::download_response::Message::Header(header));
         let store = self.node.parts.content.clone();
         self.node.parts.env.runtime().spawn("download", async move {
             if sender.send(first).await.is_err() || not_modified {
                 return;
             }
-            let mut pieces = Pieces { sender, path: path.to_string() };
+            let mut pieces = Pieces {
+                sender,
+                path: path.to_string(),
+            };
             pieces.send_range(&store, &content, offset, length).await;
         });
         Ok(answers)
@@ -277,11 +368,18 @@ impl Pieces {
             return true;
         }
         let message = Some(v1::download_response::Message::Data(bytes));
-        self.sender.send(Ok(v1::DownloadResponse { message })).await.is_ok()
+        self.sender
+            .send(Ok(v1::DownloadResponse { message }))
+            .await
+            .is_ok()
     }
 
     async fn fail(&self, problem: &ContentProblem) {
-        let _gone = self.sender.send(Err(content_problem(problem, &self.path))).await.is_err();
+        let _gone = self
+            .sender
+            .send(Err(content_problem(problem, &self.path)))
+            .await
+            .is_err();
     }
 }
 
@@ -289,7 +387,9 @@ impl Pieces {
 pub(super) fn content_problem(problem: &ContentProblem, path: &str) -> Problem {
     match problem {
         ContentProblem::Chunk(problem) => chunk_problem(problem, path),
-        other => Problem::new(Reason::ContentLost).with("path", path).with("detail", other),
+        other => Problem::new(Reason::ContentLost)
+            .with("path", path)
+            .with("detail", other),
     }
 }
 
@@ -297,9 +397,14 @@ pub(super) fn content_problem(problem: &ContentProblem, path: &str) -> Problem {
 pub(super) fn chunk_problem(problem: &ChunkProblem, path: &str) -> Problem {
     match problem {
         ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. } => {
-            Problem::new(Reason::ContentNotHere).with("path", path).with("detail", problem)
+            Problem::new(Reason::ContentNotHere)
+                .with("path", path)
+                .with("detail", problem)
         }
-        ChunkProblem::NoSpace { free_bytes, reserve_bytes } => Problem::new(Reason::NoSpace)
+        ChunkProblem::NoSpace {
+            free_bytes,
+            reserve_bytes,
+        } => Problem::new(Reason::NoSpace)
             .with("freeBytes", free_bytes)
             .with("reserveBytes", reserve_bytes),
         ChunkProblem::Storage(detail) => Problem::new(Reason::StorageFailed).with("detail", detail),

@@ -14,17 +14,26 @@ pub(super) fn entry_text(entry: &v1::EntryId) -> String {
 }
 
 pub(super) fn entry_id(partition: PartitionId, index: u64) -> v1::EntryId {
-    v1::EntryId { partition: partition.0, index }
+    v1::EntryId {
+        partition: partition.0,
+        index,
+    }
 }
 
 pub(super) fn event_id(id: EventId) -> v1::EventId {
     let entry = Some(entry_id(id.partition, id.index));
-    v1::EventId { entry, number: id.ordinal.saturating_add(1) }
+    v1::EventId {
+        entry,
+        number: id.ordinal.saturating_add(1),
+    }
 }
 
 pub(super) fn time_message(time: FileTime) -> prost_types::Timestamp {
     let nanos = i32::try_from(time.nanos).unwrap_or(0);
-    prost_types::Timestamp { seconds: time.seconds, nanos }
+    prost_types::Timestamp {
+        seconds: time.seconds,
+        nanos,
+    }
 }
 
 pub(super) fn stamp_message(time: Timestamp) -> prost_types::Timestamp {
@@ -33,8 +42,13 @@ pub(super) fn stamp_message(time: Timestamp) -> prost_types::Timestamp {
 
 /// A time as callers give it; nanoseconds out of range count as none.
 pub(super) fn file_time(time: &prost_types::Timestamp) -> FileTime {
-    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    FileTime { seconds: time.seconds, nanos: nanos.unwrap_or(0) }
+    let nanos = u32::try_from(time.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000);
+    FileTime {
+        seconds: time.seconds,
+        nanos: nanos.unwrap_or(0),
+    }
 }
 
 /// An item without what only the log knows of it (author, order time).
@@ -90,17 +104,26 @@ pub(super) fn place_text(place: &Place, names: &impl Names) -> String {
     }
     let volume = names.volume(place.volume);
     let volume = volume.unwrap_or_else(|| format!("(removed volume {})", place.volume.0 >> 10));
-    if place.path.is_root() { format!("/{volume}") } else { format!("/{volume}/{}", place.path) }
+    if place.path.is_root() {
+        format!("/{volume}")
+    } else {
+        format!("/{volume}/{}", place.path)
+    }
 }
 
-fn precondition(guard: &aber_proto::Precondition, partition: PartitionId) -> Option<v1::Precondition> {
+fn precondition(
+    guard: &aber_proto::Precondition,
+    partition: PartitionId,
+) -> Option<v1::Precondition> {
     if *guard == aber_proto::Precondition::default() {
         return None;
     }
     Some(v1::Precondition {
         etag: guard.etag.map(|etag| etag.to_string()),
         absent: guard.absent,
-        unchanged_since: guard.unchanged_since.map(|index| entry_id(partition, index)),
+        unchanged_since: guard
+            .unchanged_since
+            .map(|index| entry_id(partition, index)),
     })
 }
 
@@ -108,7 +131,12 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
     use v1::event::Operation as Told;
     let text = |place: &Place| place_text(place, names);
     let operation = match &event.operation {
-        Operation::Put { place, content, attributes, parents } => Told::Put(v1::Put {
+        Operation::Put {
+            place,
+            content,
+            attributes,
+            parents,
+        } => Told::Put(v1::Put {
             path: text(place),
             modify_time: Some(time_message(attributes.mtime)),
             mode: attributes.mode.map(u32::from),
@@ -117,44 +145,62 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
             blake3: Bytes::copy_from_slice(&content.blake3().0),
             source: None,
         }),
-        Operation::MakeDirectory { place, parents } => {
-            Told::MakeDirectory(v1::MakeDirectory { path: text(place), parents: *parents })
-        }
-        Operation::MakeSymlink { place, target, parents } => Told::MakeSymlink(v1::MakeSymlink {
+        Operation::MakeDirectory { place, parents } => Told::MakeDirectory(v1::MakeDirectory {
+            path: text(place),
+            parents: *parents,
+        }),
+        Operation::MakeSymlink {
+            place,
+            target,
+            parents,
+        } => Told::MakeSymlink(v1::MakeSymlink {
             path: text(place),
             target: target.clone(),
             parents: *parents,
         }),
-        Operation::Rename { from, to, replace, target } => Told::Rename(v1::Rename {
+        Operation::Rename {
+            from,
+            to,
+            replace,
+            target,
+        } => Told::Rename(v1::Rename {
             from_path: text(from),
             to_path: text(to),
             replace: *replace,
             target: precondition(target, partition),
         }),
-        Operation::Copy { source, to, replace, .. } => Told::Copy(v1::Copy {
+        Operation::Copy {
+            source,
+            to,
+            replace,
+            ..
+        } => Told::Copy(v1::Copy {
             from_path: format!("version {source}"),
             to_path: text(to),
             replace: *replace,
             target: None,
         }),
-        Operation::Remove { place, recursive, base } => Told::Remove(v1::Remove {
+        Operation::Remove {
+            place,
+            recursive,
+            base,
+        } => Told::Remove(v1::Remove {
             path: text(place),
             recursive: *recursive,
             base: recursive.then(|| entry_id(partition, *base)),
         }),
-        Operation::SetAttributes { place, mode, mtime } => {
-            Told::SetAttributes(v1::SetAttributes {
-                path: text(place),
-                mode: mode.map(u32::from),
-                modify_time: mtime.map(time_message),
-            })
-        }
+        Operation::SetAttributes { place, mode, mtime } => Told::SetAttributes(v1::SetAttributes {
+            path: text(place),
+            mode: mode.map(u32::from),
+            modify_time: mtime.map(time_message),
+        }),
         Operation::MakeVolume { name, partition } => {
             control(name, format!("made /{name}, in partition {partition}"))
         }
-        Operation::RenameVolume { volume, name } => {
-            control(name, format!("renamed volume {} to /{name}", volume.0 >> 10))
-        }
+        Operation::RenameVolume { volume, name } => control(
+            name,
+            format!("renamed volume {} to /{name}", volume.0 >> 10),
+        ),
         Operation::RemoveVolume { volume } => {
             let number = volume.0 >> 10;
             control(&number.to_string(), format!("removed volume {number}"))
@@ -188,11 +234,20 @@ pub(super) fn paths_of(event: &Event, names: &impl Names) -> Vec<String> {
         Operation::Copy { to, .. } => vec![place_text(to, names)],
         Operation::MakeVolume { name, .. } => top(name),
         Operation::RenameVolume { volume, name } => {
-            let old = Place { volume: *volume, path: RelPath::root() };
+            let old = Place {
+                volume: *volume,
+                path: RelPath::root(),
+            };
             vec![place_text(&old, names), format!("/{name}")]
         }
         Operation::RemoveVolume { volume } => {
-            vec![place_text(&Place { volume: *volume, path: RelPath::root() }, names)]
+            vec![place_text(
+                &Place {
+                    volume: *volume,
+                    path: RelPath::root(),
+                },
+                names,
+            )]
         }
     }
 }
@@ -206,7 +261,9 @@ pub(super) fn change(change: &Change, events_most: usize, names: &impl Names) ->
         wall_time: Some(stamp_message(change.wall_time)),
         comment: change.comment.clone(),
         via: change.via.clone(),
-        events: shown.map(|one| event(one, change.partition, names)).collect(),
+        events: shown
+            .map(|one| event(one, change.partition, names))
+            .collect(),
         events_total: u32::try_from(change.events.len()).unwrap_or(u32::MAX),
     }
 }
@@ -217,4 +274,3 @@ pub(super) fn reason(rejection: Rejection) -> v1::ErrorReason {
     v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{name}"))
         .unwrap_or(v1::ErrorReason::ChangeRejected)
 }
-

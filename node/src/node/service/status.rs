@@ -25,7 +25,10 @@ impl<E: Env> NodeService<E> {
         let mut positions = vec![(parts.config.me, self.own_positions())];
         for peer in parts.mesh.peers_up() {
             let payload = Bytes::from(rpc::StatusRequest {}.encode_to_vec());
-            let answer = parts.mesh.call(peer, Method::Status, payload, POSITIONS_DEADLINE).await;
+            let answer = parts
+                .mesh
+                .call(peer, Method::Status, payload, POSITIONS_DEADLINE)
+                .await;
             if let Ok(answer) = answer
                 && let Ok(status) = rpc::StatusResponse::decode(answer)
             {
@@ -37,12 +40,19 @@ impl<E: Env> NodeService<E> {
 
     fn own_positions(&self) -> Vec<rpc::PartitionPosition> {
         let parts = &self.node.parts;
-        let mirrored = parts.mirror.as_ref().map(|mirror| mirror.status.get().positions);
+        let mirrored = parts
+            .mirror
+            .as_ref()
+            .map(|mirror| mirror.status.get().positions);
         let mirrored = mirrored.unwrap_or_default();
         let position = |partition: PartitionId| rpc::PartitionPosition {
             partition: partition.0,
             committed: 0,
-            applied: parts.applied.get(&partition).and_then(|at| at.get()).unwrap_or(0),
+            applied: parts
+                .applied
+                .get(&partition)
+                .and_then(|at| at.get())
+                .unwrap_or(0),
             mirrored: mirrored.get(&partition).copied().unwrap_or(0),
         };
         parts.config.genesis.partition_ids().map(position).collect()
@@ -50,7 +60,9 @@ impl<E: Env> NodeService<E> {
 
     fn has_majority(&self, partition: PartitionId) -> bool {
         let parts = &self.node.parts;
-        let Some(group) = parts.partitions.get(&partition) else { return false };
+        let Some(group) = parts.partitions.get(&partition) else {
+            return false;
+        };
         let voters = group.voters();
         let up = voters.iter().filter(|voter| self.is_up(**voter)).count();
         group.leader().is_some_and(|leader| self.is_up(leader)) && up * 2 > voters.len()
@@ -76,7 +88,11 @@ impl<E: Env> NodeService<E> {
             let applied = parts.applied.get(id).and_then(|at| at.get()).unwrap_or(0);
             entries_to_apply += committed.saturating_sub(applied);
         }
-        let up = genesis.members.iter().filter(|member| self.is_up(member.node)).count();
+        let up = genesis
+            .members
+            .iter()
+            .filter(|member| self.is_up(member.node))
+            .count();
         Ok(v1::GetStatusResponse {
             cluster: genesis.name.clone(),
             cluster_id: parts.cluster.to_string(),
@@ -94,7 +110,10 @@ impl<E: Env> NodeService<E> {
             cursor: self.cursor(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
-            link_address: genesis.member(parts.config.me).map(|m| m.address.clone()).unwrap_or_default(),
+            link_address: genesis
+                .member(parts.config.me)
+                .map(|m| m.address.clone())
+                .unwrap_or_default(),
             ..v1::GetStatusResponse::default()
         })
     }
@@ -116,7 +135,11 @@ impl<E: Env> NodeService<E> {
             mend: "it is tried again by itself once the cause is gone".to_owned(),
             ..v1::Notice::default()
         });
-        let health = if notice.is_some() { v1::Health::Degraded } else { v1::Health::Ok };
+        let health = if notice.is_some() {
+            v1::Health::Degraded
+        } else {
+            v1::Health::Ok
+        };
         Some(v1::FolderStatus {
             folder: Some(v1::Folder {
                 directory: directory.display().to_string(),
@@ -137,7 +160,13 @@ impl<E: Env> NodeService<E> {
     async fn notices(&self) -> Vec<v1::Notice> {
         let parts = &self.node.parts;
         let mut notices = Vec::new();
-        let away: Vec<_> = parts.config.genesis.members.iter().filter(|m| !self.is_up(m.node)).collect();
+        let away: Vec<_> = parts
+            .config
+            .genesis
+            .members
+            .iter()
+            .filter(|m| !self.is_up(m.node))
+            .collect();
         for member in &away {
             let refused = parts.mesh.refusals().get(&member.node).cloned();
             let mend = format!("start it: aber up, on {}", member.name);
@@ -145,17 +174,27 @@ impl<E: Env> NodeService<E> {
             let what = format!("{} is away", member.name);
             notices.push(notice("NODE_AWAY", v1::Health::Degraded, what, why, mend));
         }
-        let stuck: Vec<_> = parts.partitions.keys().filter(|p| !self.has_majority(**p)).collect();
+        let stuck: Vec<_> = parts
+            .partitions
+            .keys()
+            .filter(|p| !self.has_majority(**p))
+            .collect();
         if !stuck.is_empty() {
             let names: Vec<_> = away.iter().map(|member| member.name.as_str()).collect();
             let list: Vec<_> = stuck.iter().map(ToString::to_string).collect();
-            let what = format!("changes are not ordered in {} of {} partitions", stuck.len(), parts.partitions.len());
+            let what = format!(
+                "changes are not ordered in {} of {} partitions",
+                stuck.len(),
+                parts.partitions.len()
+            );
             let why = if names.is_empty() {
                 format!("no leader is known for partitions {}", list.join(", "))
             } else {
                 format!("too many voters are away: {}", names.join(", "))
             };
-            let mend = "writes wait in the outbox and land by themselves; start the nodes that are away".to_owned();
+            let mend =
+                "writes wait in the outbox and land by themselves; start the nodes that are away"
+                    .to_owned();
             notices.push(notice("NO_MAJORITY", v1::Health::Queuing, what, why, mend));
         }
         let waiting = parts.outbox.list().await;
@@ -174,7 +213,10 @@ impl<E: Env> NodeService<E> {
         if let Some(mirror) = &parts.mirror {
             for edit in mirror.status.get().notices.iter().rev().take(3) {
                 let what = format!("a local edit of {} was moved aside", edit.path);
-                let why = format!("the mirror is read-only; the edit is kept as {}", edit.kept_as);
+                let why = format!(
+                    "the mirror is read-only; the edit is kept as {}",
+                    edit.kept_as
+                );
                 let mend = "put it with: aber put".to_owned();
                 notices.push(notice("LOCAL_EDIT", v1::Health::Ok, what, why, mend));
             }
@@ -186,8 +228,11 @@ impl<E: Env> NodeService<E> {
         let parts = &self.node.parts;
         let mut members = Vec::new();
         for member in &parts.config.genesis.members {
-            let state =
-                if self.is_up(member.node) { v1::MemberState::Up } else { v1::MemberState::Away };
+            let state = if self.is_up(member.node) {
+                v1::MemberState::Up
+            } else {
+                v1::MemberState::Away
+            };
             let role = match member.role {
                 Role::Reader => v1::Role::Reader,
                 Role::Writer => v1::Role::Writer,
@@ -212,7 +257,10 @@ impl<E: Env> NodeService<E> {
                 ..v1::Member::default()
             });
         }
-        v1::ListMembersResponse { members, next_page_token: String::new() }
+        v1::ListMembersResponse {
+            members,
+            next_page_token: String::new(),
+        }
     }
 
     pub(super) fn volumes(&self) -> Answer<v1::ListVolumesResponse> {
@@ -222,26 +270,39 @@ impl<E: Env> NodeService<E> {
             partition: volume.partition.0,
             ..v1::Volume::default()
         });
-        Ok(v1::ListVolumesResponse { volumes: shown.collect(), next_page_token: String::new() })
+        Ok(v1::ListVolumesResponse {
+            volumes: shown.collect(),
+            next_page_token: String::new(),
+        })
     }
 
     pub(super) fn partitions(&self) -> Answer<v1::ListPartitionsResponse> {
         let parts = &self.node.parts;
         let volumes = parts.tree.volumes().map_err(index_problem)?;
-        let mirrored = parts.mirror.as_ref().map(|mirror| mirror.status.get().positions);
+        let mirrored = parts
+            .mirror
+            .as_ref()
+            .map(|mirror| mirror.status.get().positions);
         let mirrored = mirrored.unwrap_or_default();
         let mut partitions = Vec::new();
         for (id, group) in &parts.partitions {
             let (applied, digest) = parts.tree.digest(*id).map_err(index_problem)?;
             let names = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| self.node.name_of(node));
             let voters = group.voters();
-            let up = voters.iter().copied().filter(|voter| self.is_up(*voter)).collect();
+            let up = voters
+                .iter()
+                .copied()
+                .filter(|voter| self.is_up(*voter))
+                .collect();
             let inside = volumes.iter().filter(|volume| volume.partition == *id);
             let applied_index = applied.as_ref().map_or(0, |applied| applied.log_id.index);
             partitions.push(v1::Partition {
                 id: id.0,
                 volumes: inside.map(|volume| volume.name.clone()).collect(),
-                leader: group.leader().map(|node| self.node.name_of(node)).unwrap_or_default(),
+                leader: group
+                    .leader()
+                    .map(|node| self.node.name_of(node))
+                    .unwrap_or_default(),
                 term: group.term(),
                 voters: names(voters).collect(),
                 voters_up: names(up).collect(),
@@ -249,17 +310,29 @@ impl<E: Env> NodeService<E> {
                 committed_index: group.committed().get().map_or(0, |id| id.index),
                 applied_index,
                 oldest_index: group.log_state().oldest.unwrap_or(0),
-                chain_hash: applied.map(|a| Bytes::copy_from_slice(&a.chain.0)).unwrap_or_default(),
+                chain_hash: applied
+                    .map(|a| Bytes::copy_from_slice(&a.chain.0))
+                    .unwrap_or_default(),
                 view_digest: Bytes::copy_from_slice(&digest.0),
                 digest_index: applied_index,
                 mirrored_index: mirrored.get(id).copied().unwrap_or(0),
             });
         }
-        Ok(v1::ListPartitionsResponse { partitions, next_page_token: String::new() })
+        Ok(v1::ListPartitionsResponse {
+            partitions,
+            next_page_token: String::new(),
+        })
     }
 }
 
 fn notice(code: &str, severity: v1::Health, what: String, why: String, mend: String) -> v1::Notice {
     let code = code.to_owned();
-    v1::Notice { code, severity: severity.into(), what, why, mend, ..v1::Notice::default() }
+    v1::Notice {
+        code,
+        severity: severity.into(),
+        what,
+        why,
+        mend,
+        ..v1::Notice::default()
+    }
 }

@@ -9,12 +9,16 @@ use aber_materializer::judge::Judge;
 use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
 use aber_proto::generated::v1;
 use aber_proto::{ChainHash, Content, FileId, PartitionId};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Bytes of entries read at a time.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Children of a directory read at a time.
 const PAGE: usize = 256;
+
+/// The longest a scan of the mirror is waited for.
+const SCAN_TIME: Duration = Duration::from_secs(3600);
 
 /// One run, and who is told.
 struct Run<E: Env> {
@@ -29,12 +33,23 @@ impl<E: Env> NodeService<E> {
         request: v1::VerifyRequest,
     ) -> Answer<Answers<v1::VerifyResponse>> {
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
-        let mut run = Run { service: self.clone(), sender, report: v1::VerifyReport::default() };
+        let mut run = Run {
+            service: self.clone(),
+            sender,
+            report: v1::VerifyReport::default(),
+        };
         let all = !request.chain && !request.content && !request.folders;
         let runtime = self.node.parts.env.runtime().clone();
         self.node.parts.env.runtime().spawn("verify", async move {
             let began = runtime.now();
-            let partitions: Vec<_> = run.service.node.parts.config.genesis.partition_ids().collect();
+            let partitions: Vec<_> = run
+                .service
+                .node
+                .parts
+                .config
+                .genesis
+                .partition_ids()
+                .collect();
             for partition in partitions {
                 if (all || request.chain) && !run.verify_chain(partition).await {
                     return;
@@ -59,13 +74,17 @@ impl<E: Env> Run<E> {
     /// `false` if the caller is gone.
     async fn tell(&self, message: v1::verify_response::Message) -> bool {
         let message = Some(message);
-        self.sender.send(Ok(v1::VerifyResponse { message })).await.is_ok()
+        self.sender
+            .send(Ok(v1::VerifyResponse { message }))
+            .await
+            .is_ok()
     }
 
     async fn find(&mut self, finding: v1::Finding) -> bool {
         self.report.findings_count += 1;
         self.report.mended_count += u64::from(finding.mended);
-        self.tell(v1::verify_response::Message::Finding(finding)).await
+        self.tell(v1::verify_response::Message::Finding(finding))
+            .await
     }
 
     async fn progress(&self, phase: &str, done: u64, total: u64, unit: &str) -> bool {
@@ -76,12 +95,15 @@ impl<E: Env> Run<E> {
             unit: unit.to_owned(),
             ..v1::Progress::default()
         };
-        self.tell(v1::verify_response::Message::Progress(progress)).await
+        self.tell(v1::verify_response::Message::Progress(progress))
+            .await
     }
 
     async fn verify_chain(&mut self, partition: PartitionId) -> bool {
         let parts = std::sync::Arc::clone(&self.service.node.parts);
-        let Some(last) = parts.applied.get(&partition).and_then(|at| at.get()) else { return true };
+        let Some(last) = parts.applied.get(&partition).and_then(|at| at.get()) else {
+            return true;
+        };
         let state = parts.log.state(partition);
         let mut next = state.oldest.unwrap_or(0);
         let mut chain = match state.purged {
@@ -94,7 +116,9 @@ impl<E: Env> Run<E> {
             let entries = match parts.log.read(partition, next, last + 1, BATCH_BYTES) {
                 Ok(entries) if !entries.is_empty() => entries,
                 Ok(_) => {
-                    return self.broken(partition, next, "the entry is missing".to_owned()).await;
+                    return self
+                        .broken(partition, next, "the entry is missing".to_owned())
+                        .await;
                 }
                 Err(problem) => return self.broken(partition, next, problem.to_string()).await,
             };
@@ -103,7 +127,15 @@ impl<E: Env> Run<E> {
                 self.report.entries_count += 1;
                 self.report.read_bytes += entry.body.len() as u64;
                 let follows = chain.is_none_or(|chain| entry.verify(&chain).is_ok());
-                if !follows && !self.broken(partition, entry.log_id.index, "it does not follow from the entry before it".to_owned()).await {
+                if !follows
+                    && !self
+                        .broken(
+                            partition,
+                            entry.log_id.index,
+                            "it does not follow from the entry before it".to_owned(),
+                        )
+                        .await
+                {
                     return false;
                 }
                 if !NodeService::<E>::is_signed(&mut judge, &entry) {
@@ -130,7 +162,13 @@ impl<E: Env> Run<E> {
     async fn broken(&mut self, partition: PartitionId, index: u64, detail: String) -> bool {
         let entry = Some(render::entry_id(partition, index));
         let code = "CHAIN_BROKEN".to_owned();
-        self.find(v1::Finding { code, entry, detail, ..v1::Finding::default() }).await
+        self.find(v1::Finding {
+            code,
+            entry,
+            detail,
+            ..v1::Finding::default()
+        })
+        .await
     }
 
     /// Walks the tree and reads every chunk of every file. A chunk that is damaged or missing here
@@ -141,7 +179,9 @@ impl<E: Env> Run<E> {
             let mut after: Option<String> = None;
             loop {
                 let tree = &self.service.node.parts.tree;
-                let Ok(page) = tree.children(directory, after.as_deref(), PAGE) else { return true };
+                let Ok(page) = tree.children(directory, after.as_deref(), PAGE) else {
+                    return true;
+                };
                 let Some(last) = page.last() else { break };
                 after = Some(last.name.clone());
                 for node in page {
@@ -158,9 +198,13 @@ impl<E: Env> Run<E> {
     }
 
     async fn verify_file(&mut self, node: &Node, path: &str) -> bool {
-        let NodeKind::File(content) = &node.kind else { return true };
+        let NodeKind::File(content) = &node.kind else {
+            return true;
+        };
         self.report.files_count += 1;
-        let Content::Chunks(manifest) = content else { return true };
+        let Content::Chunks(manifest) = content else {
+            return true;
+        };
         let content = self.service.node.parts.content.clone();
         let finding = |code: &str, detail: String, mended: bool| v1::Finding {
             code: code.to_owned(),
@@ -173,21 +217,32 @@ impl<E: Env> Run<E> {
         let chunks = match ingest::resolve_chunks(&content, manifest).await {
             Ok(chunks) => chunks,
             Err(problem) => {
-                return self.find(finding("CHUNK_MISSING", problem.to_string(), false)).await;
+                return self
+                    .find(finding("CHUNK_MISSING", problem.to_string(), false))
+                    .await;
             }
         };
         for chunk in chunks {
             self.report.chunks_count += 1;
             self.report.read_bytes += u64::from(chunk.length);
-            let Err(found) = content.store().read(chunk) else { continue };
-            let mended = aber_log::chunk::ChunkStore::get(&content, chunk).await.is_ok();
-            if !self.find(finding("CHUNK_DAMAGED", found.to_string(), mended)).await {
+            let Err(found) = content.store().read(chunk) else {
+                continue;
+            };
+            let mended = aber_log::chunk::ChunkStore::get(&content, chunk)
+                .await
+                .is_ok();
+            if !self
+                .find(finding("CHUNK_DAMAGED", found.to_string(), mended))
+                .await
+            {
                 return false;
             }
             tokio::task::yield_now().await;
         }
         if self.report.files_count.is_multiple_of(PAGE as u64) {
-            return self.progress("content", self.report.files_count, 0, "files").await;
+            return self
+                .progress("content", self.report.files_count, 0, "files")
+                .await;
         }
         true
     }
@@ -198,6 +253,12 @@ impl<E: Env> Run<E> {
         let Some(mirror) = &parts.mirror else { return };
         let before = mirror.status.get();
         mirror.scan().await;
+        let mut status = mirror.status.clone();
+        let scanned = status.until(|now| now.stopped || now.last_scan != before.last_scan);
+        let runtime = parts.env.runtime();
+        if runtime.timeout(SCAN_TIME, scanned).await.is_none() {
+            return;
+        }
         let after = mirror.status.get();
         let new = after.stranger_count.saturating_sub(before.stranger_count);
         let shown = usize::try_from(new).unwrap_or(usize::MAX);

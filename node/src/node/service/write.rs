@@ -26,7 +26,9 @@ const ITEMS_SHOWN: usize = 100;
 
 fn outbox_problem(problem: &OutboxProblem) -> Problem {
     match problem {
-        OutboxProblem::Storage(detail) => Problem::new(Reason::StorageFailed).with("detail", detail),
+        OutboxProblem::Storage(detail) => {
+            Problem::new(Reason::StorageFailed).with("detail", detail)
+        }
         OutboxProblem::Stopped => Problem::new(Reason::Stopping).with("detail", problem),
         OutboxProblem::Full(_) => Problem::new(Reason::OutboxFull).with("detail", problem),
     }
@@ -53,7 +55,9 @@ impl<E: Env> NodeService<E> {
             self.draft_event(event, &mut draft).await?;
         }
         let result = self.write_draft(draft, id, &options).await?;
-        Ok(v1::AppendChangeResponse { result: Some(result) })
+        Ok(v1::AppendChangeResponse {
+            result: Some(result),
+        })
     }
 
     pub(super) async fn write_upload(
@@ -82,10 +86,16 @@ impl<E: Env> NodeService<E> {
         let (new_bytes, reused_bytes) = (staged.new_bytes, staged.reused_bytes);
         if header.stage_only {
             let staged_id = self.keep_staged(&staged.content).await?;
-            return Ok(v1::UploadResponse { result: None, staged_id, new_bytes, reused_bytes });
+            return Ok(v1::UploadResponse {
+                result: None,
+                staged_id,
+                new_bytes,
+                reused_bytes,
+            });
         }
         let path = parse_path(&header.path)?;
-        let mut draft = Draft { new_bytes, reused_bytes, ..Draft::default() };
+        let mut draft = Draft::default();
+        (draft.new_bytes, draft.reused_bytes) = (new_bytes, reused_bytes);
         let wanted = PutWanted {
             content: staged.content.clone(),
             mtime: header.modify_time.as_ref().map(render::file_time),
@@ -97,7 +107,12 @@ impl<E: Env> NodeService<E> {
         let result = self.write_draft(draft, id, &options).await?;
         drop(staged);
         let staged_id = String::new();
-        Ok(v1::UploadResponse { result: Some(result), staged_id, new_bytes, reused_bytes })
+        Ok(v1::UploadResponse {
+            result: Some(result),
+            staged_id,
+            new_bytes,
+            reused_bytes,
+        })
     }
 
     fn request_id(&self, text: &str) -> Result<RequestId, Problem> {
@@ -118,8 +133,14 @@ impl<E: Env> NodeService<E> {
     async fn keep_staged(&self, content: &Content) -> Result<String, Problem> {
         let id = self.new_request();
         let key: Bytes = [STAGED_PREFIX, &id.0].concat().into();
-        let written = self.node.parts.log.write_notes(vec![(key, Some(codec::encode_content(content)))]);
-        written.await.map_err(|problem| Problem::new(Reason::StorageFailed).with("detail", problem))?;
+        let written = self
+            .node
+            .parts
+            .log
+            .write_notes(vec![(key, Some(codec::encode_content(content)))]);
+        written
+            .await
+            .map_err(|problem| Problem::new(Reason::StorageFailed).with("detail", problem))?;
         Ok(id.to_string())
     }
 
@@ -128,7 +149,8 @@ impl<E: Env> NodeService<E> {
         let unknown = || Problem::usage(format!("nothing is staged here as {text:?}"));
         let id = RequestId::parse(text).ok_or_else(unknown)?;
         let note = self.node.parts.log.note(&[STAGED_PREFIX, &id.0].concat());
-        let note = note.map_err(|problem| Problem::new(Reason::StorageFailed).with("detail", problem))?;
+        let note =
+            note.map_err(|problem| Problem::new(Reason::StorageFailed).with("detail", problem))?;
         codec::decode_content(&note.ok_or_else(unknown)?).map_err(Problem::internal)
     }
 
@@ -172,13 +194,19 @@ impl<E: Env> NodeService<E> {
     fn answered(&self, written: &Written) -> Result<Option<Outcome>, Problem> {
         let tree = &self.node.parts.tree;
         let partition = written.partition;
-        let found = tree.request(partition, written.request).map_err(super::index_problem)?;
+        let found = tree
+            .request(partition, written.request)
+            .map_err(super::index_problem)?;
         Ok(found.map(|(index, outcome)| {
             let rejected = match outcome {
                 RequestOutcome::Applied => None,
                 RequestOutcome::Rejected(reason) => Some((reason.code(), String::new())),
             };
-            Outcome { partition, index, rejected }
+            Outcome {
+                partition,
+                index,
+                rejected,
+            }
         }))
     }
 
@@ -221,7 +249,9 @@ impl<E: Env> NodeService<E> {
         loop {
             let mut behind = Vec::new();
             for (node, positions) in self.positions().await {
-                let there = positions.iter().find(|p| p.partition == outcome.partition.0);
+                let there = positions
+                    .iter()
+                    .find(|p| p.partition == outcome.partition.0);
                 if there.is_none_or(|position| position.mirrored < outcome.index) {
                     behind.push(self.node.name_of(node));
                 }
@@ -235,7 +265,8 @@ impl<E: Env> NodeService<E> {
                     severity: v1::Health::Degraded.into(),
                     what: "not every node that can be reached has it yet".to_owned(),
                     why: format!("still to go: {}", behind.join(", ")),
-                    mend: "nothing to do: it goes on by itself; follow it with: aber where".to_owned(),
+                    mend: "nothing to do: it goes on by itself; follow it with: aber where"
+                        .to_owned(),
                     ..v1::Notice::default()
                 });
             }
@@ -249,14 +280,17 @@ impl<E: Env> NodeService<E> {
         let item = waiting.iter().find(|waiting| waiting.request == request);
         let why = item.and_then(|item| item.problem.clone());
         let first = waiting.iter().find_map(|waiting| waiting.problem.clone());
-        let why = why.or(first).unwrap_or_else(|| "changes before it are not ordered yet".to_owned());
+        let why = why
+            .or(first)
+            .unwrap_or_else(|| "changes before it are not ordered yet".to_owned());
         v1::Notice {
             code: "CHANGE_WAITS".to_owned(),
             severity: v1::Health::Queuing.into(),
             what: "the change is safe in this node's outbox and not ordered yet".to_owned(),
             why,
-            mend: "nothing is lost: it lands by itself once enough nodes are back; see: aber status"
-                .to_owned(),
+            mend:
+                "nothing is lost: it lands by itself once enough nodes are back; see: aber status"
+                    .to_owned(),
             ..v1::Notice::default()
         }
     }
@@ -284,7 +318,12 @@ impl<E: Env> NodeService<E> {
         }
         result.set_acknowledgement(v1::Acknowledgement::Committed);
         result.entry = Some(render::entry_id(outcome.partition, outcome.index));
-        if let Ok(Some((_, chain))) = self.node.parts.log.chain_at(outcome.partition, outcome.index) {
+        if let Ok(Some((_, chain))) = self
+            .node
+            .parts
+            .log
+            .chain_at(outcome.partition, outcome.index)
+        {
             result.chain_hash = Bytes::copy_from_slice(&chain.0);
         }
         if written.paths.len() <= ITEMS_SHOWN {
@@ -299,7 +338,9 @@ impl<E: Env> NodeService<E> {
 
     fn rejection(&self, code: u8, path: &str, written: &Written, outcome: &Outcome) -> Problem {
         let name = Rejection::from_code(code).and_then(Rejection::reason);
-        let reason = name.and_then(Reason::parse).unwrap_or(Reason::ChangeRejected);
+        let reason = name
+            .and_then(Reason::parse)
+            .unwrap_or(Reason::ChangeRejected);
         // The view names the path inside its volume; the caller knows it by its whole path.
         let whole = written.paths.iter().find(|whole| whole.ends_with(path));
         let whole = whole.or(written.paths.first()).map_or(path, String::as_str);
@@ -312,9 +353,8 @@ impl<E: Env> NodeService<E> {
         &self,
         request: v1::WatchChangeRequest,
     ) -> Answer<Answers<v1::WatchChangeResponse>> {
-        let id = RequestId::parse(&request.request_id).ok_or_else(|| {
-            Problem::usage(format!("{:?} is no request id", request.request_id))
-        })?;
+        let id = RequestId::parse(&request.request_id)
+            .ok_or_else(|| Problem::usage(format!("{:?} is no request id", request.request_id)))?;
         let waiting = self.node.parts.outbox.list().await;
         let here = waiting.iter().find(|waiting| waiting.request == id);
         let found = match here {
@@ -325,32 +365,45 @@ impl<E: Env> NodeService<E> {
             return Err(Problem::new(Reason::ChangeUnknown).with("request", &request.request_id));
         };
         let paths = path.into_iter().collect();
-        let written = Written { request: id, partition, paths, new_bytes: 0, reused_bytes: 0 };
+        let written = Written {
+            request: id,
+            partition,
+            paths,
+            new_bytes: 0,
+            reused_bytes: 0,
+        };
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
         let this = self.clone();
-        self.node.parts.env.runtime().spawn("watch change", async move {
-            let mut options = v1::WriteOptions::default();
-            for level in [v1::Acknowledgement::Committed, v1::Acknowledgement::Spread] {
-                options.set_acknowledgement(level);
-                loop {
-                    let answer = this.follow_write(&written, &options).await;
-                    let answer = answer.map(|result| v1::WatchChangeResponse {
-                        result: Some(result),
-                        ..v1::WatchChangeResponse::default()
-                    });
-                    let is_there = answer.as_ref().is_ok_and(|answer| {
-                        answer.result.as_ref().is_some_and(|r| r.waiting_for.is_none())
-                    });
-                    let is_over = answer.is_err();
-                    if sender.send(answer).await.is_err() || is_over {
-                        return;
-                    }
-                    if is_there {
-                        break;
+        self.node
+            .parts
+            .env
+            .runtime()
+            .spawn("watch change", async move {
+                let mut options = v1::WriteOptions::default();
+                for level in [v1::Acknowledgement::Committed, v1::Acknowledgement::Spread] {
+                    options.set_acknowledgement(level);
+                    loop {
+                        let answer = this.follow_write(&written, &options).await;
+                        let answer = answer.map(|result| v1::WatchChangeResponse {
+                            result: Some(result),
+                            ..v1::WatchChangeResponse::default()
+                        });
+                        let is_there = answer.as_ref().is_ok_and(|answer| {
+                            answer
+                                .result
+                                .as_ref()
+                                .is_some_and(|r| r.waiting_for.is_none())
+                        });
+                        let is_over = answer.is_err();
+                        if sender.send(answer).await.is_err() || is_over {
+                            return;
+                        }
+                        if is_there {
+                            break;
+                        }
                     }
                 }
-            }
-        });
+            });
         Ok(answers)
     }
 
