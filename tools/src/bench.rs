@@ -8,6 +8,10 @@
 //!
 //! The program ends its own children only, each by its id, and removes its scratch directory, on
 //! SIGINT and SIGTERM too.
+#![expect(
+    clippy::disallowed_types,
+    reason = "it measures the real machine's files and sockets"
+)]
 
 mod api;
 mod cluster;
