@@ -1,14 +1,28 @@
 //! Compiles the `.proto` files without protoc: protox parses, tonic-prost-build generates. The
 //! durable and node-to-node messages are always built, the gRPC API with feature `service`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script has the compiler's disk and no other"
+)]
+
 use prost::Message;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    build(&["proto/aber/store.proto", "proto/aber/link.proto"], &out)?;
+    build(
+        &[
+            "proto/aber/store.proto",
+            "proto/aber/link.proto",
+            "proto/aber/rpc.proto",
+            "proto/aber/outbox.proto",
+        ],
+        &out,
+    )?;
     if std::env::var_os("CARGO_FEATURE_SERVICE").is_some() {
+        build(&["proto/aber/linkservice.proto"], &out)?;
         let mut files = Vec::new();
         for entry in std::fs::read_dir("proto/aber/v1")? {
             files.push(entry?.path());

@@ -1,5 +1,16 @@
 //! Chunks: content-defined pieces of files, named by their BLAKE3.
 
+pub mod cut;
+pub mod frame;
+pub mod pack;
+pub mod scrub;
+pub mod store;
+pub mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use store::{ChunkPin, PackStore, StoreOptions};
+
 use aber_proto::{ChunkHash, ChunkRef};
 use bytes::Bytes;
 use std::future::Future;

@@ -1,10 +1,19 @@
 //! aber-log: the replicated log and the content it refers to.
 //!
-//! Start with [`env`] (the world), then `segment` (the log on disk), `partition` (Raft on it),
-//! `chunk` (content) and `outbox` (the way in).
+//! Start with [`env`] (the world), then [`segment`] (the log on disk), [`partition`] (Raft on it),
+//! [`chunk`] (content), [`content`] (content between nodes) and [`outbox`] (the way in).
 
 pub mod chunk;
+pub mod content;
 pub mod env;
+pub mod ingest;
 pub mod life;
+pub mod mesh;
+pub mod outbox;
+pub mod partition;
 pub mod reader;
+pub mod segment;
 pub mod watch;
+
+#[cfg(test)]
+mod testing;

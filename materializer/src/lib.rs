@@ -1,5 +1,13 @@
 //! aber-materializer: the tree and the directory.
 
+pub mod effect;
+pub mod judge;
 pub mod mirror;
 pub mod plan;
+pub mod replay;
+pub mod snapshot;
+pub mod snapshots;
+#[cfg(test)]
+mod testing;
 pub mod tree;
+pub mod view;

@@ -226,7 +226,8 @@ enum Command {
     Stop,
 }
 
-/// A running mirror. Dropping it stops the mirror.
+/// A running mirror. Dropping all its handles stops it.
+#[derive(Clone)]
 pub struct MirrorHandle {
     /// How it is.
     pub status: Watched<MirrorStatus>,

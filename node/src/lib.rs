@@ -1,1 +1,16 @@
-//! node
+//! aber-node: the real world, the wiring, the API and the command line.
+//!
+//! Start with [`service`], what a node can be asked, [`reason`], what can go wrong, and [`node`],
+//! how the parts are wired.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod daemon;
+mod demo;
+pub mod env;
+mod materialize;
+pub mod node;
+pub mod reason;
+pub mod security;
+pub mod service;

@@ -1,2 +1,5 @@
-//! The `aber` binary.
-fn main() {}
+//! The `aber` binary: daemon and command line.
+
+fn main() -> std::process::ExitCode {
+    aber_node::cli::main()
+}

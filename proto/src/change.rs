@@ -7,7 +7,7 @@ use crate::key::{BatchSignature, PublicKey, SignatureProblem};
 use crate::limit;
 use crate::manifest::ManifestProblem;
 use crate::path::PathProblem;
-use crate::unit::Timestamp;
+use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
 
 /// A change before it is encoded and signed.
@@ -93,8 +93,23 @@ pub enum ChangeProblem {
     Signature(#[from] SignatureProblem),
 }
 
+impl ChangeProblem {
+    /// A path that breaks a rule; of an overlong one the first [`limit::PATH_BYTES`] are kept.
+    #[must_use]
+    pub fn path(path: &str, problem: PathProblem) -> Self {
+        let mut end = path.len().min(limit::PATH_BYTES);
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self::Path {
+            path: path.get(..end).unwrap_or_default().to_owned(),
+            problem,
+        }
+    }
+}
+
 impl Change {
-    /// Checks all limits and rules that need no view (rules NA-1, LI-1, LI-5; promise B2).
+    /// Checks all limits and rules that need no view (rules NA-1, LI-1, LI-5, LI-6; promise B2).
     ///
     /// # Errors
     /// The first rule that is broken.
@@ -127,15 +142,16 @@ impl Change {
         }
         match operation {
             Operation::Put { attributes, .. } | Operation::Copy { attributes, .. } => {
-                check_mode(attributes.mode)
+                check_mode(attributes.mode)?;
+                check_time(Some(attributes.mtime))
             }
-            Operation::SetAttributes { mode, .. } => check_mode(*mode),
+            Operation::SetAttributes { mode, mtime, .. } => {
+                check_mode(*mode)?;
+                check_time(*mtime)
+            }
             Operation::MakeSymlink { target, .. } => check_target(target),
             Operation::MakeVolume { name, .. } | Operation::RenameVolume { name, .. } => {
-                crate::path::check_name(name).map_err(|problem| ChangeProblem::Path {
-                    path: name.clone(),
-                    problem,
-                })
+                crate::path::check_name(name).map_err(|problem| ChangeProblem::path(name, problem))
             }
             _ => Ok(()),
         }
@@ -145,6 +161,15 @@ impl Change {
 fn check_mode(mode: Option<u16>) -> Result<(), ChangeProblem> {
     match mode {
         Some(bits) if bits & !0o777 != 0 => Err(ChangeProblem::Mode(bits.into())),
+        _ => Ok(()),
+    }
+}
+
+fn check_time(time: Option<FileTime>) -> Result<(), ChangeProblem> {
+    match time {
+        Some(time) if time.nanos >= 1_000_000_000 => Err(ChangeProblem::Encoding(
+            "a modification time with a second or more of nanoseconds",
+        )),
         _ => Ok(()),
     }
 }

@@ -134,6 +134,10 @@ impl Entry {
 
     /// Appends header, chain hash and body. The length is not in it: whoever frames it knows.
     pub fn encode(&self, out: &mut BytesMut) {
+        assert!(
+            self.body.len() <= limit::ENTRY_BYTES,
+            "{self:?} could not be decoded again"
+        );
         out.reserve(HEADER_BYTES + self.body.len());
         out.put_slice(&self.header());
         out.put_slice(&self.chain.0);
@@ -242,6 +246,25 @@ mod tests {
         let mut other = bytes.to_vec();
         other[0] = 9;
         assert_eq!(Entry::decode(&other.into()), Err(EntryProblem::Format(9)));
+    }
+
+    /// B2: too little and too much are refused by their length alone.
+    #[test]
+    fn a_cut_or_overlong_entry_is_refused() {
+        let longest = Entry {
+            body: vec![0; limit::ENTRY_BYTES].into(),
+            ..entry()
+        };
+        let mut out = BytesMut::new();
+        longest.encode(&mut out);
+        let bytes = out.clone().freeze();
+        assert_eq!(Entry::decode(&bytes), Ok(longest));
+        for length in 0..HEADER_BYTES {
+            let problem = Entry::decode(&bytes.slice(..length));
+            assert_eq!(problem, Err(EntryProblem::Length));
+        }
+        out.put_u8(0);
+        assert_eq!(Entry::decode(&out.freeze()), Err(EntryProblem::Length));
     }
 
     /// I2: no field can change without breaking the chain.

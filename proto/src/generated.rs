@@ -20,6 +20,22 @@ pub mod link {
     include!(concat!(env!("OUT_DIR"), "/aber.link.rs"));
 }
 
+/// Changes that wait in their author's outbox.
+pub mod outbox {
+    include!(concat!(env!("OUT_DIR"), "/aber.outbox.rs"));
+}
+
+/// What nodes ask each other.
+pub mod rpc {
+    include!(concat!(env!("OUT_DIR"), "/aber.rpc.rs"));
+}
+
+/// How links travel by gRPC.
+#[cfg(feature = "service")]
+pub mod linkservice {
+    include!(concat!(env!("OUT_DIR"), "/aber.linkservice.rs"));
+}
+
 /// The gRPC API of a node.
 #[cfg(feature = "service")]
 pub mod v1 {

@@ -1,4 +1,7 @@
 //! [pure] Hashes: BLAKE3, each use in a context of its own, so that no hash can stand for another.
+//!
+//! Chunks and whole contents are hashed plainly, as `b3sum` does: they name bytes, whoever made
+//! them. `docs/format.md` lists the contexts.
 
 use std::fmt;
 

@@ -89,11 +89,14 @@ impl EventId {
     pub fn parse(text: &str) -> Option<Self> {
         let (partition, rest) = text.split_once(':')?;
         let (index, number) = rest.split_once('.')?;
-        Some(Self {
+        let ordinal = number.parse::<u64>().ok()?.checked_sub(1)?;
+        let id = Self {
             partition: PartitionId(partition.parse().ok()?),
             index: index.parse().ok()?,
-            ordinal: number.parse::<u32>().ok()?.checked_sub(1)?,
-        })
+            ordinal: ordinal.try_into().ok()?,
+        };
+        // Signs and leading zeros parse too, but then one id would have many names.
+        (id.to_string() == text).then_some(id)
     }
 }
 
@@ -137,6 +140,9 @@ impl RequestId {
     /// Reads the UUID form, with or without hyphens.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > 36 {
+            return None;
+        }
         let digits: String = text.chars().filter(|c| *c != '-').collect();
         let bytes = data_encoding::HEXLOWER_PERMISSIVE
             .decode(digits.as_bytes())
@@ -184,7 +190,7 @@ mod tests {
             id(0, 1, 9),
             id(0, 2, 0),
             id(1, 0, 0),
-            id(u32::MAX, u64::MAX, 7),
+            id(u32::MAX, u64::MAX, u32::MAX),
         ];
         for pair in ids.windows(2) {
             assert!(pair[0].to_key() < pair[1].to_key());
@@ -193,7 +199,16 @@ mod tests {
             assert_eq!(EventId::from_key(id.to_key()), id);
             assert_eq!(EventId::parse(&id.to_string()), Some(id));
         }
-        assert_eq!(EventId::parse("3:1842.0"), None);
+        for bad in [
+            "3:1842.0",
+            "3:1842",
+            "+3:1842.1",
+            "3:01842.1",
+            "3:1.4294967297",
+            "",
+        ] {
+            assert_eq!(EventId::parse(bad), None, "{bad:?}");
+        }
     }
 
     #[test]
@@ -201,6 +216,8 @@ mod tests {
         let id = RequestId([0xab; 16]);
         assert_eq!(id.to_string(), "abababab-abab-abab-abab-abababababab");
         assert_eq!(RequestId::parse(&id.to_string()), Some(id));
+        assert_eq!(RequestId::parse(&"AB".repeat(16)), Some(id));
         assert_eq!(RequestId::parse("abc"), None);
+        assert_eq!(RequestId::parse(&"-".repeat(37)), None);
     }
 }

@@ -109,23 +109,29 @@ impl SecretKey {
         bytes
     }
 
-    /// Signs a batch of 1 to [`limit::BATCH_CHANGES`] changes with one signature.
+    /// Signs a batch of up to [`limit::BATCH_CHANGES`] changes with one signature: one share for
+    /// each, in their order.
     #[must_use]
     pub fn sign_batch(&self, changes: &[ChangeHash]) -> Vec<BatchSignature> {
         assert!(
             changes.len() <= limit::BATCH_CHANGES,
             "a batch above its limit"
         );
+        if changes.is_empty() {
+            return Vec::new();
+        }
         let leaves: Vec<[u8; 32]> = changes.iter().map(leaf).collect();
-        let root = root_of(&leaves);
+        let mut paths = vec![Vec::with_capacity(limit::BATCH_DEPTH); leaves.len()];
+        let root = grow(&leaves, &mut paths);
         let root_signature = self.sign(Purpose::Changes, &root);
         let count = u32::try_from(leaves.len()).expect("bounded by the limit");
         (0..count)
-            .map(|position| BatchSignature {
+            .zip(paths)
+            .map(|(position, path)| BatchSignature {
                 root_signature,
                 position,
                 count,
-                path: path_of(&leaves, position as usize),
+                path,
             })
             .collect()
     }
@@ -170,30 +176,22 @@ fn split(count: usize) -> usize {
     1 << (usize::BITS - 1 - (count - 1).leading_zeros())
 }
 
-fn root_of(leaves: &[[u8; 32]]) -> [u8; 32] {
+/// The root over `leaves`, each node hashed once; adds to each leaf's path what stands beside its
+/// way to that root. Both slices have the same length.
+fn grow(leaves: &[[u8; 32]], paths: &mut [Vec<[u8; 32]>]) -> [u8; 32] {
     match leaves {
         [] => [0; 32],
         [one] => *one,
         more => {
-            let (left, right) = more.split_at(split(more.len()));
-            node(&root_of(left), &root_of(right))
+            let at = split(more.len());
+            let (left, right) = more.split_at(at);
+            let (left_paths, right_paths) = paths.split_at_mut(at);
+            let (left, right) = (grow(left, left_paths), grow(right, right_paths));
+            left_paths.iter_mut().for_each(|path| path.push(right));
+            right_paths.iter_mut().for_each(|path| path.push(left));
+            node(&left, &right)
         }
     }
-}
-
-fn path_of(leaves: &[[u8; 32]], position: usize) -> Vec<[u8; 32]> {
-    if leaves.len() < 2 {
-        return Vec::new();
-    }
-    let at = split(leaves.len());
-    let (left, right) = leaves.split_at(at);
-    let (mut path, beside) = if position < at {
-        (path_of(left, position), root_of(right))
-    } else {
-        (path_of(right, position - at), root_of(left))
-    };
-    path.push(beside);
-    path
 }
 
 impl BatchSignature {
@@ -253,12 +251,16 @@ mod tests {
     fn every_member_of_a_batch_verifies_and_nothing_else_does() {
         let key = SecretKey::from_seed(&[7; 32]).expect("seed");
         let other = SecretKey::from_seed(&[8; 32]).expect("seed").public();
+        assert_eq!(key.sign_batch(&[]), []);
         for count in [1_usize, 2, 3, 5, 8, 100, limit::BATCH_CHANGES] {
             let changes: Vec<_> = (0..count)
                 .map(|n| ChangeHash::of(&n.to_string().into_bytes()))
                 .collect();
-            for (change, signature) in changes.iter().zip(key.sign_batch(&changes)) {
+            let signatures = key.sign_batch(&changes);
+            assert_eq!(signatures.len(), count);
+            for (change, signature) in changes.iter().zip(signatures) {
                 assert_eq!(signature.verify(&key.public(), change), Ok(()));
+                assert!(signature.path.len() <= limit::BATCH_DEPTH);
                 let strange = ChangeHash::of(b"x");
                 assert!(signature.verify(&key.public(), &strange).is_err());
                 assert!(signature.verify(&other, change).is_err());

@@ -42,6 +42,14 @@ pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 pub const ENTRY_BYTES: usize = CHANGE_BYTES + 8 * 1024;
 /// Most chunks asked for or announced in one message.
 pub const PARCEL_CHUNKS: usize = 256;
+/// Longest encoded genesis, in bytes.
+pub const GENESIS_BYTES: usize = 2 * 1024 * 1024;
+/// Longest name of a cluster, in bytes.
+pub const CLUSTER_NAME_BYTES: usize = 255;
+/// Longest name of a member, in bytes.
+pub const MEMBER_NAME_BYTES: usize = 32;
+/// Longest `host:port` of a member, in bytes: the longest host name, and a port.
+pub const ADDRESS_BYTES: usize = 255 + 1 + 5;
 /// Most members of a cluster.
 pub const MEMBERS: usize = 5000;
 /// Most partitions of a cluster, the control partition included.
@@ -52,12 +60,20 @@ pub const REQUESTS_REMEMBERED: u64 = 1 << 20;
 pub const PAGE_ITEMS: usize = 5000;
 /// Most changes signed by one signature.
 pub const BATCH_CHANGES: usize = 256;
+/// Most hashes on the way from a change of a batch to the batch's root.
+pub const BATCH_DEPTH: usize = 8;
 
 const _: () = assert!(NAME_BYTES < PATH_BYTES);
 const _: () = assert!(SYMLINK_TARGET_BYTES < PATH_BYTES);
 const _: () = assert!(MANIFEST_CHUNKS * CHUNK_ROW_BYTES + 2 * PATH_BYTES < CHANGE_BYTES);
 const _: () = assert!(CHUNK_MIN_BYTES.is_multiple_of(2) && CHUNK_MAX_BYTES.is_multiple_of(2));
 const _: () = assert!(CHUNK_MAX_BYTES < MESSAGE_BYTES && ENTRY_BYTES < MESSAGE_BYTES);
+const _: () = assert!(GENESIS_BYTES < MESSAGE_BYTES);
+const _: () = assert!(BATCH_CHANGES <= 1 << BATCH_DEPTH);
+// Beside text, a member is at most a node id, a key, a role, and the tags and lengths of them all.
+const _: () = assert!(MEMBERS * (MEMBER_NAME_BYTES + ADDRESS_BYTES + 64) < GENESIS_BYTES);
+// Body and signature of a change.
+const _: () = assert!(CHANGE_BYTES + 64 + 32 * BATCH_DEPTH + 64 < ENTRY_BYTES);
 const _: () = assert!(INLINE_BYTES < CHUNK_MIN_BYTES);
 const _: () = assert!(
     CHANGE_EVENTS <= 1 << 10,

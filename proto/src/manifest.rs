@@ -107,15 +107,26 @@ impl Manifest {
             return Err(ManifestProblem::Average(self.average));
         }
         check_lengths(rows)?;
-        let found = rows.iter().map(|row| u64::from(row.length)).sum();
-        if matches!(self.chunks, ChunkList::Direct(_)) && found != self.size {
-            return Err(ManifestProblem::SizeDiffers {
-                said: self.size,
-                found,
-            });
+        let (said, found) = (
+            self.size,
+            rows.iter().map(|row| u64::from(row.length)).sum(),
+        );
+        match self.chunks {
+            ChunkList::Direct(_) if found != said => {
+                Err(ManifestProblem::SizeDiffers { said, found })
+            }
+            ChunkList::Indirect(_) if !is_list_length(found) => {
+                let length = usize::try_from(found).unwrap_or(usize::MAX);
+                Err(ManifestProblem::ListLength(length))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Whether so many bytes can be a stored chunk list: whole rows, at least one.
+fn is_list_length(bytes: u64) -> bool {
+    bytes > 0 && bytes.is_multiple_of(limit::CHUNK_ROW_BYTES as u64)
 }
 
 fn check_lengths(rows: &[ChunkRef]) -> Result<(), ManifestProblem> {
@@ -143,24 +154,23 @@ pub fn encode_list(rows: &[ChunkRef]) -> Vec<u8> {
 /// The inverse of [`encode_list`].
 ///
 /// # Errors
-/// A length that is no multiple of a row, or a row with an impossible length.
+/// A length that is no multiple of a row or above its limit, or a row with an impossible length.
 pub fn decode_list(bytes: &[u8]) -> Result<Vec<ChunkRef>, ManifestProblem> {
     let (rows, rest) = bytes.as_chunks::<{ limit::CHUNK_ROW_BYTES }>();
-    if !rest.is_empty() {
+    if !rest.is_empty() || bytes.len() > limit::CHUNK_LIST_BYTES {
         return Err(ManifestProblem::ListLength(bytes.len()));
     }
-    let rows: Vec<ChunkRef> = rows.iter().filter_map(decode_row).collect();
+    let rows: Vec<ChunkRef> = rows.iter().map(decode_row).collect();
     check_lengths(&rows)?;
     Ok(rows)
 }
 
-fn decode_row(row: &[u8; limit::CHUNK_ROW_BYTES]) -> Option<ChunkRef> {
-    let (hash, length) = row.split_first_chunk::<32>()?;
-    let length = u32::from_le_bytes(length.try_into().ok()?);
-    Some(ChunkRef {
-        hash: ChunkHash(*hash),
-        length,
-    })
+fn decode_row(row: &[u8; limit::CHUNK_ROW_BYTES]) -> ChunkRef {
+    let [hash @ .., a, b, c, d] = *row;
+    ChunkRef {
+        hash: ChunkHash(hash),
+        length: u32::from_le_bytes([a, b, c, d]),
+    }
 }
 
 impl Content {

@@ -4,6 +4,7 @@ use crate::id::{ClusterId, NodeId, PartitionId};
 use crate::key::PublicKey;
 use crate::limit;
 use crate::unit::Timestamp;
+use std::collections::BTreeSet;
 
 /// What a member may do; each role includes those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,7 +59,7 @@ pub enum GenesisProblem {
     /// 1, 3 or 5 members vote, never 2.
     #[error("{0} voters; there must be 1, 3 or 5")]
     VoterCount(usize),
-    /// A voter that is no member, or a number or name used twice.
+    /// A voter that is no member, or a number, name or key used twice.
     #[error("member {0} is named twice, or votes without being a member")]
     Member(NodeId),
     /// A name outside `[a-z0-9-]{1,32}`.
@@ -75,6 +76,9 @@ impl Genesis {
     /// # Errors
     /// The first that is broken.
     pub fn check(&self) -> Result<(), GenesisProblem> {
+        if self.name.len() > limit::CLUSTER_NAME_BYTES {
+            return Err(GenesisProblem::Bounds("the name of the cluster"));
+        }
         if self.members.is_empty() || self.members.len() > limit::MEMBERS {
             return Err(GenesisProblem::Bounds("the number of members"));
         }
@@ -87,26 +91,35 @@ impl Genesis {
         if ![1, 3, 5].contains(&self.voters.len()) {
             return Err(GenesisProblem::VoterCount(self.voters.len()));
         }
-        for (position, member) in self.members.iter().enumerate() {
-            if !is_member_name(&member.name) {
-                return Err(GenesisProblem::Name(member.name.clone()));
-            }
-            let before = self.members.iter().take(position);
-            if before
-                .into_iter()
-                .any(|m| m.node == member.node || m.name == member.name)
-            {
-                return Err(GenesisProblem::Member(member.node));
-            }
-        }
-        for (position, voter) in self.voters.iter().enumerate() {
-            if self.member(*voter).is_none()
-                || self.voters.iter().take(position).any(|v| v == voter)
-            {
+        let nodes = self.check_members()?;
+        let mut voters = BTreeSet::new();
+        for voter in &self.voters {
+            if !nodes.contains(voter) || !voters.insert(voter) {
                 return Err(GenesisProblem::Member(*voter));
             }
         }
         Ok(())
+    }
+
+    fn check_members(&self) -> Result<BTreeSet<NodeId>, GenesisProblem> {
+        let (mut nodes, mut names) = (BTreeSet::new(), BTreeSet::new());
+        let mut keys = BTreeSet::new();
+        for member in &self.members {
+            if !is_member_name(&member.name) {
+                return Err(GenesisProblem::Name(member.name.clone()));
+            }
+            if member.address.len() > limit::ADDRESS_BYTES {
+                return Err(GenesisProblem::Bounds("the address of a member"));
+            }
+            // A key used twice would let one member speak as another (promise S3).
+            if !nodes.insert(member.node)
+                || !names.insert(member.name.as_str())
+                || !keys.insert(member.key)
+            {
+                return Err(GenesisProblem::Member(member.node));
+            }
+        }
+        Ok(nodes)
     }
 
     /// The row of a node.
@@ -133,7 +146,7 @@ impl Genesis {
 /// Whether `name` is 1 to 32 of `a-z`, `0-9` and `-`.
 #[must_use]
 pub fn is_member_name(name: &str) -> bool {
-    (1..=32).contains(&name.len())
+    (1..=limit::MEMBER_NAME_BYTES).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

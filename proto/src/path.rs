@@ -90,8 +90,9 @@ fn check_components(path: &str, depth_max: usize) -> Result<(), PathProblem> {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TreePath(String);
 
-/// A path relative to its volume; empty for the volume's root. One component less deep than a
-/// path of the tree, so that limits hold whatever the volume is called.
+/// A path relative to its volume; empty for the volume's root. One name less deep than a path of
+/// the tree, whose first name is the volume's. Below a volume with a long name, the whole path can
+/// still be longer than a [`TreePath`] may be.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct RelPath(String);
 

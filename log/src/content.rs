@@ -1,0 +1,475 @@
+//! [driver] Content between nodes: who holds it before it is ordered, and fetching what lacks.
+//!
+//! `hold`: another node is asked to fetch, verify and sync what a change refers to; only its answer
+//! counts as a copy (promise D2). `fetch`: chunks are asked for in groups, from one peer after the
+//! other, and verified before they are stored (promise I1). Every node that has a chunk serves it.
+
+use crate::chunk::store::PackStore;
+use crate::chunk::{ChunkProblem, ChunkStore};
+use crate::env::{Env, Runtime};
+use crate::ingest::{self, ContentProblem};
+use crate::mesh::{CallProblem, Mesh, Method};
+use crate::watch::Watched;
+use aber_proto::generated::rpc;
+use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, limit, manifest};
+use bytes::Bytes;
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+
+/// For one group of chunks, at the slowest rate we serve.
+const CHUNKS_DEADLINE: Duration = Duration::from_secs(60);
+/// For a parcel to be fetched, verified and synced by another node.
+const HOLD_DEADLINE: Duration = Duration::from_secs(300);
+/// Raw bytes asked for in one group: compressed or not, it fits one message.
+const GROUP_BYTES: u64 = 2 * 1024 * 1024;
+/// Groups on their way at the same time.
+const GROUPS_AT_ONCE: usize = 4;
+/// Waits between rounds over all peers.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
+/// Rounds before a read gives up.
+const READ_ROUNDS: usize = 3;
+/// Bytes of frames in one answer.
+const ANSWER_BYTES: usize = limit::MESSAGE_BYTES - 64 * 1024;
+/// Groups of chunks to fetch ahead that may wait.
+const AHEAD_QUEUE: usize = 256;
+
+/// The content of this node, backed by that of the others.
+pub struct NodeContent<E: Env> {
+    inner: Arc<Inner<E>>,
+}
+
+struct Inner<E: Env> {
+    env: E,
+    me: NodeId,
+    store: PackStore<E>,
+    mesh: Mesh<E>,
+    fetching: Mutex<BTreeSet<ChunkHash>>,
+    fetched: Watched<u64>,
+    groups: Arc<Semaphore>,
+    ahead: mpsc::Sender<Vec<ChunkRef>>,
+}
+
+impl<E: Env> Clone for NodeContent<E> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<E: Env> ChunkStore for NodeContent<E> {
+    async fn get(&self, chunk: ChunkRef) -> Result<Bytes, ChunkProblem> {
+        match self.inner.store.read(chunk) {
+            Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {}
+            answer => return answer,
+        }
+        for round in 0..READ_ROUNDS {
+            if round > 0 {
+                self.inner.env.runtime().sleep(ROUND_PAUSE).await;
+            }
+            self.fetch_group(&[chunk], None).await?;
+            match self.inner.store.read(chunk) {
+                Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {}
+                answer => return answer,
+            }
+        }
+        Err(ChunkProblem::Missing { hash: chunk.hash })
+    }
+}
+
+impl<E: Env> NodeContent<E> {
+    /// Content over a store and the links of a node.
+    pub fn start(env: E, me: NodeId, store: PackStore<E>, mesh: Mesh<E>) -> Self {
+        let (ahead, queue) = mpsc::channel(AHEAD_QUEUE);
+        let (fetching, fetched) = (Mutex::default(), Watched::new(0));
+        let groups = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
+        let runtime = env.runtime().clone();
+        let inner = Inner {
+            env,
+            me,
+            store,
+            mesh,
+            fetching,
+            fetched,
+            groups,
+            ahead,
+        };
+        let this = Self {
+            inner: Arc::new(inner),
+        };
+        runtime.spawn("fetch ahead", this.clone().fetch_ahead(queue));
+        this
+    }
+
+    /// The node's own store.
+    pub fn store(&self) -> &PackStore<E> {
+        &self.inner.store
+    }
+
+    /// Asks for chunks before anybody reads them, from any peer; what is here already costs
+    /// nothing. Where too much waits, nothing is asked for: reading fetches too.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn want(&self, chunks: &[ChunkRef]) -> Result<(), ChunkProblem> {
+        for group in groups(self.inner.store.missing(chunks)?) {
+            if self.inner.ahead.try_send(group).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_ahead(self, mut queue: mpsc::Receiver<Vec<ChunkRef>>) {
+        while let Some(group) = queue.recv().await {
+            let Ok(permit) = Arc::clone(&self.inner.groups).acquire_owned().await else {
+                return;
+            };
+            let this = self.clone();
+            self.inner.env.runtime().spawn("fetch group", async move {
+                // What could not be had is asked for again by whoever reads it.
+                let _not_here = this.fetch_group(&group, None).await.is_err();
+                drop(permit);
+            });
+        }
+    }
+
+    /// Fetches what lacks of `chunks` from the peers, each once, beginning with `first` or with
+    /// the one after this node. Chunks that another task fetches are waited for.
+    async fn fetch_group(
+        &self,
+        chunks: &[ChunkRef],
+        first: Option<NodeId>,
+    ) -> Result<(), ChunkProblem> {
+        let lacking = self.inner.store.missing(chunks)?;
+        let (mine, others) = self.claim(&lacking);
+        for peer in self.peers_from(first) {
+            let wanted = self.inner.store.missing(&mine)?;
+            if wanted.is_empty() {
+                break;
+            }
+            // The next peer is asked for what this one could not give.
+            let _failed = self.fetch_from(peer, wanted).await.is_err();
+        }
+        self.release(&mine);
+        self.wait_for(&others).await;
+        Ok(())
+    }
+
+    fn fetching(&self) -> std::sync::MutexGuard<'_, BTreeSet<ChunkHash>> {
+        self.inner
+            .fetching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self, chunks: &[ChunkRef]) -> (Vec<ChunkRef>, Vec<ChunkRef>) {
+        let mut fetching = self.fetching();
+        chunks.iter().partition(|chunk| fetching.insert(chunk.hash))
+    }
+
+    fn release(&self, chunks: &[ChunkRef]) {
+        {
+            let mut fetching = self.fetching();
+            for chunk in chunks {
+                fetching.remove(&chunk.hash);
+            }
+        }
+        self.inner.fetched.update(|count| *count += 1);
+    }
+
+    async fn wait_for(&self, chunks: &[ChunkRef]) {
+        let mut fetched = self.inner.fetched.clone();
+        let wait = async {
+            while chunks
+                .iter()
+                .any(|chunk| self.fetching().contains(&chunk.hash))
+            {
+                fetched.changed().await;
+            }
+        };
+        let _late = self
+            .inner
+            .env
+            .runtime()
+            .timeout(CHUNKS_DEADLINE, wait)
+            .await;
+    }
+
+    /// Reachable peers in ring order: `first`, or the one after this node, comes first.
+    fn peers_from(&self, first: Option<NodeId>) -> Vec<NodeId> {
+        let start = first.unwrap_or(NodeId(self.inner.me.0 + 1));
+        let up = self.inner.mesh.peers_up();
+        let (after, before): (Vec<_>, Vec<_>) = up.into_iter().partition(|peer| *peer >= start);
+        after.into_iter().chain(before).collect()
+    }
+
+    async fn fetch_from(
+        &self,
+        peer: NodeId,
+        mut wanted: Vec<ChunkRef>,
+    ) -> Result<(), FetchProblem> {
+        while !wanted.is_empty() {
+            let hashes = wanted
+                .iter()
+                .map(|chunk| Bytes::copy_from_slice(&chunk.hash.0));
+            let request = rpc::ChunksRequest {
+                hashes: hashes.collect(),
+            };
+            let answer: rpc::ChunksResponse = self
+                .ask(peer, Method::Chunks, &request, CHUNKS_DEADLINE)
+                .await?;
+            if answer.frames.is_empty() {
+                return Ok(());
+            }
+            let asked: BTreeMap<_, _> = wanted.iter().map(|c| (c.hash, c.length)).collect();
+            for frame in answer.frames {
+                let got = self.inner.store.put_frame(&frame)?;
+                if asked.get(&got.hash) != Some(&got.length) {
+                    return Err(FetchProblem::Lied(peer));
+                }
+                wanted.retain(|chunk| chunk.hash != got.hash);
+            }
+            let lacks: BTreeSet<_> = answer
+                .missing
+                .iter()
+                .filter_map(|hash| ChunkHash::from_slice(hash))
+                .collect();
+            wanted.retain(|chunk| !lacks.contains(&chunk.hash));
+        }
+        Ok(())
+    }
+
+    async fn ask<T: Message + Default>(
+        &self,
+        peer: NodeId,
+        method: Method,
+        message: &impl Message,
+        deadline: Duration,
+    ) -> Result<T, FetchProblem> {
+        let payload = Bytes::from(message.encode_to_vec());
+        let answer = self
+            .inner
+            .mesh
+            .call(peer, method, payload, deadline)
+            .await?;
+        T::decode(answer).map_err(|_| FetchProblem::Lied(peer))
+    }
+
+    /// All chunks that `content` consists of, those of a stored list first. A list that is not
+    /// here is fetched.
+    ///
+    /// # Errors
+    /// The list cannot be had.
+    pub async fn chunks_of(&self, content: &Content) -> Result<Vec<ChunkRef>, ContentProblem> {
+        match content {
+            Content::Inline(_) => Ok(Vec::new()),
+            Content::Chunks(manifest) => {
+                let mut chunks = match &manifest.chunks {
+                    ChunkList::Direct(_) => Vec::new(),
+                    ChunkList::Indirect(list) => list.clone(),
+                };
+                chunks.extend(ingest::resolve_chunks(self, manifest).await?);
+                Ok(chunks)
+            }
+        }
+    }
+
+    /// Makes `copies` nodes, this one included, hold these chunks.
+    ///
+    /// # Errors
+    /// What hinders it, as a sentence; what was reached stays.
+    pub async fn hold(&self, chunks: &[ChunkRef], copies: usize) -> Result<(), String> {
+        self.inner
+            .store
+            .sync()
+            .await
+            .map_err(|problem| problem.to_string())?;
+        let mut holders = 1;
+        let mut problems = Vec::new();
+        for peer in self.peers_from(None) {
+            if holders >= copies {
+                break;
+            }
+            match self.ask_to_hold(peer, chunks).await {
+                Ok(()) => holders += 1,
+                Err(problem) => problems.push(problem.to_string()),
+            }
+        }
+        if holders >= copies {
+            return Ok(());
+        }
+        problems.insert(0, format!("{holders} of {copies} nodes hold the content"));
+        Err(problems.join("; "))
+    }
+
+    async fn ask_to_hold(&self, peer: NodeId, chunks: &[ChunkRef]) -> Result<(), FetchProblem> {
+        for parcel in chunks.chunks(limit::PARCEL_CHUNKS) {
+            let request = rpc::HoldRequest {
+                rows: manifest::encode_list(parcel).into(),
+            };
+            let answer: rpc::HoldResponse = self
+                .ask(peer, Method::Hold, &request, HOLD_DEADLINE)
+                .await?;
+            if !answer.held {
+                return Err(FetchProblem::NotHeld {
+                    peer,
+                    why: answer.problem,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes of these chunks `peer` says it holds; `None` if it cannot be asked.
+    pub async fn held_by(&self, peer: NodeId, chunks: &[ChunkRef]) -> Option<u64> {
+        let mut held_bytes = 0;
+        for parcel in chunks.chunks(limit::PARCEL_CHUNKS) {
+            let request = rpc::HeldRequest {
+                rows: manifest::encode_list(parcel).into(),
+            };
+            let answer: rpc::HeldResponse = self
+                .ask(peer, Method::Held, &request, CHUNKS_DEADLINE)
+                .await
+                .ok()?;
+            held_bytes += answer.held_bytes;
+        }
+        Some(held_bytes)
+    }
+
+    /// Answers another node's question about content.
+    ///
+    /// # Errors
+    /// A malformed question, or a store that failed.
+    pub async fn answer(
+        self,
+        from: NodeId,
+        method: Method,
+        payload: Bytes,
+    ) -> Result<Bytes, String> {
+        let answer = match method {
+            Method::Hold => self.answer_hold(from, payload).await,
+            Method::Chunks => self.answer_chunks(payload),
+            Method::Held => self.answer_held(payload),
+            _ => Err(FetchProblem::Lied(from)),
+        };
+        answer.map_err(|problem| problem.to_string())
+    }
+
+    async fn answer_hold(&self, from: NodeId, payload: Bytes) -> Result<Bytes, FetchProblem> {
+        let chunks = parcel_of(rpc::HoldRequest::decode(payload).map(|r| r.rows), from)?;
+        for group in groups(self.inner.store.missing(&chunks)?) {
+            self.fetch_group(&group, Some(from)).await?;
+        }
+        let lacking = self.inner.store.missing(&chunks)?;
+        let held = lacking.is_empty();
+        if held {
+            self.inner.store.sync().await?;
+        }
+        let problem = if held {
+            String::new()
+        } else {
+            format!("{} chunks lack", lacking.len())
+        };
+        Ok(rpc::HoldResponse { held, problem }.encode_to_vec().into())
+    }
+
+    fn answer_chunks(&self, payload: Bytes) -> Result<Bytes, FetchProblem> {
+        let request =
+            rpc::ChunksRequest::decode(payload).map_err(|_| FetchProblem::Lied(self.inner.me))?;
+        let (mut answer, mut bytes) = (rpc::ChunksResponse::default(), 0);
+        for hash in request.hashes.into_iter().take(limit::PARCEL_CHUNKS) {
+            let Some(known) = ChunkHash::from_slice(&hash) else {
+                continue;
+            };
+            match self.inner.store.read_frame(&known) {
+                Ok(frame) => {
+                    if bytes + frame.len() > ANSWER_BYTES {
+                        break;
+                    }
+                    bytes += frame.len();
+                    answer.frames.push(frame);
+                }
+                Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {
+                    answer.missing.push(hash);
+                }
+                Err(problem) => return Err(problem.into()),
+            }
+        }
+        Ok(answer.encode_to_vec().into())
+    }
+
+    fn answer_held(&self, payload: Bytes) -> Result<Bytes, FetchProblem> {
+        let rows = rpc::HeldRequest::decode(payload).map(|request| request.rows);
+        let chunks = parcel_of(rows, self.inner.me)?;
+        let lacking = self.inner.store.missing(&chunks)?;
+        let sum = |chunks: &[ChunkRef]| chunks.iter().map(|c| u64::from(c.length)).sum::<u64>();
+        let held_bytes = sum(&chunks).saturating_sub(sum(&lacking));
+        Ok(rpc::HeldResponse { held_bytes }.encode_to_vec().into())
+    }
+}
+
+fn parcel_of(
+    rows: Result<Bytes, prost::DecodeError>,
+    from: NodeId,
+) -> Result<Vec<ChunkRef>, FetchProblem> {
+    let rows = rows.map_err(|_| FetchProblem::Lied(from))?;
+    if rows.len() > limit::PARCEL_CHUNKS * limit::CHUNK_ROW_BYTES {
+        return Err(FetchProblem::Lied(from));
+    }
+    manifest::decode_list(&rows).map_err(|_| FetchProblem::Lied(from))
+}
+
+/// Cuts a list of chunks into groups that are asked for together.
+fn groups(chunks: Vec<ChunkRef>) -> Vec<Vec<ChunkRef>> {
+    let mut groups: Vec<Vec<ChunkRef>> = Vec::new();
+    let mut bytes = u64::MAX;
+    for chunk in chunks {
+        let is_full = groups
+            .last()
+            .is_none_or(|group| group.len() >= limit::PARCEL_CHUNKS);
+        if is_full || bytes.saturating_add(u64::from(chunk.length)) > GROUP_BYTES {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += u64::from(chunk.length);
+        if let Some(group) = groups.last_mut() {
+            group.push(chunk);
+        }
+    }
+    groups
+}
+
+/// Why a peer did not give or hold content.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum FetchProblem {
+    #[error(transparent)]
+    Call(#[from] CallProblem),
+    #[error(transparent)]
+    Store(#[from] ChunkProblem),
+    #[error("node {0} sent something malformed, or content that was not asked for")]
+    Lied(NodeId),
+    #[error("node {peer} could not hold the content: {why}")]
+    NotHeld { peer: NodeId, why: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_bounded_in_bytes_and_chunks() {
+        let chunk = |length| ChunkRef {
+            hash: ChunkHash::default(),
+            length,
+        };
+        let mut chunks = vec![chunk(1024 * 1024); 5];
+        chunks.extend(vec![chunk(1); 600]);
+        let groups = groups(chunks);
+        let shape: Vec<_> = groups.iter().map(Vec::len).collect();
+        assert_eq!(shape, [2, 2, 256, 256, 89]);
+    }
+}

@@ -1,0 +1,347 @@
+//! [driver] Requests and answers between this node and all others, over links.
+//!
+//! One link a peer and class is dialled from each side: requests of ours go out on ours, requests
+//! of theirs come in on theirs. A frame is `kind u8 | id u64 | method u8 | payload`. Requests of one
+//! link are *received* in order ([`Handler::receive`] is called one after the other, so it may put
+//! work into queues), their answers may overtake each other. Every call has a deadline (promise
+//! B6); a link that breaks fails the calls that wait on it.
+
+use crate::env::{Env, Link, Network, Runtime, network::LinkClass, network::LinkProblem};
+use crate::watch::Watched;
+use aber_proto::NodeId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Requests of one link that are worked on at the same time.
+const REQUESTS_AT_ONCE: usize = 256;
+const REQUEST: u8 = 1;
+const ANSWER: u8 = 2;
+const FAILURE: u8 = 3;
+const HEAD_BYTES: usize = 10;
+const REDIAL_FIRST: Duration = Duration::from_millis(50);
+const REDIAL_LAST: Duration = Duration::from_secs(2);
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Method {
+    /// Raft's `AppendEntries`.
+    Append = 1,
+    /// Raft's vote.
+    Vote = 2,
+    /// Raft's pre-vote.
+    PreVote = 3,
+    /// Raft's snapshot.
+    Snapshot = 4,
+    /// Raft's leader transfer.
+    Transfer = 5,
+    /// Changes for the leader to order.
+    Propose = 6,
+    /// Chunks to hold.
+    Hold = 7,
+    /// Chunks to send.
+    Chunks = 8,
+    /// Positions.
+    Status = 9,
+    /// How much of some chunks is here.
+    Held = 10,
+}
+
+impl Method {
+    fn from_byte(byte: u8) -> Option<Self> {
+        use Method::{
+            Append, Chunks, Held, Hold, PreVote, Propose, Snapshot, Status, Transfer, Vote,
+        };
+        [
+            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held,
+        ]
+        .into_iter()
+        .find(|method| *method as u8 == byte)
+    }
+
+    fn class(self) -> LinkClass {
+        match self {
+            Self::Hold | Self::Chunks | Self::Snapshot => LinkClass::Bulk,
+            _ => LinkClass::Control,
+        }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CallProblem {
+    /// There is no link, or it broke meanwhile. The request may or may not have been done.
+    #[error("node {0} cannot be reached")]
+    Unreachable(NodeId),
+    /// The deadline passed. The request may or may not have been done.
+    #[error("node {0} did not answer in time")]
+    Timeout(NodeId),
+    /// The other node answered that it cannot.
+    #[error("node {node}: {why}")]
+    Failed {
+        /// Who.
+        node: NodeId,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// A boxed answer.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>>;
+
+/// Answers requests of other nodes.
+pub trait Handler: Send + Sync + 'static {
+    /// Takes a request, in the order of the link; the future is then run beside others.
+    fn receive(&self, from: NodeId, method: Method, payload: Bytes) -> Answer;
+}
+
+type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Bytes, CallProblem>>>>>;
+
+struct Up<L> {
+    link: Arc<L>,
+    waiting: Waiting,
+}
+
+impl<L> Clone for Up<L> {
+    fn clone(&self) -> Self {
+        Self {
+            link: Arc::clone(&self.link),
+            waiting: Arc::clone(&self.waiting),
+        }
+    }
+}
+
+type Slot<L> = Watched<Option<Up<L>>>;
+type LinkOf<E> = <<E as Env>::Network as Network>::Link;
+
+struct Inner<E: Env> {
+    env: E,
+    slots: BTreeMap<(NodeId, LinkClass), Slot<LinkOf<E>>>,
+    next_id: AtomicU64,
+    refusals: Watched<BTreeMap<NodeId, String>>,
+}
+
+/// All links of this node.
+pub struct Mesh<E: Env> {
+    inner: Arc<Inner<E>>,
+}
+
+impl<E: Env> Clone for Mesh<E> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<E: Env> Mesh<E> {
+    /// Prepares the links to `peers`; none is dialled and no request answered before
+    /// [`Mesh::start`].
+    pub fn new(env: E, peers: &[NodeId]) -> Self {
+        let mut slots = BTreeMap::new();
+        for peer in peers {
+            for class in [LinkClass::Control, LinkClass::Bulk] {
+                slots.insert((*peer, class), Watched::new(None));
+            }
+        }
+        let refusals = Watched::new(BTreeMap::new());
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                slots,
+                next_id: AtomicU64::new(1),
+                refusals,
+            }),
+        }
+    }
+
+    /// Dials all peers, again and again, and answers what they ask.
+    pub fn start(&self, handler: Arc<dyn Handler>) {
+        let runtime = self.inner.env.runtime();
+        for (peer, class) in self.inner.slots.keys() {
+            runtime.spawn("mesh dial", self.clone().keep_dialled(*peer, *class));
+        }
+        runtime.spawn("mesh accept", self.clone().accept_all(handler));
+    }
+
+    /// Whether a link for requests to `peer` is up.
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.slot(peer, LinkClass::Control)
+            .is_some_and(|slot| slot.get().is_some())
+    }
+
+    /// The peers to which a link is up.
+    pub fn peers_up(&self) -> Vec<NodeId> {
+        self.peers()
+            .into_iter()
+            .filter(|peer| self.is_up(*peer))
+            .collect()
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> Vec<NodeId> {
+        let control = self
+            .inner
+            .slots
+            .keys()
+            .filter(|(_, class)| *class == LinkClass::Control);
+        control.map(|(peer, _)| *peer).collect()
+    }
+
+    /// What peers said when they refused a link: another cluster, a newer version.
+    pub fn refusals(&self) -> BTreeMap<NodeId, String> {
+        self.inner.refusals.get()
+    }
+
+    /// Asks `to` and waits for the answer, at most for `deadline`.
+    ///
+    /// # Errors
+    /// [`CallProblem`]; but for `Failed` it says nothing about whether the request was done.
+    pub async fn call(
+        &self,
+        to: NodeId,
+        method: Method,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallProblem> {
+        let slot = self
+            .slot(to, method.class())
+            .ok_or(CallProblem::Unreachable(to))?;
+        let up = slot.get().ok_or(CallProblem::Unreachable(to))?;
+        let id = self.inner.next_id.fetch_add(1, SeqCst);
+        let (sender, receiver) = oneshot::channel();
+        lock(&up.waiting).insert(id, sender);
+        let frame = frame(REQUEST, id, method as u8, &payload);
+        let exchange = async {
+            if up.link.send(frame).await.is_err() {
+                return Err(CallProblem::Unreachable(to));
+            }
+            receiver.await.unwrap_or(Err(CallProblem::Unreachable(to)))
+        };
+        let answer = self.inner.env.runtime().timeout(deadline, exchange).await;
+        lock(&up.waiting).remove(&id);
+        answer.unwrap_or(Err(CallProblem::Timeout(to)))
+    }
+
+    fn slot(&self, peer: NodeId, class: LinkClass) -> Option<&Slot<LinkOf<E>>> {
+        self.inner.slots.get(&(peer, class))
+    }
+
+    async fn keep_dialled(self, peer: NodeId, class: LinkClass) {
+        let runtime = self.inner.env.runtime().clone();
+        let mut pause = REDIAL_FIRST;
+        loop {
+            match self.inner.env.network().dial(peer, class).await {
+                Ok(link) => {
+                    pause = REDIAL_FIRST;
+                    self.inner
+                        .refusals
+                        .update(|refusals| refusals.remove(&peer));
+                    self.run_dialled(peer, link).await;
+                }
+                Err(LinkProblem::Refused { why, .. }) => {
+                    self.inner
+                        .refusals
+                        .update(|refusals| refusals.insert(peer, why));
+                    pause = REDIAL_LAST;
+                }
+                Err(_) => pause = (pause * 2).min(REDIAL_LAST),
+            }
+            runtime.sleep(pause).await;
+        }
+    }
+
+    async fn run_dialled(&self, peer: NodeId, link: LinkOf<E>) {
+        let Some(slot) = self.slot(peer, link.class()) else {
+            return;
+        };
+        let link = Arc::new(link);
+        let waiting = Waiting::default();
+        slot.set(Some(Up {
+            link: Arc::clone(&link),
+            waiting: Arc::clone(&waiting),
+        }));
+        while let Ok(bytes) = link.receive().await {
+            if let Some((kind, id, _, payload)) = split(bytes)
+                && let Some(sender) = lock(&waiting).remove(&id)
+            {
+                let answer = if kind == ANSWER {
+                    Ok(payload)
+                } else {
+                    let why = String::from_utf8_lossy(&payload).into_owned();
+                    Err(CallProblem::Failed { node: peer, why })
+                };
+                // The caller may have given up meanwhile.
+                let _given_up = sender.send(answer).is_err();
+            }
+        }
+        slot.set(None);
+        lock(&waiting).clear();
+    }
+
+    async fn accept_all(self, handler: Arc<dyn Handler>) {
+        loop {
+            match self.inner.env.network().accept().await {
+                Ok(link) => {
+                    let serve = serve(self.inner.env.clone(), link, Arc::clone(&handler));
+                    self.inner.env.runtime().spawn("mesh serve", serve);
+                }
+                Err(_) => self.inner.env.runtime().sleep(REDIAL_LAST).await,
+            }
+        }
+    }
+}
+
+async fn serve<E: Env>(env: E, link: LinkOf<E>, handler: Arc<dyn Handler>) {
+    let link = Arc::new(link);
+    let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+    while let Ok(bytes) = link.receive().await {
+        let Some((REQUEST, id, method, payload)) = split(bytes) else {
+            return;
+        };
+        let Some(method) = Method::from_byte(method) else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        let answer = handler.receive(link.remote(), method, payload);
+        let link = Arc::clone(&link);
+        env.runtime().spawn("mesh answer", async move {
+            let frame = match answer.await {
+                Ok(payload) => frame(ANSWER, id, method as u8, &payload),
+                Err(why) => frame(FAILURE, id, method as u8, why.as_bytes()),
+            };
+            // A link that broke meanwhile fails the caller by itself.
+            let _broken = link.send(frame).await.is_err();
+            drop(permit);
+        });
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn frame(kind: u8, id: u64, method: u8, payload: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + payload.len());
+    bytes.put_u8(kind);
+    bytes.put_u64_le(id);
+    bytes.put_u8(method);
+    bytes.put_slice(payload);
+    bytes.freeze()
+}
+
+fn split(mut bytes: Bytes) -> Option<(u8, u64, u8, Bytes)> {
+    if bytes.len() < HEAD_BYTES {
+        return None;
+    }
+    let (kind, id, method) = (bytes.get_u8(), bytes.get_u64_le(), bytes.get_u8());
+    Some((kind, id, method, bytes))
+}

@@ -1,0 +1,106 @@
+//! [pure] A change that waits here, and its durable form.
+
+use aber_proto::generated::outbox as stored;
+use aber_proto::{
+    Change, ChunkRef, PartitionId, RequestId, SignedChange, TreePath, VolumeId, codec,
+};
+use bytes::Bytes;
+use prost::Message;
+
+/// Stands in places of a change whose volume has no id yet; [`Item::volume`] names it.
+pub const PENDING_VOLUME: VolumeId = VolumeId(u64::MAX);
+const FORMAT: u32 = 1;
+
+/// A change that waits here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// What is to be appended; its sequence number and author chain are set when it is signed.
+    pub change: Change,
+    /// The volume its places are in, where they say [`PENDING_VOLUME`].
+    pub volume: Option<String>,
+    /// The paths of the tree it touches.
+    pub paths: Vec<TreePath>,
+    /// Nodes that must hold its content before it is ordered; 0 means the cluster's.
+    pub min_copies: u32,
+    /// Once signed: its sequence number and the bytes to propose.
+    pub signed: Option<(u64, Bytes)>,
+}
+
+/// A stored item that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an outbox item cannot be read: {0}")]
+pub struct ItemProblem(pub String);
+
+impl Item {
+    /// The request it answers.
+    #[must_use]
+    pub fn request(&self) -> RequestId {
+        self.change.request
+    }
+
+    /// The partition it goes to, as far as that is known.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.change.partition
+    }
+
+    /// The chunk rows its content names; of indirect manifests those of the lists.
+    pub fn rows(&self) -> impl Iterator<Item = &ChunkRef> {
+        let contents = self
+            .change
+            .events
+            .iter()
+            .filter_map(|event| event.operation.content());
+        contents.flat_map(|content| content.rows())
+    }
+
+    /// The durable form.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let (author_sequence, signed) = self.signed.clone().unwrap_or_default();
+        stored::Item {
+            format: FORMAT,
+            change: codec::encode_change(&self.change),
+            volume: self.volume.clone().unwrap_or_default(),
+            paths: self
+                .paths
+                .iter()
+                .map(|path| path.as_str().to_owned())
+                .collect(),
+            min_copies: self.min_copies,
+            signed,
+            author_sequence,
+        }
+        .encode_to_vec()
+        .into()
+    }
+
+    /// The inverse of [`Item::encode`].
+    ///
+    /// # Errors
+    /// Bytes that are no item, or one of a newer format.
+    pub fn decode(bytes: Bytes) -> Result<Self, ItemProblem> {
+        let fail = |what: &dyn std::fmt::Display| ItemProblem(what.to_string());
+        let item = stored::Item::decode(bytes).map_err(|error| fail(&error))?;
+        if item.format != FORMAT {
+            return Err(fail(&format_args!("format {}", item.format)));
+        }
+        let mut paths = Vec::with_capacity(item.paths.len());
+        for path in &item.paths {
+            paths.push(TreePath::parse(path).map_err(|error| fail(&error))?);
+        }
+        let is_signed = !item.signed.is_empty();
+        Ok(Self {
+            change: codec::decode_change(&item.change).map_err(|error| fail(&error))?,
+            volume: Some(item.volume).filter(|name| !name.is_empty()),
+            paths,
+            min_copies: item.min_copies,
+            signed: is_signed.then_some((item.author_sequence, item.signed)),
+        })
+    }
+
+    /// Takes its signature.
+    pub fn set_signed(&mut self, sequence: u64, change: &SignedChange) {
+        self.signed = Some((sequence, codec::encode_signed(change)));
+    }
+}

@@ -1,0 +1,446 @@
+//! [driver] One partition's committed entries, folded into its view and handed on.
+//!
+//! Order of effects: judge, wait for the control partition where an entry was judged by it, apply
+//! one batch (one commit of the index), then tell outcomes, dirty nodes and the position. A batch
+//! ends where a snapshot is due, so that every node makes it of the same entries. What a batch's
+//! content lacks here is asked for ahead of whoever reads it.
+
+use crate::judge::{Judge, Judged};
+use crate::mirror::Dirty;
+use crate::snapshot::{SnapshotInstall, SnapshotWriter};
+use crate::snapshots::{Install, Snapshots};
+use crate::view::{EntryOutcome, View, ViewProblem};
+use aber_log::chunk::store::PackStore;
+use aber_log::chunk::{ChunkProblem, ChunkStore};
+use aber_log::env::kv::KvBatch;
+use aber_log::env::{Env, Kv, Runtime};
+use aber_log::ingest::{ContentProblem, ContentWriter};
+use aber_log::partition::raft_types::{decode_membership, encode_membership, to_raft_id};
+use aber_log::reader::{ReadProblem, Reader, SnapshotManifest};
+use aber_log::watch::Watched;
+use aber_proto::{
+    ChunkHash, ChunkList, ChunkRef, ClusterId, Content, ContentHash, Entry, EntryKind, FileId,
+    Manifest, PartitionId, limit,
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Bytes of entries folded at once.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Chunks asked for ahead in one batch; the rest is asked for when it is read.
+const AHEAD_CHUNKS: usize = 16 * 1024;
+/// Nodes read at a time when a whole partition is dirty.
+const PAGE: usize = 1024;
+
+/// A boxed future of the listener.
+pub type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Entries that were applied, with what became of them.
+pub struct AppliedBatch {
+    /// Of which partition.
+    pub partition: PartitionId,
+    /// The entries, judged.
+    pub entries: Vec<(Entry, Judged)>,
+    /// What became of each.
+    pub outcomes: Vec<EntryOutcome>,
+}
+
+/// Told by a replay.
+pub trait Listener: Send + Sync + 'static {
+    /// A batch was applied.
+    fn applied(&self, batch: AppliedBatch) -> Boxed;
+    /// A snapshot of the partition was made here and kept.
+    fn snapshot_made(&self) -> Boxed;
+    /// A snapshot took the place of the view: what was there before may be gone.
+    fn snapshot_installed(&self) -> Boxed;
+    /// The index failed or contradicts the log: it must be rebuilt.
+    fn index_failed(&self, why: String) -> Boxed;
+}
+
+/// Asks for chunks before anybody reads them.
+pub type Ahead = Arc<dyn Fn(&[ChunkRef]) + Send + Sync>;
+
+/// Makes and keeps snapshots.
+pub struct Maker<E: Env> {
+    /// Where their chunks go.
+    pub store: PackStore<E>,
+    /// Where they are kept.
+    pub snapshots: Snapshots<E>,
+    /// Entries between two.
+    pub every: u64,
+}
+
+/// What a replay needs.
+pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
+    /// The world.
+    pub env: E,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The view, as it was found.
+    pub view: View<E::Kv>,
+    /// The index it lives in.
+    pub kv: E::Kv,
+    /// Who may do what.
+    pub judge: Judge,
+    /// The log.
+    pub reader: R,
+    /// Content of snapshots that are taken in.
+    pub chunks: S,
+    /// Told what content a batch will need.
+    pub ahead: Option<Ahead>,
+    /// Makes snapshots, where they are wanted.
+    pub maker: Option<Maker<E>>,
+    /// How far each partition is applied; this replay sets its own.
+    pub applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
+    /// The mirror, where there is one.
+    pub dirty: Option<mpsc::Sender<Dirty>>,
+    /// Snapshots to take in.
+    pub installs: mpsc::Receiver<Install>,
+    /// Who is told.
+    pub listener: Arc<dyn Listener>,
+}
+
+/// One partition's replay.
+pub struct Replay<E: Env, R: Reader, S: ChunkStore> {
+    options: ReplayOptions<E, R, S>,
+}
+
+/// The index row that holds Raft's membership as of the applied entry.
+fn membership_key(partition: PartitionId) -> Bytes {
+    #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
+    let number = partition.0.to_be_bytes();
+    [b"M".as_slice(), &number].concat().into()
+}
+
+enum Step {
+    Entries(Vec<Entry>),
+    Install(Install),
+    Forgotten,
+}
+
+impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
+    /// A replay; [`Replay::run`] drives it.
+    pub fn new(options: ReplayOptions<E, R, S>) -> Self {
+        Self { options }
+    }
+
+    fn partition(&self) -> PartitionId {
+        self.options.view.partition()
+    }
+
+    /// Replays until the log is closed or the index fails.
+    pub async fn run(mut self) {
+        if let Err(why) = self.replay_all().await {
+            self.options.listener.index_failed(why).await;
+        }
+    }
+
+    async fn replay_all(&mut self) -> Result<(), String> {
+        loop {
+            let next = self
+                .options
+                .view
+                .applied_index()
+                .map_or(0, |index| index + 1);
+            match self.next_step(next).await? {
+                None => return Ok(()),
+                Some(Step::Entries(entries)) => self.apply(entries).await?,
+                Some(Step::Install(install)) => {
+                    let result = self.install(&install.snapshot).await;
+                    let _gone = install.done.send(result.clone());
+                    result?;
+                }
+                Some(Step::Forgotten) => {
+                    let newest = self.options.reader.newest_snapshot(self.partition()).await;
+                    let newest = newest.map_err(|problem| problem.to_string())?;
+                    let newest = newest.filter(|snapshot| snapshot.log_id.index >= next);
+                    let newest = newest.ok_or_else(|| {
+                        format!(
+                            "partition {}: no entry {next} and no snapshot past it",
+                            self.partition()
+                        )
+                    })?;
+                    self.install(&newest).await?;
+                }
+            }
+        }
+    }
+
+    async fn next_step(&mut self, next: u64) -> Result<Option<Step>, String> {
+        let partition = self.partition();
+        let read = tokio::select! {
+            biased;
+            install = self.options.installs.recv() => return Ok(install.map(Step::Install)),
+            read = self.options.reader.read(partition, next, BATCH_BYTES) => read,
+        };
+        match read {
+            Ok(entries) => Ok(Some(Step::Entries(entries))),
+            Err(ReadProblem::Forgotten { .. }) => Ok(Some(Step::Forgotten)),
+            Err(ReadProblem::Closed(_)) => Ok(None),
+            Err(problem) => Err(problem.to_string()),
+        }
+    }
+
+    async fn apply(&mut self, mut entries: Vec<Entry>) -> Result<(), String> {
+        let every = self
+            .options
+            .maker
+            .as_ref()
+            .map_or(u64::MAX, |maker| maker.every);
+        let due =
+            |entry: &Entry| entry.log_id.index > 0 && entry.log_id.index.is_multiple_of(every);
+        if let Some(cut) = entries.iter().position(due) {
+            entries.truncate(cut + 1);
+        }
+        let is_due = entries.last().is_some_and(due);
+        self.wait_for_control(&entries).await;
+        let judge = &mut self.options.judge;
+        let judged: Vec<_> = entries.iter().map(|entry| judge.judge(entry)).collect();
+        if let Some(ahead) = &self.options.ahead {
+            ahead(&chunks_of(&judged));
+        }
+        let extra = membership_rows(&entries);
+        let batch: Vec<_> = entries
+            .into_iter()
+            .zip(judged.iter().map(|judged| judged.verdict))
+            .collect();
+        let applied = self.options.view.apply_batch(&batch, extra);
+        let applied = applied.map_err(|problem: ViewProblem| problem.to_string())?;
+        let partition = self.partition();
+        let index = self.options.view.applied_index();
+        self.options.env.runtime().trace(format_args!(
+            "apply {partition}:{} {}",
+            index.unwrap_or(0),
+            self.options.view.digest()
+        ));
+        let entries = batch
+            .into_iter()
+            .map(|(entry, _)| entry)
+            .zip(judged)
+            .collect();
+        self.publish(index);
+        let outcomes = applied.outcomes;
+        self.options
+            .listener
+            .applied(AppliedBatch {
+                partition,
+                entries,
+                outcomes,
+            })
+            .await;
+        let ids = applied
+            .effects
+            .iter()
+            .map(|effect| effect.dirty())
+            .collect();
+        self.tell_mirror(index, ids).await;
+        if is_due {
+            self.make_snapshot().await?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, index: Option<u64>) {
+        if let Some(applied) = self.options.applied.get(&self.partition()) {
+            applied.set(index);
+        }
+    }
+
+    async fn tell_mirror(&self, index: Option<u64>, mut ids: Vec<FileId>) {
+        let (Some(dirty), Some(index)) = (&self.options.dirty, index) else {
+            return;
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        let dirty_ids = Dirty {
+            partition: self.partition(),
+            index,
+            ids,
+        };
+        let _stopping = dirty.send(dirty_ids).await.is_err();
+    }
+
+    /// An entry judged by the control partition waits until that is here.
+    async fn wait_for_control(&self, entries: &[Entry]) {
+        let judged_by = entries
+            .iter()
+            .map(|entry| entry.control_index)
+            .max()
+            .unwrap_or(0);
+        if self.partition() == PartitionId::CONTROL || judged_by == 0 {
+            return;
+        }
+        if let Some(control) = self.options.applied.get(&PartitionId::CONTROL) {
+            control
+                .clone()
+                .until(|index| index.is_some_and(|index| index >= judged_by))
+                .await;
+        }
+    }
+
+    async fn make_snapshot(&mut self) -> Result<(), String> {
+        let Some(maker) = &self.options.maker else {
+            return Ok(());
+        };
+        let Some(snapshot) = self.encode_snapshot(maker).await? else {
+            return Ok(());
+        };
+        maker.snapshots.keep(snapshot).await?;
+        self.options.listener.snapshot_made().await;
+        Ok(())
+    }
+
+    async fn encode_snapshot(&self, maker: &Maker<E>) -> Result<Option<SnapshotManifest>, String> {
+        let view = &self.options.view;
+        let mut writer = ContentWriter::new(maker.store.clone(), None, None);
+        let rows = SnapshotWriter::begin(self.options.kv.clone(), view.partition());
+        let mut rows = rows.map_err(|problem| problem.to_string())?;
+        while let Some(piece) = rows.next_piece().map_err(|problem| problem.to_string())? {
+            writer
+                .push(piece)
+                .await
+                .map_err(|problem| problem.to_string())?;
+        }
+        let staged = match writer.finish().await {
+            Ok(staged) => staged,
+            // No room for it: the log keeps what it would have covered.
+            Err(ContentProblem::Chunk(ChunkProblem::NoSpace { .. })) => return Ok(None),
+            Err(problem) => return Err(problem.to_string()),
+        };
+        let content = in_chunks(&maker.store, staged.content).await?;
+        let key = membership_key(view.partition());
+        let membership = self.options.kv.get(&key);
+        let membership = membership
+            .map_err(|problem| problem.to_string())?
+            .unwrap_or_default();
+        Ok(Some(SnapshotManifest {
+            partition: view.partition(),
+            log_id: view.applied().log_id,
+            chain: view.applied().chain,
+            digest: view.digest(),
+            membership,
+            content,
+        }))
+    }
+
+    /// Replaces the view by a snapshot: every chunk is verified, then every row, then the digest.
+    async fn install(&mut self, snapshot: &SnapshotManifest) -> Result<(), String> {
+        let chunks = &self.options.chunks;
+        let data = aber_log::ingest::resolve_chunks(chunks, &snapshot.content).await;
+        let data = data.map_err(|problem| problem.to_string())?;
+        if let Some(ahead) = &self.options.ahead {
+            ahead(&data);
+        }
+        let (kv, partition) = (self.options.kv.clone(), self.partition());
+        let mut installer = SnapshotInstall::new(kv, partition, self.options.cluster);
+        for chunk in data {
+            let bytes = chunks
+                .get(chunk)
+                .await
+                .map_err(|problem| problem.to_string())?;
+            installer
+                .push(&bytes)
+                .map_err(|problem| problem.to_string())?;
+        }
+        let view = installer.finish().map_err(|problem| problem.to_string())?;
+        let is_it = view.applied().log_id == snapshot.log_id
+            && view.applied().chain == snapshot.chain
+            && view.digest() == snapshot.digest;
+        if !is_it {
+            return Err(format!(
+                "the snapshot of partition {partition} is not what it was said to be"
+            ));
+        }
+        self.options.view = view;
+        let mut extra = KvBatch::default();
+        extra.put(membership_key(partition), snapshot.membership.clone());
+        self.options
+            .kv
+            .commit(extra)
+            .map_err(|problem| problem.to_string())?;
+        if let Some(maker) = &self.options.maker {
+            // Its chunks may be needed again after a crash, before any other node is there.
+            maker
+                .store
+                .sync()
+                .await
+                .map_err(|problem| problem.to_string())?;
+            maker.snapshots.keep(snapshot.clone()).await?;
+        }
+        self.publish(self.options.view.applied_index());
+        self.tell_all_dirty().await?;
+        self.options.listener.snapshot_installed().await;
+        Ok(())
+    }
+
+    /// After a snapshot anything may have changed.
+    async fn tell_all_dirty(&self) -> Result<(), String> {
+        let index = self.options.view.applied_index();
+        let mut after = None;
+        loop {
+            let page = self
+                .options
+                .view
+                .nodes(after, PAGE)
+                .map_err(|problem| problem.to_string())?;
+            let Some(last) = page.last().copied() else {
+                break;
+            };
+            after = Some(last);
+            self.tell_mirror(index, page).await;
+        }
+        Ok(())
+    }
+}
+
+/// A small snapshot too is stored, so that another node can fetch it.
+async fn in_chunks<E: Env>(store: &PackStore<E>, content: Content) -> Result<Manifest, String> {
+    let bytes = match content {
+        Content::Chunks(manifest) => return Ok(manifest),
+        Content::Inline(bytes) => bytes,
+    };
+    let hash = ChunkHash::of(&bytes);
+    let length = u32::try_from(bytes.len()).map_err(|error| error.to_string())?;
+    store
+        .put(hash, &bytes)
+        .map_err(|problem| problem.to_string())?;
+    store.sync().await.map_err(|problem| problem.to_string())?;
+    Ok(Manifest {
+        size: u64::from(length),
+        blake3: ContentHash::of(&bytes),
+        average: u32::try_from(limit::CHUNK_AVERAGE_MIN_BYTES).unwrap_or(u32::MAX),
+        chunks: ChunkList::Direct(vec![ChunkRef { hash, length }]),
+    })
+}
+
+fn membership_rows(entries: &[Entry]) -> KvBatch {
+    let mut rows = KvBatch::default();
+    for entry in entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Membership)
+    {
+        if let Ok(membership) = decode_membership(&entry.body) {
+            let id = to_raft_id(entry.log_id);
+            rows.put(
+                membership_key(entry.partition),
+                encode_membership(Some(&id), membership.membership()),
+            );
+        }
+    }
+    rows
+}
+
+fn chunks_of(judged: &[Judged]) -> Vec<ChunkRef> {
+    let changes = judged.iter().filter_map(|judged| judged.change.as_ref());
+    let events = changes.flat_map(|change| &change.events);
+    let contents = events.filter_map(|event| event.operation.content());
+    contents
+        .flat_map(|content| content.rows())
+        .copied()
+        .take(AHEAD_CHUNKS)
+        .collect()
+}

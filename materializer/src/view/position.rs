@@ -1,0 +1,76 @@
+//! [pure] Small questions about a view: where it is, whose number came last, which nodes it has.
+
+use super::digest::Buckets;
+use super::read::TreeView;
+use super::table::{self, AuthorRow, Row, Table};
+use super::{Applied, View};
+use aber_log::env::Kv;
+use aber_log::env::kv::{KvProblem, prefix_end};
+use aber_proto::{ChainHash, FileId, NodeId, PartitionId, ViewDigest, VolumeId};
+use bytes::Bytes;
+
+impl<K: Kv> View<K> {
+    /// The index of the last entry applied; `None` if none was.
+    #[must_use]
+    pub fn applied_index(&self) -> Option<u64> {
+        let start = ChainHash::genesis(&self.row.cluster, self.partition);
+        (self.applied.chain != start).then_some(self.applied.log_id.index)
+    }
+
+    /// The ids of the nodes it holds, in order, after one of them, at most `limit`.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn nodes(&self, after: Option<FileId>, limit: usize) -> Result<Vec<FileId>, KvProblem> {
+        let prefix = table::table_key(self.partition, Table::Inode);
+        let to = prefix_end(&prefix);
+        let from = match after {
+            Some(id) => [table::inode_key(id).as_ref(), [0].as_slice()].concat(),
+            None => prefix.to_vec(),
+        };
+        let rows = self.kv.scan(&from, &to, limit)?;
+        rows.iter()
+            .map(|(key, _)| table::inode_of(key).map_err(|_| table::damaged(key)))
+            .collect()
+    }
+}
+
+impl<K: Kv> TreeView<K> {
+    /// How far a partition is applied, and the digest of its view there.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn digest(
+        &self,
+        partition: PartitionId,
+    ) -> Result<(Option<Applied>, ViewDigest), KvProblem> {
+        let applied = self.applied(partition)?;
+        Ok((applied, Buckets::read(&self.kv, partition)?.digest()))
+    }
+
+    /// The volume with this name, and the partition that holds its content.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn volume(&self, name: &str) -> Result<Option<(VolumeId, PartitionId)>, KvProblem> {
+        let volumes = self.volumes()?;
+        let found = volumes.into_iter().find(|volume| volume.name == name);
+        Ok(found.map(|volume| (volume.id, volume.partition)))
+    }
+
+    /// The last sequence number of an author that counted in a partition; 0 if none did.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn author_sequence(
+        &self,
+        partition: PartitionId,
+        author: NodeId,
+    ) -> Result<u64, KvProblem> {
+        let key = table::author_key(partition, author);
+        let row = self.kv.get(&key)?;
+        let row = row
+            .map(|value: Bytes| AuthorRow::decode(&key, &value).map_err(|_| table::damaged(&key)));
+        Ok(row.transpose()?.map_or(0, |row| row.sequence))
+    }
+}

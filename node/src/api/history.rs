@@ -1,0 +1,29 @@
+//! [adapter] HistoryService.
+
+use super::{Adapter, limited, unary};
+use crate::service::Service;
+use aber_proto::generated::v1::{self, history_service_server as generated};
+use tonic::{Request, Response, Status};
+
+pub(super) fn server<S: Service>(
+    adapter: Adapter<S>,
+) -> generated::HistoryServiceServer<Adapter<S>> {
+    limited!(generated::HistoryServiceServer::new(adapter))
+}
+
+#[tonic::async_trait]
+impl<S: Service> generated::HistoryService for Adapter<S> {
+    async fn list_entries(
+        &self,
+        request: Request<v1::ListEntriesRequest>,
+    ) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        unary(self.service.list_entries(request.into_inner())).await
+    }
+
+    async fn get_entry(
+        &self,
+        request: Request<v1::GetEntryRequest>,
+    ) -> Result<Response<v1::GetEntryResponse>, Status> {
+        unary(self.service.get_entry(request.into_inner())).await
+    }
+}

@@ -1,0 +1,424 @@
+//! [adapter] The command line: arguments in, exit code out.
+//!
+//! Every command but `up`, `demo` and `materialize` is a client of a node's socket. What goes wrong
+//! is a [`Problem`], whose row says the exit code; `print` says it in words or JSON.
+
+mod batch;
+pub(crate) mod cluster;
+mod file;
+mod get;
+mod history;
+pub(crate) mod print;
+pub(crate) mod progress;
+pub(crate) mod put;
+mod start;
+pub(crate) mod walk;
+pub(crate) mod write;
+
+use crate::client::{Client, Target};
+use crate::reason::{Problem, Reason};
+use aber_proto::TreePath;
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
+use print::Output;
+use serde_json::json;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// An exit code, or what went wrong.
+pub(crate) type Outcome = Result<u8, Problem>;
+
+/// Threads: some may wait for a disk while others keep Raft alive.
+const WORKERS: usize = 8;
+
+const EXAMPLES: &str = "\
+Examples:
+  aber demo                          three nodes on this machine, to look around
+  aber up                            start a node here; makes a cluster of one if there is none
+  aber put song.flac /music/         a file into the tree; -r for directories
+  aber put -r photos /               makes /photos
+  date | aber put - /notes/now.txt   from standard input
+  aber ls -l /music                  what is there
+  aber get -r /music ~/copy          a copy of it
+  aber log /music                    who did what
+  aber status --wait                 until it is safe to switch off
+
+Paths of the tree start with '/'. Nothing that is overwritten or removed is lost: see aber log.
+Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 guard failed, 6 no majority,
+  7 safe in the outbox but not further yet, 8 damage, 9 no node running, 10 not allowed,
+  11 no space, 12 version, 124 --timeout, 130 Ctrl-C. Any other means failure.";
+
+const DEMO_HELP: &str = "\
+Each node is a process with a directory and a mirror of its own; one that dies is started again.
+Without --data everything is in a temporary directory that is removed at the end.
+
+Examples:
+  aber demo                                      three nodes, until Ctrl-C
+  aber demo --put ~/Music --exit                 are all mirrors equal to ~/Music?
+  aber demo --nodes 1 --data /tmp/d              one node, in a directory that is kept";
+
+const UP_HELP: &str = "\
+Runs in the foreground and logs to standard error. With nothing set up it makes a cluster of one
+that works at once; its files appear, read-only, in the mirror directory.
+
+Examples:
+  aber up                                        everything in the default places
+  aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port";
+
+const PUT_HELP: &str = "\
+Ends when the files are ordered by a majority and on two nodes. When nothing moves for 30 seconds it
+says what it waits for and ends with 7: what is queued is safe and goes on by itself.
+
+Examples:
+  aber put song.flac /music/                     /music/song.flac
+  aber put song.flac /music/best.flac            under another name
+  aber put -r photos /                           /photos and all that is in it
+  aber put -p report.pdf /work/2026/             makes /work/2026 first
+  tar c . | aber put - /backup.tar               from standard input";
+
+const STATUS_HELP: &str = "\
+Examples:
+  aber status --wait                             until this machine may be switched off
+  aber status --check                            for monitoring: one line and an exit code";
+
+const MATERIALIZE_HELP: &str = "\
+Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
+
+Examples:
+  aber materialize --from ~/.local/share/aber --into /srv/mirror
+  aber materialize --from /srv/aber --into copy --once";
+
+/// A shared folder for machines that trust each other a little
+#[derive(Parser, Debug)]
+#[command(name = "aber", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+struct Global {
+    /// The data directory of the node that is meant [default: ~/.local/share/aber]
+    #[arg(
+        long,
+        global = true,
+        env = "ABER_DATA",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    data: Option<PathBuf>,
+    /// Talk to this node instead: unix:SOCKET or HOST:PORT
+    #[arg(long, global = true, value_name = "ADDR")]
+    node: Option<String>,
+    /// JSON lines on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notices
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// More to read in logs; twice: even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Colours on standard error
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+    /// Give up after this long, e.g. 30s, 5m, 2h
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start several nodes on this machine, to try things out
+    #[command(after_help = DEMO_HELP)]
+    Demo(start::DemoArgs),
+    /// Start the node; with nothing set up: a cluster of one
+    #[command(after_help = UP_HELP)]
+    Up(start::UpArgs),
+    /// Stop the node
+    Down,
+    /// How the node and its cluster are
+    #[command(after_help = STATUS_HELP)]
+    Status(cluster::StatusArgs),
+    /// Put local files into the tree
+    #[command(after_help = PUT_HELP)]
+    Put(file::PutArgs),
+    /// Get files from the tree
+    Get(get::GetArgs),
+    /// List a directory
+    Ls(file::LsArgs),
+    /// Write files to standard output
+    Cat(get::CatArgs),
+    /// Rename or move
+    Mv(file::MoveArgs),
+    /// Copy within the tree; sends nothing
+    Cp(file::MoveArgs),
+    /// Remove; history keeps it
+    Rm(file::RmArgs),
+    /// Make directories; a top-level one is a volume
+    Mkdir(file::MkdirArgs),
+    /// Which nodes have a file
+    Where(file::WhereArgs),
+    /// Who did what, newest first
+    Log(history::LogArgs),
+    /// Read everything again and check it
+    Verify(history::VerifyArgs),
+    /// Follow a node into a directory, as a process of its own
+    #[command(after_help = MATERIALIZE_HELP)]
+    Materialize(start::MaterializeArgs),
+    /// The version of this program
+    Version,
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "demo",
+            Self::Up(_) => "up",
+            Self::Down => "down",
+            Self::Status(_) => "status",
+            Self::Put(_) => "put",
+            Self::Get(_) => "get",
+            Self::Ls(_) => "ls",
+            Self::Cat(_) => "cat",
+            Self::Mv(_) => "mv",
+            Self::Cp(_) => "cp",
+            Self::Rm(_) => "rm",
+            Self::Mkdir(_) => "mkdir",
+            Self::Where(_) => "where",
+            Self::Log(_) => "log",
+            Self::Verify(_) => "verify",
+            Self::Materialize(_) => "materialize",
+            Self::Version => "version",
+        }
+    }
+
+    /// Whether it ends by itself on Ctrl-C, and uses `--timeout` in its own way.
+    fn is_its_own_master(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Demo(_))
+    }
+
+    /// Whether a change may be on its way when it is interrupted.
+    fn writes(&self) -> bool {
+        use Command::{Cp, Mkdir, Mv, Put, Rm};
+        matches!(self, Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_))
+    }
+}
+
+/// What every command knows.
+pub(crate) struct Context {
+    /// Where words go.
+    pub(crate) out: Output,
+    /// How often `-v` was given.
+    pub(crate) verbose: u8,
+    /// `--timeout`.
+    pub(crate) timeout: Option<Duration>,
+    data: Option<PathBuf>,
+    node: Option<String>,
+}
+
+impl Context {
+    /// The data directory, if one was named.
+    pub(crate) fn given_data(&self) -> Option<PathBuf> {
+        self.data.clone()
+    }
+
+    /// The data directory: as named, else by the XDG rules.
+    pub(crate) fn data(&self) -> Result<PathBuf, Problem> {
+        if let Some(data) = &self.data {
+            return Ok(data.clone());
+        }
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let xdg = set("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute());
+        let home = || set("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+        let base = xdg.or_else(home);
+        let base = base.ok_or_else(|| Problem::usage("HOME is not set: name a --data DIR"))?;
+        Ok(base.join("aber"))
+    }
+
+    /// A connection to the node that is meant.
+    pub(crate) async fn connect(&self) -> Result<Client, Problem> {
+        match &self.node {
+            Some(node) => Client::connect(&Target::parse(node)).await,
+            None => Client::connect_data(&self.data()?).await,
+        }
+    }
+}
+
+/// A path of the tree, as a user wrote it.
+pub(crate) fn parse_path(text: &str) -> Result<TreePath, Problem> {
+    TreePath::parse(text).map_err(|problem| Problem::name(text, problem))
+}
+
+/// `30s`, `5m`, `2h`, `250ms`, or bare seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number and a unit: 30s, 5m, 2h".to_owned())?;
+    let unit_ms = match text.get(digits.len()..) {
+        Some("ms") => 1,
+        Some("" | "s") => 1000,
+        Some("m" | "min") => 60_000,
+        Some("h") => 3_600_000,
+        _ => return Err("units are ms, s, m and h".to_owned()),
+    };
+    let millis = number.checked_mul(unit_ms).ok_or("this is too long")?;
+    Ok(Duration::from_millis(millis))
+}
+
+/// Runs the program on its own arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => ExitCode::from(start(cli)),
+        Err(error) if json && error.use_stderr() => {
+            let out = Output {
+                command: "aber",
+                json: true,
+                quiet: false,
+                color: false,
+            };
+            let text = error.kind().to_string();
+            let problem = Problem::usage(text);
+            out.error(&problem);
+            ExitCode::from(problem.reason.row().exit)
+        }
+        Err(error) => {
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() {
+                Reason::Usage.row().exit
+            } else {
+                0
+            })
+        }
+    }
+}
+
+fn start(cli: Cli) -> u8 {
+    let color = match cli.global.color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    };
+    let command = cli.command.as_ref().map_or("status", Command::name);
+    let out = Output {
+        command,
+        json: cli.global.json,
+        quiet: cli.global.quiet,
+        color,
+    };
+    let context = Context {
+        out: out.clone(),
+        verbose: cli.global.verbose,
+        timeout: cli.global.timeout,
+        data: cli.global.data,
+        node: cli.global.node,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let problem = Problem::internal(format!("no runtime: {error}"));
+            out.error(&problem);
+            return problem.reason.row().exit;
+        }
+    };
+    let outcome = runtime.block_on(run(&context, cli.command));
+    // A read of standard input cannot be called off: it must not hold the process.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|problem| {
+        out.error(&problem);
+        problem.reason.row().exit
+    })
+}
+
+/// Runs a command, unless Ctrl-C or the timeout come first.
+async fn run(context: &Context, command: Option<Command>) -> Outcome {
+    let Some(command) = command else {
+        return alone(context).await;
+    };
+    if command.is_its_own_master() {
+        return dispatch(context, command).await;
+    }
+    let writes = command.writes();
+    let limit = context.timeout.unwrap_or(Duration::MAX);
+    tokio::select! {
+        biased;
+        outcome = dispatch(context, command) => outcome,
+        _ = tokio::signal::ctrl_c() => interrupted(context, writes),
+        () = tokio::time::sleep(limit) => {
+            Err(Problem::new(Reason::TimedOut).with("seconds", limit.as_secs()))
+        }
+    }
+}
+
+/// Ctrl-C ends a command, not the change it sent: the node goes on with that.
+fn interrupted(context: &Context, writes: bool) -> Outcome {
+    if !writes {
+        return Err(Problem::new(Reason::Interrupted));
+    }
+    let text = "interrupted; what reached the node goes on there: aber status";
+    context.out.result(
+        Some(text.to_owned()),
+        json!({"interrupted": true, "level": null}),
+    );
+    Ok(7)
+}
+
+/// `aber` alone: how it is, or how to start.
+async fn alone(context: &Context) -> Outcome {
+    match cluster::status(context, cluster::StatusArgs::default()).await {
+        Err(problem) if problem.reason == Reason::DaemonNotRunning && !context.out.json => {
+            let help = Cli::command().render_help();
+            context.out.notice(&help.to_string(), json!({}));
+            Err(problem)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Demo(args) => start::demo(context, args).await,
+        Command::Up(args) => start::up(context, args).await,
+        Command::Down => start::down(context).await,
+        Command::Status(args) => cluster::status(context, args).await,
+        Command::Put(args) => file::put(context, args).await,
+        Command::Get(args) => get::get(context, args).await,
+        Command::Ls(args) => file::ls(context, args).await,
+        Command::Cat(args) => get::cat(context, args).await,
+        Command::Mv(args) => file::mv(context, args).await,
+        Command::Cp(args) => file::cp(context, args).await,
+        Command::Rm(args) => file::rm(context, args).await,
+        Command::Mkdir(args) => file::mkdir(context, args).await,
+        Command::Where(args) => file::where_is(context, args).await,
+        Command::Log(args) => history::log(context, args).await,
+        Command::Verify(args) => history::verify(context, args).await,
+        Command::Materialize(args) => start::materialize(context, args).await,
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            context
+                .out
+                .result(Some(format!("aber {version}")), json!({"version": version}));
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

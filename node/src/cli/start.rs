@@ -1,0 +1,225 @@
+//! [adapter] Commands that start and stop things: `up down demo materialize`.
+
+use super::print;
+use super::{Context, Outcome};
+use crate::client::{Client, Target};
+use crate::daemon::{self, MaterializeOptions, Started, UpOptions};
+use crate::demo::{self, DemoOptions};
+use crate::reason::{Problem, Reason};
+use aber_proto::generated::v1;
+use clap::Args;
+use rustix::process::{Signal, getpid, kill_process};
+use serde_json::json;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, sleep};
+use tracing_subscriber::EnvFilter;
+
+/// How long `down` waits for a node to be gone.
+const DOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long `demo` goes on trying unless told otherwise.
+const DEMO_PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Arguments of `up`.
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// Where other nodes reach this one; port 0: any free one
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// The mirror directory [default: DIR/mirror]
+    #[arg(long, value_name = "DIR")]
+    mirror: Option<PathBuf>,
+    /// The node's name, when it starts a new cluster [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Stop when standard input closes: for programs that start a node and may be killed
+    #[arg(long, hide = true)]
+    until_eof: bool,
+}
+
+/// Arguments of `demo`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+    /// Put the children of this directory at `/`, wait until they are on every mirror, and compare
+    #[arg(long, value_name = "TREE")]
+    put: Option<PathBuf>,
+    /// End then: 0 if every mirror is equal to TREE
+    #[arg(long)]
+    exit: bool,
+}
+
+/// Arguments of `materialize`.
+#[derive(Args, Debug)]
+pub(crate) struct MaterializeArgs {
+    /// The node to follow: its data directory, `unix:SOCKET` or HOST:PORT
+    #[arg(long, value_name = "NODE")]
+    from: String,
+    /// The directory that becomes a mirror
+    #[arg(long, value_name = "DIR")]
+    into: PathBuf,
+    /// End once all that is committed now is shown
+    #[arg(long)]
+    once: bool,
+}
+
+/// Runs `up`.
+pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
+    log_to_stderr(context);
+    let listen = args.listen.as_deref().map(parse_listen).transpose()?;
+    let options = UpOptions {
+        data: context.data()?,
+        listen,
+        mirror: args.mirror,
+        name: args.name,
+    };
+    if args.until_eof {
+        tokio::spawn(stop_at_eof());
+    }
+    let out = context.out.clone();
+    daemon::up(options, move |started| {
+        let value = json!({
+            "cluster": started.cluster, "node": started.node, "new": started.is_new,
+            "socket": started.socket, "listen": started.listen.to_string(),
+            "mirror": started.mirror, "process_id": std::process::id(),
+        });
+        out.notice(&started_text(started), value);
+    })
+    .await?;
+    context.out.result(None, json!({"stopped": true}));
+    Ok(0)
+}
+
+fn started_text(started: &Started) -> String {
+    let mirror = print::escape(&started.mirror.display().to_string());
+    let node = print::escape(&started.node);
+    let cluster = print::escape(&started.cluster);
+    let head = if started.is_new {
+        format!("Created cluster {cluster}; this node is {node}.")
+    } else {
+        format!("Cluster {cluster}; this node is {node}.")
+    };
+    format!(
+        "{head}\n  {mirror}    everything in the cluster, read-only\n  \
+         write     aber put FILE /\n  listening for other nodes at {}\n  \
+         stop      Ctrl-C, or aber down",
+        started.listen
+    )
+}
+
+/// Ends this process in order when whoever started it is gone.
+async fn stop_at_eof() {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while !matches!(stdin.read(&mut buffer).await, Ok(0) | Err(_)) {}
+    let _ = kill_process(getpid(), Signal::TERM);
+}
+
+fn log_to_stderr(context: &Context) {
+    let default = match (context.out.quiet, context.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn,aber=info,aber_node=info,aber_log=info,aber_materializer=info",
+        (false, 1) => "info,aber=debug,aber_node=debug,aber_log=debug,aber_materializer=debug",
+        (false, _) => "debug,aber=trace,aber_node=trace,aber_log=trace,aber_materializer=trace",
+    };
+    let filter = std::env::var("ABER_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(context.out.color)
+        .try_init();
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, Problem> {
+    let wrong = |why: &str| {
+        let detail = format!("--listen {text}: {why}; it looks like 127.0.0.1:7787 or [::1]:0");
+        Problem::usage(detail)
+    };
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|_| wrong("this is no address with a port"))?;
+    found
+        .next()
+        .ok_or_else(|| wrong("this name has no address"))
+}
+
+/// Runs `down`.
+pub(crate) async fn down(context: &Context) -> Outcome {
+    let client = context.connect().await?;
+    let status = client
+        .get_status(v1::GetStatusRequest {})
+        .await
+        .unwrap_or_default();
+    match client.stop(v1::StopRequest {}).await {
+        Ok(_) => {}
+        // It went away before it could answer: that is what was asked for.
+        Err(problem) if problem.reason == Reason::Stopping => {}
+        Err(problem) => return Err(problem),
+    }
+    let end = Instant::now() + DOWN_PATIENCE;
+    while is_there(context, status.process_id).await {
+        if Instant::now() > end {
+            let problem = Problem::new(Reason::TimedOut).with("seconds", DOWN_PATIENCE.as_secs());
+            return Err(problem.with("detail", "the node still runs"));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let text = format!("{} stopped", print::escape(&status.node));
+    context
+        .out
+        .result(Some(text), json!({"node": status.node, "stopped": true}));
+    Ok(0)
+}
+
+/// Whether the node still answers or its process still runs.
+async fn is_there(context: &Context, process_id: u32) -> bool {
+    let id = i32::try_from(process_id)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let runs = id.is_some_and(|id| rustix::process::test_kill_process(id).is_ok());
+    runs || context.connect().await.is_ok()
+}
+
+/// Runs `materialize`.
+pub(crate) async fn materialize(context: &Context, args: MaterializeArgs) -> Outcome {
+    log_to_stderr(context);
+    let from = Client::connect(&Target::parse(&args.from)).await?;
+    let options = MaterializeOptions {
+        from,
+        into: args.into.clone(),
+        once: args.once,
+    };
+    let done = daemon::materialize(options).await?;
+    let into = args.into.display().to_string();
+    let text = format!(
+        "{} · {} in {}",
+        print::plural(done.entries, "entry"),
+        print::plural(done.files, "file"),
+        print::escape(&into)
+    );
+    let value = json!({"into": into, "entries": done.entries, "files": done.files});
+    context.out.result(Some(text), value);
+    Ok(0)
+}
+
+/// Runs `demo`.
+pub(crate) async fn demo(context: &Context, args: DemoArgs) -> Outcome {
+    if args.exit && args.put.is_none() {
+        return Err(Problem::usage(
+            "--exit needs --put TREE: there is nothing to wait for",
+        ));
+    }
+    let options = DemoOptions {
+        nodes: args.nodes,
+        data: context.given_data(),
+        put: args.put,
+        exit: args.exit,
+        patience: context.timeout.unwrap_or(DEMO_PATIENCE),
+    };
+    demo::run(options, &context.out).await
+}

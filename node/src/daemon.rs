@@ -1,0 +1,388 @@
+//! [driver] What starts: the daemon, a cluster laid out beforehand.
+//!
+//! The command line calls these and knows nothing of how they work. A data directory holds, beside
+//! what the node keeps there, `genesis` (what the cluster started from) and `key` (who this node
+//! is); the node's number is that of the member whose key it has.
+
+use crate::api;
+use crate::env::lock::DataDirProblem;
+use crate::env::network::{LinkIdentity, ListenProblem};
+use crate::env::runtime::{SystemRuntime, install_panic_hook};
+use crate::env::{SystemEnv, SystemOptions};
+use crate::node::{Node, NodeConfig, NodeOptions, NodeService};
+use crate::reason::{Problem, Reason};
+use crate::security::identity;
+use aber_log::env::disk::{read_small, write_small};
+use aber_log::env::{Disk, Env, Runtime};
+use aber_materializer::mirror::MirrorOptions;
+use aber_proto::{Genesis, Member, NodeId, Role, SecretKey, codec, member};
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The port that nodes listen on for other nodes unless told otherwise.
+pub const LINK_PORT: u16 = 7787;
+
+/// Partitions of a new cluster: the control partition and three for data.
+const PARTITIONS: u32 = 4;
+/// For calls that are under way when the node stops.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
+const GENESIS_FILE: &str = "genesis";
+const GENESIS_BYTES: usize = 4 * 1024 * 1024;
+
+/// What `aber up` was told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UpOptions {
+    /// The data directory; made, with a cluster of one, if there is nothing.
+    pub data: PathBuf,
+    /// Where other nodes reach this one. `None`: as configured, else [`LINK_PORT`] on loopback,
+    /// else any free port. Port 0: any free one.
+    pub listen: Option<SocketAddr>,
+    /// The mirror directory. `None`: as configured, else `mirror` in the data directory.
+    pub mirror: Option<PathBuf>,
+    /// The node's name, for a new cluster. `None`: the host's name.
+    pub name: Option<String>,
+}
+
+/// A daemon that answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Started {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's name.
+    pub node: String,
+    /// Whether the cluster was made by this start.
+    pub is_new: bool,
+    /// The socket of the API.
+    pub socket: PathBuf,
+    /// Where other nodes reach it.
+    pub listen: SocketAddr,
+    /// The mirror directory.
+    pub mirror: PathBuf,
+}
+
+fn data_problem(problem: &DataDirProblem) -> Problem {
+    let (reason, path) = match problem {
+        DataDirProblem::InUse { path, .. } => (Reason::DataDirInUse, path),
+        DataDirProblem::NewerFormat { path, .. } => (Reason::VersionTooOld, path),
+        DataDirProblem::OtherCluster { path, .. } => (Reason::OtherCluster, path),
+        DataDirProblem::NotADirectory { path }
+        | DataDirProblem::Damaged { path, .. }
+        | DataDirProblem::Io { path, .. } => (Reason::DataDirUnusable, path),
+    };
+    let detailed = Problem::new(reason)
+        .with("dir", path.display())
+        .with("detail", problem);
+    match problem {
+        DataDirProblem::InUse { pid: Some(pid), .. } => detailed.with("pid", pid),
+        _ => detailed,
+    }
+}
+
+fn unusable(path: &Path, detail: impl std::fmt::Display) -> Problem {
+    Problem::new(Reason::DataDirUnusable)
+        .with("dir", path.display())
+        .with("detail", detail)
+}
+
+/// Runs a node until SIGTERM, Ctrl-C or the Stop call; `started` is called once it answers.
+///
+/// # Errors
+/// It could not start, or it stopped for a reason of its own.
+pub async fn up(
+    options: UpOptions,
+    started: impl FnOnce(&Started) + Send + 'static,
+) -> Result<(), Problem> {
+    install_panic_hook();
+    let runtime = SystemRuntime::new();
+    let life = Arc::clone(runtime.life());
+    // Raft's handles are used inside the node's life alone.
+    life.spawn(run(options, runtime, started))
+        .await
+        .map_err(Problem::internal)?
+}
+
+async fn run(
+    options: UpOptions,
+    runtime: SystemRuntime,
+    started: impl FnOnce(&Started) + Send,
+) -> Result<(), Problem> {
+    let env = SystemEnv::open(SystemOptions {
+        data: options.data.clone(),
+        runtime,
+    });
+    let env = env.map_err(|problem| data_problem(&problem))?;
+    let data = env.data().path().to_path_buf();
+    let key = identity::load_or_create(&env)
+        .await
+        .map_err(|problem| unusable(&data, problem))?;
+    let (genesis, is_new) = load_or_found(&env, &options, &key).await?;
+    let cluster = genesis.cluster_id();
+    env.data()
+        .claim_for(cluster)
+        .map_err(|problem| data_problem(&problem))?;
+    let me = genesis
+        .members
+        .iter()
+        .find(|member| member.key == key.public());
+    let me = me.cloned().ok_or_else(|| {
+        unusable(
+            &data,
+            "its key is that of no member of its cluster's genesis",
+        )
+    })?;
+    let listen = listen(&env, &options, &genesis, &me).await?;
+    let mirror = options
+        .mirror
+        .clone()
+        .unwrap_or_else(|| data.join("mirror"));
+    let node_options = NodeOptions::system(&genesis, &me, mirror.clone());
+    let config = NodeConfig {
+        me: me.node,
+        key: Arc::new(key),
+        options: node_options,
+        genesis,
+    };
+    let cluster_name = config.genesis.name.clone();
+    let node = Node::start(config, env.clone()).await?;
+    let (stop, mut stopped) = mpsc::channel(1);
+    let listener = api::Listener::bind(&data).await?;
+    let socket = listener.path().to_path_buf();
+    let service = NodeService::new(node.clone(), stop.clone());
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let served = listener.serve(service, async move {
+        // A sender that is gone closes too.
+        let _gone = closed.await.is_err();
+    });
+    let served = serve_beside(&env, served);
+    started(&Started {
+        cluster: cluster_name,
+        node: me.name,
+        is_new,
+        socket,
+        listen,
+        mirror,
+    });
+    wait_for_end(&mut stopped).await;
+    let _over = close.send(()).is_err();
+    env.runtime().timeout(CLOSE_TIME, served).await;
+    node.stop().await;
+    Ok(())
+}
+
+/// Runs the API beside the node; what is answered ends when the API does.
+fn serve_beside<F>(env: &SystemEnv, served: F) -> impl Future<Output = ()> + Send + use<F>
+where
+    F: Future<Output = Result<(), Problem>> + Send + 'static,
+{
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    env.runtime().spawn("api", async move {
+        if let Err(problem) = served.await {
+            tracing::error!(%problem, "the API stopped");
+        }
+        drop(ended);
+    });
+    async move {
+        let _ended = end.await.is_err();
+    }
+}
+
+async fn wait_for_end(stopped: &mut mpsc::Receiver<()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = signal(SignalKind::terminate());
+    let terminated = async move {
+        match terminated {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stopped.recv() => {}
+        _ = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// The genesis that is there, or that of a new cluster of one.
+async fn load_or_found(
+    env: &SystemEnv,
+    options: &UpOptions,
+    key: &SecretKey,
+) -> Result<(Genesis, bool), Problem> {
+    let data = env.data().path();
+    match read_small(env.disk(), Path::new(GENESIS_FILE), GENESIS_BYTES) {
+        Ok(bytes) => {
+            let genesis = codec::decode_genesis(&bytes);
+            Ok((genesis.map_err(|problem| unusable(data, problem))?, false))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = options.name.clone().unwrap_or_else(host_name);
+            let member = Member {
+                node: NodeId(1),
+                name: name.clone(),
+                key: key.public(),
+                role: Role::Admin,
+                address: String::new(),
+            };
+            let genesis = genesis_of(name, vec![member], env.runtime().wall_clock());
+            genesis
+                .check()
+                .map_err(|problem| Problem::usage(problem.to_string()))?;
+            write_genesis(env, &genesis).await?;
+            Ok((genesis, true))
+        }
+        Err(error) => Err(unusable(data, error)),
+    }
+}
+
+/// A genesis of these members: the first one, three or five of them vote.
+fn genesis_of(name: String, members: Vec<Member>, created: aber_proto::Timestamp) -> Genesis {
+    let voters = match members.len() {
+        0..=2 => 1,
+        3..=4 => 3,
+        _ => 5,
+    };
+    Genesis {
+        name,
+        created,
+        voters: members
+            .iter()
+            .take(voters)
+            .map(|member| member.node)
+            .collect(),
+        partitions: PARTITIONS,
+        min_copies: if members.len() > 1 { 2 } else { 1 },
+        members,
+    }
+}
+
+async fn write_genesis(env: &SystemEnv, genesis: &Genesis) -> Result<(), Problem> {
+    let bytes = codec::encode_genesis(genesis);
+    let written = write_small(env.disk(), Path::new(GENESIS_FILE), &bytes).await;
+    written.map_err(|error| unusable(env.data().path(), error))
+}
+
+/// The host's name as a member name.
+fn host_name() -> String {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy().to_lowercase();
+    let name: String = host
+        .chars()
+        .take_while(|c| *c != '.')
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(32)
+        .collect();
+    if member::is_member_name(&name) {
+        name
+    } else {
+        "node".to_owned()
+    }
+}
+
+/// Binds the link listener: where told, else where the genesis says, else the usual port, else
+/// any free one.
+async fn listen(
+    env: &SystemEnv,
+    options: &UpOptions,
+    genesis: &Genesis,
+    me: &Member,
+) -> Result<SocketAddr, Problem> {
+    let network = env.network();
+    network.introduce(LinkIdentity {
+        cluster: genesis.cluster_id(),
+        node: me.node,
+        name: me.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    for other in genesis.members.iter().filter(|other| other.node != me.node) {
+        network.set_address(other.node, other.address.clone());
+    }
+    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let told = options.listen.or_else(|| me.address.parse().ok());
+    let first = network
+        .listen(told.unwrap_or_else(|| loopback(LINK_PORT)))
+        .await;
+    let bound = match first {
+        Err(ListenProblem::Bind { .. }) if told.is_none() => network.listen(loopback(0)).await,
+        other => other,
+    };
+    bound.map_err(|problem| match &problem {
+        ListenProblem::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            Problem::new(Reason::PortInUse)
+                .with("address", address)
+                .with("detail", source)
+        }
+        _ => Problem::usage(problem.to_string()),
+    })
+}
+
+impl NodeOptions {
+    /// The options of a daemon on this machine.
+    fn system(genesis: &Genesis, me: &Member, mirror: PathBuf) -> Self {
+        let marker = format!("cluster {}\nnode {}\n", genesis.cluster_id(), me.name);
+        let options = MirrorOptions {
+            marker,
+            ..MirrorOptions::default()
+        };
+        Self {
+            mirror: Some((mirror, options)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Lays out the data directories of a new cluster: a genesis that lists all members, and each
+/// one's key. Nothing is done to a directory that already belongs to a cluster.
+///
+/// # Errors
+/// A directory cannot be written, or belongs to something else.
+pub async fn prepare_cluster(
+    directories: &[PathBuf],
+    names: &[String],
+    addresses: &[SocketAddr],
+) -> Result<(), Problem> {
+    let mut envs = Vec::with_capacity(directories.len());
+    let mut members = Vec::with_capacity(directories.len());
+    let rows = directories.iter().zip(names).zip(addresses).zip(1..);
+    for (((data, name), address), number) in rows {
+        let runtime = SystemRuntime::new();
+        let env = SystemEnv::open(SystemOptions {
+            data: data.clone(),
+            runtime,
+        });
+        let env = env.map_err(|problem| data_problem(&problem))?;
+        if env.disk().stat(Path::new(GENESIS_FILE)).is_ok() {
+            return Err(unusable(data, "it belongs to a cluster already"));
+        }
+        let key = identity::load_or_create(&env)
+            .await
+            .map_err(|problem| unusable(data, problem))?;
+        members.push(Member {
+            node: NodeId(number),
+            name: name.clone(),
+            key: key.public(),
+            role: Role::Admin,
+            address: address.to_string(),
+        });
+        envs.push(env);
+    }
+    let created = envs
+        .first()
+        .map(|env| env.runtime().wall_clock())
+        .unwrap_or_default();
+    let genesis = genesis_of("demo".to_owned(), members, created);
+    genesis
+        .check()
+        .map_err(|problem| Problem::usage(problem.to_string()))?;
+    for env in &envs {
+        write_genesis(env, &genesis).await?;
+    }
+    Ok(())
+}
+
+pub use crate::materialize::{MaterializeOptions, Materialized, materialize};

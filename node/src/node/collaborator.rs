@@ -1,0 +1,126 @@
+//! [adapter] What the outbox needs of the rest of the node.
+
+use aber_log::content::NodeContent;
+use aber_log::env::Env;
+use aber_log::mesh::{Mesh, Method};
+use aber_log::outbox::item::Item;
+use aber_log::outbox::state::Outcome;
+use aber_log::outbox::{Boxed, Collaborator, Seen};
+use aber_log::partition::Partition;
+use aber_log::watch::Watched;
+use aber_materializer::view::{RequestOutcome, TreeView};
+use aber_proto::generated::rpc;
+use aber_proto::{NodeId, PartitionId, RequestId, VolumeId};
+use bytes::Bytes;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// For the leader to order a batch: several heartbeats, since it may wait for a slow follower.
+const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) struct NodeCollaborator<E: Env> {
+    pub(super) env: E,
+    pub(super) me: NodeId,
+    pub(super) copies: usize,
+    pub(super) mesh: Mesh<E>,
+    pub(super) content: NodeContent<E>,
+    pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
+    pub(super) tree: TreeView<E::Kv>,
+    pub(super) control: Watched<Option<u64>>,
+}
+
+impl<E: Env> Collaborator for NodeCollaborator<E> {
+    fn volume(&self, name: &str) -> Option<(VolumeId, PartitionId)> {
+        // An index that fails is rebuilt by the replay, which learns of it first.
+        self.tree.volume(name).ok().flatten()
+    }
+
+    fn seen(&self, partition: PartitionId, request: RequestId) -> Seen {
+        let found = self.tree.request(partition, request).ok().flatten();
+        let outcome = found.map(|(index, outcome)| Outcome {
+            partition,
+            index,
+            rejected: match outcome {
+                RequestOutcome::Applied => None,
+                RequestOutcome::Rejected(reason) => Some((reason.code(), String::new())),
+            },
+        });
+        let last_sequence = self.tree.author_sequence(partition, self.me).unwrap_or(0);
+        Seen {
+            outcome,
+            last_sequence,
+        }
+    }
+
+    fn hold(&self, item: Item) -> Boxed<Result<(), String>> {
+        let content = self.content.clone();
+        let copies = self.copies.max(item.min_copies as usize);
+        let copies = copies.min(self.mesh.peers().len() + 1);
+        Box::pin(async move {
+            let mut chunks = Vec::new();
+            for event in &item.change.events {
+                if let Some(of_event) = event.operation.content() {
+                    let found = content.chunks_of(of_event).await;
+                    chunks.extend(found.map_err(|problem| problem.to_string())?);
+                }
+            }
+            content.hold(&chunks, copies).await
+        })
+    }
+
+    fn propose(&self, partition: PartitionId, changes: Vec<Bytes>) -> Boxed<Result<(), String>> {
+        let Some(group) = self.partitions.get(&partition).cloned() else {
+            return Box::pin(async move { Err(format!("there is no partition {partition}")) });
+        };
+        let control_index = self.control.get().unwrap_or(0);
+        let (mesh, me) = (self.mesh.clone(), self.me);
+        let _world = &self.env;
+        match group.leader() {
+            Some(leader) if leader == me => {
+                let answers = group.propose(changes, control_index);
+                Box::pin(async move {
+                    for answer in answers {
+                        let answer = answer
+                            .await
+                            .map_err(|_| "the node is stopping".to_owned())?;
+                        answer.map_err(|problem| problem.to_string())?;
+                    }
+                    Ok(())
+                })
+            }
+            Some(leader) => Box::pin(forward(mesh, leader, partition, changes)),
+            None => {
+                Box::pin(
+                    async move { Err("no leader: a majority of the voters is away".to_owned()) },
+                )
+            }
+        }
+    }
+}
+
+async fn forward<E: Env>(
+    mesh: Mesh<E>,
+    leader: NodeId,
+    partition: PartitionId,
+    changes: Vec<Bytes>,
+) -> Result<(), String> {
+    let request = rpc::ProposeRequest {
+        partition: partition.0,
+        changes,
+    };
+    let payload = Bytes::from(request.encode_to_vec());
+    let answer = mesh
+        .call(leader, Method::Propose, payload, PROPOSE_DEADLINE)
+        .await;
+    let answer = answer.map_err(|problem| problem.to_string())?;
+    let answer = rpc::ProposeResponse::decode(answer).map_err(|problem| problem.to_string())?;
+    if answer.not_leader {
+        return Err("the leader changed".to_owned());
+    }
+    if answer.problem.is_empty() {
+        Ok(())
+    } else {
+        Err(answer.problem)
+    }
+}

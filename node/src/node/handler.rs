@@ -1,0 +1,141 @@
+//! [adapter] Requests of other nodes, handed to who answers them.
+
+use aber_log::content::NodeContent;
+use aber_log::env::Env;
+use aber_log::mesh::{Answer, Handler, Method};
+use aber_log::partition::{Partition, ProposeProblem};
+use aber_log::watch::Watched;
+use aber_materializer::judge::Judge;
+use aber_materializer::mirror::MirrorStatus;
+use aber_materializer::view::Verdict;
+use aber_proto::generated::rpc;
+use aber_proto::{ChainHash, Entry, EntryKind, LogId, NodeId, PartitionId, Timestamp};
+use bytes::Bytes;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+pub(super) struct NodeHandler<E: Env> {
+    pub(super) me: NodeId,
+    pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
+    pub(super) content: NodeContent<E>,
+    pub(super) control: Watched<Option<u64>>,
+    pub(super) applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
+    pub(super) judge: Mutex<Judge>,
+    pub(super) mirror: Option<Watched<MirrorStatus>>,
+}
+
+fn refuse(why: impl std::fmt::Display) -> Answer {
+    let why = why.to_string();
+    Box::pin(async move { Err(why) })
+}
+
+/// The first field of every Raft message is its partition.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PartitionOnly {
+    #[prost(uint32, tag = "1")]
+    partition: u32,
+}
+
+impl<E: Env> Handler for NodeHandler<E> {
+    fn receive(&self, from: NodeId, method: Method, payload: Bytes) -> Answer {
+        match method {
+            Method::Append
+            | Method::Vote
+            | Method::PreVote
+            | Method::Snapshot
+            | Method::Transfer => {
+                let Ok(head) = PartitionOnly::decode(payload.clone()) else {
+                    return refuse("a malformed Raft message");
+                };
+                match self.partitions.get(&PartitionId(head.partition)).cloned() {
+                    Some(partition) => Box::pin(partition.answer(from, method, payload)),
+                    None => refuse("there is no such partition"),
+                }
+            }
+            Method::Propose => self.propose(from, payload),
+            Method::Hold | Method::Chunks | Method::Held => {
+                Box::pin(self.content.clone().answer(from, method, payload))
+            }
+            Method::Status => self.status(),
+        }
+    }
+}
+
+impl<E: Env> NodeHandler<E> {
+    /// Queues the changes in the order they came; what is not by a member is not ordered at all.
+    fn propose(&self, from: NodeId, payload: Bytes) -> Answer {
+        let request = match rpc::ProposeRequest::decode(payload) {
+            Ok(request) => request,
+            Err(problem) => return refuse(problem),
+        };
+        let partition = PartitionId(request.partition);
+        let Some(group) = self.partitions.get(&partition) else {
+            return refuse("there is no such partition");
+        };
+        if let Some(bad) = request
+            .changes
+            .iter()
+            .find(|change| !self.is_good(partition, change))
+        {
+            return refuse(format_args!(
+                "node {from} proposed {} bytes that are no signed change of a member",
+                bad.len()
+            ));
+        }
+        let answers = group.propose(request.changes, self.control.get().unwrap_or(0));
+        Box::pin(async move {
+            let mut response = rpc::ProposeResponse::default();
+            for answer in answers {
+                match answer.await {
+                    Ok(Ok(index)) => response.indexes.push(index),
+                    Ok(Err(ProposeProblem::NotLeader { leader })) => {
+                        response.not_leader = true;
+                        response.leader = leader.map_or(0, |leader| leader.0);
+                    }
+                    Ok(Err(problem)) => response.problem = problem.to_string(),
+                    Err(_) => "the node is stopping".clone_into(&mut response.problem),
+                }
+            }
+            Ok(response.encode_to_vec().into())
+        })
+    }
+
+    fn is_good(&self, partition: PartitionId, change: &Bytes) -> bool {
+        let (log_id, order_time) = (LogId::default(), Timestamp::default());
+        let (kind, body, chain) = (EntryKind::Change, change.clone(), ChainHash::default());
+        let entry = Entry {
+            partition,
+            log_id,
+            order_time,
+            control_index: 0,
+            kind,
+            body,
+            chain,
+        };
+        let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        let judged = judge.judge(&entry);
+        judged.change.is_some() && judged.verdict == Verdict::Allowed
+    }
+
+    fn status(&self) -> Answer {
+        let mirrored = self
+            .mirror
+            .as_ref()
+            .map(|status| status.get().positions)
+            .unwrap_or_default();
+        let position = |(id, partition): (&PartitionId, &Partition<E>)| rpc::PartitionPosition {
+            partition: id.0,
+            committed: partition.committed().get().map_or(0, |id| id.index),
+            applied: self.applied.get(id).and_then(Watched::get).unwrap_or(0),
+            mirrored: mirrored.get(id).copied().unwrap_or(0),
+        };
+        let positions = self.partitions.iter().map(position).collect();
+        let _me = self.me;
+        let response = rpc::StatusResponse {
+            positions,
+            missing_chunks: 0,
+        };
+        Box::pin(async move { Ok(response.encode_to_vec().into()) })
+    }
+}

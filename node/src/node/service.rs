@@ -1,0 +1,195 @@
+//! [driver] A node, asked through the API: reading, writing, following.
+//!
+//! One file a group of calls; `render.rs` turns what the log and the views hold into messages.
+
+mod follow;
+mod history;
+mod prepare;
+mod read;
+mod render;
+mod status;
+mod verify;
+mod write;
+
+use crate::node::Node;
+use crate::reason::{Problem, Reason};
+use crate::service::{Answer, Answers, Service, Upload};
+use aber_log::env::kv::KvProblem;
+use aber_log::env::{Env, Runtime};
+use aber_proto::generated::v1;
+use aber_proto::{PartitionId, TreePath};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a read waits for `min_index`.
+const MIN_INDEX_WAIT: Duration = Duration::from_secs(30);
+
+/// The services of a node. Cheap to clone.
+pub struct NodeService<E: Env> {
+    node: Node<E>,
+    stop: mpsc::Sender<()>,
+}
+
+impl<E: Env> Clone for NodeService<E> {
+    fn clone(&self) -> Self {
+        Self {
+            node: self.node.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+impl<E: Env> NodeService<E> {
+    /// The services of `node`; `stop` is told when somebody asks it to stop.
+    pub fn new(node: Node<E>, stop: mpsc::Sender<()>) -> Self {
+        Self { node, stop }
+    }
+
+    /// Waits until this node has applied an entry (promise C4).
+    async fn wait_for(&self, read: Option<&v1::ReadOptions>) -> Result<(), Problem> {
+        let Some(wanted) = read.and_then(|read| read.min_index.as_ref()) else {
+            return Ok(());
+        };
+        let partition = PartitionId(wanted.partition);
+        let Some(applied) = self.node.parts.applied.get(&partition) else {
+            return Err(
+                Problem::new(Reason::EntryNotFound).with("entry", render::entry_text(wanted))
+            );
+        };
+        let mut applied = applied.clone();
+        let reached = applied.until(|index| index.is_some_and(|index| index >= wanted.index));
+        let runtime = self.node.parts.env.runtime();
+        if runtime.timeout(MIN_INDEX_WAIT, reached).await.is_none() {
+            let at = self
+                .node
+                .parts
+                .applied
+                .get(&partition)
+                .and_then(|a| a.get())
+                .unwrap_or(0);
+            return Err(Problem::new(Reason::IndexNotReached)
+                .with("wanted", render::entry_text(wanted))
+                .with("applied", format!("{partition}:{at}")));
+        }
+        Ok(())
+    }
+}
+
+/// The index failed under a read; the replay sees to its rebuild.
+fn index_problem(problem: KvProblem) -> Problem {
+    Problem::new(Reason::StorageFailed).with("detail", problem)
+}
+
+fn parse_path(text: &str) -> Result<TreePath, Problem> {
+    TreePath::parse(text).map_err(|problem| Problem::name(text, problem))
+}
+
+impl<E: Env> Service for NodeService<E> {
+    async fn get_item(&self, request: v1::GetItemRequest) -> Answer<v1::GetItemResponse> {
+        self.read_item(request).await
+    }
+
+    async fn list_items(&self, request: v1::ListItemsRequest) -> Answer<v1::ListItemsResponse> {
+        self.read_list(request).await
+    }
+
+    async fn download(
+        &self,
+        request: v1::DownloadRequest,
+    ) -> Answer<Answers<v1::DownloadResponse>> {
+        self.read_content(request).await
+    }
+
+    async fn upload(
+        &self,
+        header: v1::UploadHeader,
+        content: Upload,
+    ) -> Answer<v1::UploadResponse> {
+        self.write_upload(header, content).await
+    }
+
+    async fn append_change(
+        &self,
+        request: v1::AppendChangeRequest,
+    ) -> Answer<v1::AppendChangeResponse> {
+        self.write_change(request).await
+    }
+
+    async fn watch_change(
+        &self,
+        request: v1::WatchChangeRequest,
+    ) -> Answer<Answers<v1::WatchChangeResponse>> {
+        self.follow_change(request).await
+    }
+
+    async fn list_entries(
+        &self,
+        request: v1::ListEntriesRequest,
+    ) -> Answer<v1::ListEntriesResponse> {
+        self.history_list(request)
+    }
+
+    async fn get_entry(&self, request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
+        self.history_entry(request)
+    }
+
+    async fn watch(&self, request: v1::WatchRequest) -> Answer<Answers<v1::WatchResponse>> {
+        self.follow_all(request)
+    }
+
+    async fn follow_partition(
+        &self,
+        request: v1::FollowPartitionRequest,
+    ) -> Answer<Answers<v1::FollowPartitionResponse>> {
+        self.follow_one(request)
+    }
+
+    async fn read_snapshot(
+        &self,
+        request: v1::ReadSnapshotRequest,
+    ) -> Answer<v1::ReadSnapshotResponse> {
+        self.describe_snapshot(request)
+    }
+
+    async fn read_chunks(
+        &self,
+        request: v1::ReadChunksRequest,
+    ) -> Answer<Answers<v1::ReadChunksResponse>> {
+        self.send_chunks(request)
+    }
+
+    async fn get_status(&self, _request: v1::GetStatusRequest) -> Answer<v1::GetStatusResponse> {
+        self.status().await
+    }
+
+    async fn list_members(
+        &self,
+        _request: v1::ListMembersRequest,
+    ) -> Answer<v1::ListMembersResponse> {
+        Ok(self.members())
+    }
+
+    async fn list_volumes(
+        &self,
+        _request: v1::ListVolumesRequest,
+    ) -> Answer<v1::ListVolumesResponse> {
+        self.volumes()
+    }
+
+    async fn list_partitions(
+        &self,
+        _request: v1::ListPartitionsRequest,
+    ) -> Answer<v1::ListPartitionsResponse> {
+        self.partitions()
+    }
+
+    async fn verify(&self, request: v1::VerifyRequest) -> Answer<Answers<v1::VerifyResponse>> {
+        self.verify_all(request)
+    }
+
+    async fn stop(&self, _request: v1::StopRequest) -> Answer<v1::StopResponse> {
+        // A stop that is under way already is what was asked for.
+        let _full = self.stop.try_send(()).is_err();
+        Ok(v1::StopResponse {})
+    }
+}

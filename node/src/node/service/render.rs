@@ -1,0 +1,276 @@
+//! [pure] What log and views hold, as messages of the API.
+
+use aber_materializer::tree::{Node, NodeKind};
+use aber_materializer::view::Rejection;
+use aber_proto::generated::v1;
+use aber_proto::{
+    Change, Event, EventId, FileTime, NodeId, Operation, PartitionId, Place, RelPath, Timestamp,
+    VolumeId,
+};
+use bytes::Bytes;
+
+pub(super) fn entry_text(entry: &v1::EntryId) -> String {
+    format!("{}:{}", entry.partition, entry.index)
+}
+
+pub(super) fn entry_id(partition: PartitionId, index: u64) -> v1::EntryId {
+    v1::EntryId {
+        partition: partition.0,
+        index,
+    }
+}
+
+pub(super) fn event_id(id: EventId) -> v1::EventId {
+    let entry = Some(entry_id(id.partition, id.index));
+    v1::EventId {
+        entry,
+        number: id.ordinal.saturating_add(1),
+    }
+}
+
+pub(super) fn time_message(time: FileTime) -> prost_types::Timestamp {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    prost_types::Timestamp {
+        seconds: time.seconds,
+        nanos,
+    }
+}
+
+pub(super) fn stamp_message(time: Timestamp) -> prost_types::Timestamp {
+    time_message(time.to_file_time())
+}
+
+/// A time as callers give it; nanoseconds out of range count as none.
+pub(super) fn file_time(time: &prost_types::Timestamp) -> FileTime {
+    let nanos = u32::try_from(time.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000);
+    FileTime {
+        seconds: time.seconds,
+        nanos: nanos.unwrap_or(0),
+    }
+}
+
+/// An item without what only the log knows of it (author, order time).
+pub(super) fn item(path: String, node: &Node) -> v1::Item {
+    let (kind, size, blake3, target) = match &node.kind {
+        NodeKind::Directory | NodeKind::Volume(_) => {
+            (v1::ItemKind::Directory, 0, Bytes::new(), String::new())
+        }
+        NodeKind::File(content) => {
+            let blake3 = Bytes::copy_from_slice(&content.blake3().0);
+            (v1::ItemKind::File, content.size(), blake3, String::new())
+        }
+        NodeKind::Symlink(target) => (v1::ItemKind::Symlink, 0, Bytes::new(), target.clone()),
+    };
+    let is_file = kind == v1::ItemKind::File;
+    v1::Item {
+        path,
+        kind: kind.into(),
+        size,
+        etag: node.version.to_string(),
+        blake3,
+        modify_time: is_file.then(|| time_message(node.mtime)),
+        mode: node.mode.into(),
+        symlink_target: target,
+        entry: Some(entry_id(node.version.partition, node.version.index)),
+        file_id: Some(event_id(node.id)),
+        ..v1::Item::default()
+    }
+}
+
+/// The root, which has no node.
+pub(super) fn root_item() -> v1::Item {
+    v1::Item {
+        path: "/".to_owned(),
+        kind: v1::ItemKind::Directory.into(),
+        mode: 0o755,
+        ..v1::Item::default()
+    }
+}
+
+/// Names volumes and members in what is rendered.
+pub(super) trait Names {
+    /// The present name of a volume; `None` if it is gone.
+    fn volume(&self, volume: VolumeId) -> Option<String>;
+    /// The name of a member.
+    fn member(&self, node: NodeId) -> String;
+}
+
+/// A path of the tree as people know it. A volume that is gone is shown by its number.
+pub(super) fn place_text(place: &Place, names: &impl Names) -> String {
+    if place.volume == VolumeId::ROOT {
+        return format!("/{}", place.path);
+    }
+    let volume = names.volume(place.volume);
+    let volume = volume.unwrap_or_else(|| format!("(removed volume {})", place.volume.0 >> 10));
+    if place.path.is_root() {
+        format!("/{volume}")
+    } else {
+        format!("/{volume}/{}", place.path)
+    }
+}
+
+fn precondition(
+    guard: &aber_proto::Precondition,
+    partition: PartitionId,
+) -> Option<v1::Precondition> {
+    if *guard == aber_proto::Precondition::default() {
+        return None;
+    }
+    Some(v1::Precondition {
+        etag: guard.etag.map(|etag| etag.to_string()),
+        absent: guard.absent,
+        unchanged_since: guard
+            .unchanged_since
+            .map(|index| entry_id(partition, index)),
+    })
+}
+
+pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -> v1::Event {
+    use v1::event::Operation as Told;
+    let text = |place: &Place| place_text(place, names);
+    let operation = match &event.operation {
+        Operation::Put {
+            place,
+            content,
+            attributes,
+            parents,
+        } => Told::Put(v1::Put {
+            path: text(place),
+            modify_time: Some(time_message(attributes.mtime)),
+            mode: attributes.mode.map(u32::from),
+            parents: *parents,
+            size: content.size(),
+            blake3: Bytes::copy_from_slice(&content.blake3().0),
+            source: None,
+        }),
+        Operation::MakeDirectory { place, parents } => Told::MakeDirectory(v1::MakeDirectory {
+            path: text(place),
+            parents: *parents,
+        }),
+        Operation::MakeSymlink {
+            place,
+            target,
+            parents,
+        } => Told::MakeSymlink(v1::MakeSymlink {
+            path: text(place),
+            target: target.clone(),
+            parents: *parents,
+        }),
+        Operation::Rename {
+            from,
+            to,
+            replace,
+            target,
+        } => Told::Rename(v1::Rename {
+            from_path: text(from),
+            to_path: text(to),
+            replace: *replace,
+            target: precondition(target, partition),
+        }),
+        Operation::Copy {
+            source,
+            to,
+            replace,
+            ..
+        } => Told::Copy(v1::Copy {
+            from_path: format!("version {source}"),
+            to_path: text(to),
+            replace: *replace,
+            target: None,
+        }),
+        Operation::Remove {
+            place,
+            recursive,
+            base,
+        } => Told::Remove(v1::Remove {
+            path: text(place),
+            recursive: *recursive,
+            base: recursive.then(|| entry_id(partition, *base)),
+        }),
+        Operation::SetAttributes { place, mode, mtime } => Told::SetAttributes(v1::SetAttributes {
+            path: text(place),
+            mode: mode.map(u32::from),
+            modify_time: mtime.map(time_message),
+        }),
+        Operation::MakeVolume { name, partition } => {
+            control(name, format!("made /{name}, in partition {partition}"))
+        }
+        Operation::RenameVolume { volume, name } => control(
+            name,
+            format!("renamed volume {} to /{name}", volume.0 >> 10),
+        ),
+        Operation::RemoveVolume { volume } => {
+            let number = volume.0 >> 10;
+            control(&number.to_string(), format!("removed volume {number}"))
+        }
+    };
+    v1::Event {
+        precondition: precondition(&event.precondition, partition),
+        operation: Some(operation),
+        outcome: None,
+    }
+}
+
+fn control(subject: &str, text: String) -> v1::event::Operation {
+    v1::event::Operation::Control(v1::ControlEvent {
+        kind: v1::ControlKind::Volume.into(),
+        subject: subject.to_owned(),
+        text,
+    })
+}
+
+/// The paths of the tree an event touches, as people know them.
+pub(super) fn paths_of(event: &Event, names: &impl Names) -> Vec<String> {
+    let top = |name: &str| vec![format!("/{name}")];
+    match &event.operation {
+        Operation::Put { place, .. }
+        | Operation::MakeDirectory { place, .. }
+        | Operation::MakeSymlink { place, .. }
+        | Operation::Remove { place, .. }
+        | Operation::SetAttributes { place, .. } => vec![place_text(place, names)],
+        Operation::Rename { from, to, .. } => vec![place_text(from, names), place_text(to, names)],
+        Operation::Copy { to, .. } => vec![place_text(to, names)],
+        Operation::MakeVolume { name, .. } => top(name),
+        Operation::RenameVolume { volume, name } => {
+            let old = Place {
+                volume: *volume,
+                path: RelPath::root(),
+            };
+            vec![place_text(&old, names), format!("/{name}")]
+        }
+        Operation::RemoveVolume { volume } => {
+            vec![place_text(
+                &Place {
+                    volume: *volume,
+                    path: RelPath::root(),
+                },
+                names,
+            )]
+        }
+    }
+}
+
+pub(super) fn change(change: &Change, events_most: usize, names: &impl Names) -> v1::Change {
+    let shown = change.events.iter().take(events_most);
+    v1::Change {
+        author: names.member(change.author),
+        author_sequence: change.author_sequence,
+        request_id: change.request.to_string(),
+        wall_time: Some(stamp_message(change.wall_time)),
+        comment: change.comment.clone(),
+        via: change.via.clone(),
+        events: shown
+            .map(|one| event(one, change.partition, names))
+            .collect(),
+        events_total: u32::try_from(change.events.len()).unwrap_or(u32::MAX),
+    }
+}
+
+/// The API's reason for a rejection.
+pub(super) fn reason(rejection: Rejection) -> v1::ErrorReason {
+    let name = rejection.reason().unwrap_or("CHANGE_REJECTED");
+    v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{name}"))
+        .unwrap_or(v1::ErrorReason::ChangeRejected)
+}

@@ -1,0 +1,289 @@
+//! [driver] Reading everything again: chain, signatures, content, mirror.
+
+use super::{NodeService, render};
+use crate::reason::Problem;
+use crate::service::{Answer, Answers, STREAM_QUEUE};
+use aber_log::env::{Env, Runtime};
+use aber_log::ingest;
+use aber_materializer::judge::Judge;
+use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
+use aber_proto::generated::v1;
+use aber_proto::{ChainHash, Content, FileId, PartitionId};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes of entries read at a time.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Children of a directory read at a time.
+const PAGE: usize = 256;
+
+/// The longest a scan of the mirror is waited for.
+const SCAN_TIME: Duration = Duration::from_secs(3600);
+
+/// One run, and who is told.
+struct Run<E: Env> {
+    service: NodeService<E>,
+    sender: mpsc::Sender<Result<v1::VerifyResponse, Problem>>,
+    report: v1::VerifyReport,
+}
+
+impl<E: Env> NodeService<E> {
+    pub(super) fn verify_all(
+        &self,
+        request: v1::VerifyRequest,
+    ) -> Answer<Answers<v1::VerifyResponse>> {
+        let (sender, answers) = mpsc::channel(STREAM_QUEUE);
+        let mut run = Run {
+            service: self.clone(),
+            sender,
+            report: v1::VerifyReport::default(),
+        };
+        let all = !request.chain && !request.content && !request.folders;
+        let runtime = self.node.parts.env.runtime().clone();
+        self.node.parts.env.runtime().spawn("verify", async move {
+            let began = runtime.now();
+            let partitions: Vec<_> = run
+                .service
+                .node
+                .parts
+                .config
+                .genesis
+                .partition_ids()
+                .collect();
+            for partition in partitions {
+                if (all || request.chain) && !run.verify_chain(partition).await {
+                    return;
+                }
+            }
+            if (all || request.content) && !run.verify_content().await {
+                return;
+            }
+            if all || request.folders {
+                run.verify_mirror().await;
+            }
+            run.report.took = prost_types::Duration::try_from(runtime.now() - began).ok();
+            run.report.cursor = run.service.cursor();
+            let report = v1::verify_response::Message::Report(run.report.clone());
+            run.tell(report).await;
+        });
+        Ok(answers)
+    }
+}
+
+impl<E: Env> Run<E> {
+    /// `false` if the caller is gone.
+    async fn tell(&self, message: v1::verify_response::Message) -> bool {
+        let message = Some(message);
+        self.sender
+            .send(Ok(v1::VerifyResponse { message }))
+            .await
+            .is_ok()
+    }
+
+    async fn find(&mut self, finding: v1::Finding) -> bool {
+        self.report.findings_count += 1;
+        self.report.mended_count += u64::from(finding.mended);
+        self.tell(v1::verify_response::Message::Finding(finding))
+            .await
+    }
+
+    async fn progress(&self, phase: &str, done: u64, total: u64, unit: &str) -> bool {
+        let progress = v1::Progress {
+            phase: phase.to_owned(),
+            done,
+            total,
+            unit: unit.to_owned(),
+            ..v1::Progress::default()
+        };
+        self.tell(v1::verify_response::Message::Progress(progress))
+            .await
+    }
+
+    async fn verify_chain(&mut self, partition: PartitionId) -> bool {
+        let parts = std::sync::Arc::clone(&self.service.node.parts);
+        let Some(last) = parts.applied.get(&partition).and_then(|at| at.get()) else {
+            return true;
+        };
+        let state = parts.log.state(partition);
+        let mut next = state.oldest.unwrap_or(0);
+        let mut chain = match state.purged {
+            // The oldest entry follows what a snapshot covered.
+            Some((id, chain)) if id.index + 1 == next => Some(chain),
+            _ => (next == 0).then(|| ChainHash::genesis(&parts.cluster, partition)),
+        };
+        let mut judge = Judge::new(&parts.config.genesis);
+        while next <= last {
+            let entries = match parts.log.read(partition, next, last + 1, BATCH_BYTES) {
+                Ok(entries) if !entries.is_empty() => entries,
+                Ok(_) => {
+                    return self
+                        .broken(partition, next, "the entry is missing".to_owned())
+                        .await;
+                }
+                Err(problem) => return self.broken(partition, next, problem.to_string()).await,
+            };
+            for entry in entries {
+                next = entry.log_id.index + 1;
+                self.report.entries_count += 1;
+                self.report.read_bytes += entry.body.len() as u64;
+                let follows = chain.is_none_or(|chain| entry.verify(&chain).is_ok());
+                if !follows
+                    && !self
+                        .broken(
+                            partition,
+                            entry.log_id.index,
+                            "it does not follow from the entry before it".to_owned(),
+                        )
+                        .await
+                {
+                    return false;
+                }
+                if !NodeService::<E>::is_signed(&mut judge, &entry) {
+                    let finding = v1::Finding {
+                        code: "SIGNATURE_WRONG".to_owned(),
+                        entry: Some(render::entry_id(partition, entry.log_id.index)),
+                        detail: "the change is not signed by its author".to_owned(),
+                        ..v1::Finding::default()
+                    };
+                    if !self.find(finding).await {
+                        return false;
+                    }
+                }
+                chain = Some(entry.chain);
+            }
+            if !self.progress("chain", next, last + 1, "entries").await {
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+        true
+    }
+
+    async fn broken(&mut self, partition: PartitionId, index: u64, detail: String) -> bool {
+        let entry = Some(render::entry_id(partition, index));
+        let code = "CHAIN_BROKEN".to_owned();
+        self.find(v1::Finding {
+            code,
+            entry,
+            detail,
+            ..v1::Finding::default()
+        })
+        .await
+    }
+
+    /// Walks the tree and reads every chunk of every file. A chunk that is damaged or missing here
+    /// is fetched again by the same read.
+    async fn verify_content(&mut self) -> bool {
+        let mut directories: Vec<(FileId, String)> = vec![(ROOT, String::new())];
+        while let Some((directory, path)) = directories.pop() {
+            let mut after: Option<String> = None;
+            loop {
+                let tree = &self.service.node.parts.tree;
+                let Ok(page) = tree.children(directory, after.as_deref(), PAGE) else {
+                    return true;
+                };
+                let Some(last) = page.last() else { break };
+                after = Some(last.name.clone());
+                for node in page {
+                    let path = format!("{path}/{}", node.name);
+                    if node.is_directory() {
+                        directories.push((node.id, path));
+                    } else if !self.verify_file(&node, &path).await {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    async fn verify_file(&mut self, node: &Node, path: &str) -> bool {
+        let NodeKind::File(content) = &node.kind else {
+            return true;
+        };
+        self.report.files_count += 1;
+        let Content::Chunks(manifest) = content else {
+            return true;
+        };
+        let content = self.service.node.parts.content.clone();
+        let finding = |code: &str, detail: String, mended: bool| v1::Finding {
+            code: code.to_owned(),
+            path: path.to_owned(),
+            entry: Some(render::entry_id(node.version.partition, node.version.index)),
+            detail,
+            mended,
+            ..v1::Finding::default()
+        };
+        let chunks = match ingest::resolve_chunks(&content, manifest).await {
+            Ok(chunks) => chunks,
+            Err(problem) => {
+                return self
+                    .find(finding("CHUNK_MISSING", problem.to_string(), false))
+                    .await;
+            }
+        };
+        for chunk in chunks {
+            self.report.chunks_count += 1;
+            self.report.read_bytes += u64::from(chunk.length);
+            let Err(found) = content.store().read(chunk) else {
+                continue;
+            };
+            let mended = aber_log::chunk::ChunkStore::get(&content, chunk)
+                .await
+                .is_ok();
+            if !self
+                .find(finding("CHUNK_DAMAGED", found.to_string(), mended))
+                .await
+            {
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+        if self.report.files_count.is_multiple_of(PAGE as u64) {
+            return self
+                .progress("content", self.report.files_count, 0, "files")
+                .await;
+        }
+        true
+    }
+
+    /// The mirror mends itself; what it had to move aside while it looked is what was wrong.
+    async fn verify_mirror(&mut self) {
+        let parts = std::sync::Arc::clone(&self.service.node.parts);
+        let Some(mirror) = &parts.mirror else { return };
+        let before = mirror.status.get();
+        mirror.scan().await;
+        let mut status = mirror.status.clone();
+        let scanned = status.until(|now| now.stopped || now.last_scan != before.last_scan);
+        let runtime = parts.env.runtime();
+        if runtime.timeout(SCAN_TIME, scanned).await.is_none() {
+            return;
+        }
+        let after = mirror.status.get();
+        let new = after.stranger_count.saturating_sub(before.stranger_count);
+        let shown = usize::try_from(new).unwrap_or(usize::MAX);
+        for notice in after.notices.iter().rev().take(shown) {
+            let finding = v1::Finding {
+                code: "FOLDER_DIFFERS".to_owned(),
+                path: notice.path.clone(),
+                detail: format!("a local edit; kept as {}", notice.kept_as),
+                mended: true,
+                ..v1::Finding::default()
+            };
+            if !self.find(finding).await {
+                return;
+            }
+        }
+        for held in after.waiting.iter().chain(&after.unmaterialisable) {
+            let finding = v1::Finding {
+                code: "FOLDER_DIFFERS".to_owned(),
+                path: held.path.clone(),
+                detail: held.reason.clone(),
+                ..v1::Finding::default()
+            };
+            if !self.find(finding).await {
+                return;
+            }
+        }
+    }
+}

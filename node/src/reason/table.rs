@@ -1,0 +1,358 @@
+//! [pure] The table of reasons.
+
+use super::Row;
+use tonic::Code;
+
+/// Declares the reasons and their rows together, so that none can lack one.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $code:ident
+        exit $exit:literal retry $retry:literal keys [$($key:literal),*] what $what:literal why $why:literal mend $mend:literal;)*) => {
+        /// Why something went wrong. Names are those of `ErrorReason` in `common.proto`.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name on the wire and in brackets behind an error, as `PATH_NOT_FOUND`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The reason with this name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+
+            /// What the table says.
+            #[must_use]
+            pub fn row(self) -> Row {
+                match self {
+                    $(Self::$variant => Row {
+                        code: Code::$code,
+                        exit: $exit,
+                        retry: $retry,
+                        keys: &[$($key),*],
+                        what: $what,
+                        why: $why,
+                        mend: $mend,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A path of the tree does not exist.
+    PathNotFound "PATH_NOT_FOUND" NotFound exit 4 retry false
+        keys ["path", "removedBy", "entry"]
+        what "{path} does not exist"
+        why "nothing stands at this path in the tree, as this node knows it[; {removedBy} \
+            removed it in {entry}]"
+        mend "see what is there: aber ls -R /";
+    /// The path must be free and is not.
+    PathExists "PATH_EXISTS" AlreadyExists exit 5 retry false
+        keys ["path", "etag", "changedBy"]
+        what "{path} exists already"
+        why "it was to be free, and something stands there[, written by {changedBy}]"
+        mend "choose another name, or remove it first: aber rm";
+    /// A guard named another version.
+    EtagStale "ETAG_STALE" Aborted exit 5 retry false
+        keys ["path", "wanted", "found", "changedBy", "changedAt", "entry"]
+        what "{path} has changed meanwhile"
+        why "the change was for version {wanted}, but {found} is there now[, by {changedBy}]"
+        mend "read it again and decide again: aber log {path}";
+    /// The directory above is missing.
+    NoParent "NO_PARENT" FailedPrecondition exit 4 retry false
+        keys ["path"]
+        what "the directory of {path} does not exist"
+        why "a file or directory is only made in a directory that is there"
+        mend "make it first: aber mkdir -p";
+    /// A directory is wanted.
+    NotADirectory "NOT_A_DIRECTORY" FailedPrecondition exit 1 retry false
+        keys ["path"]
+        what "{path} is not a directory"
+        why "a file or a symbolic link stands where a directory is wanted"
+        mend "see what it is: aber ls -l {path}";
+    /// A file is wanted.
+    IsADirectory "IS_A_DIRECTORY" FailedPrecondition exit 1 retry false
+        keys ["path"]
+        what "{path} is a directory"
+        why "a file is wanted here, and a directory stands there"
+        mend "name a file below it, or use -r for whole trees";
+    /// A directory is removed or replaced with what is in it.
+    DirectoryNotEmpty "DIRECTORY_NOT_EMPTY" FailedPrecondition exit 1 retry false
+        keys ["path", "children"]
+        what "{path} is not empty"
+        why "[{children} names are in it; ]a directory goes only when it is empty, or with -r"
+        mend "to remove it with all that is in it: aber rm -r {path}";
+    /// A directory moves into itself.
+    RenameCycle "RENAME_CYCLE" FailedPrecondition exit 1 retry false
+        keys ["path", "target"]
+        what "{path} cannot move to {target}"
+        why "the new place lies inside the directory that moves"
+        mend "choose a place outside of it";
+    /// A name breaks a rule.
+    NameNotAllowed "NAME_NOT_ALLOWED" InvalidArgument exit 2 retry false
+        keys ["path", "rule", "detail"]
+        what "{path} is not a path of the tree"
+        why "{detail}[ (rule {rule})]"
+        mend "paths look like /music/song.flac: they start with '/', and no name is '.', '..', \
+            '.aber' or above 255 bytes";
+    /// A change is above its limits.
+    ChangeTooLarge "CHANGE_TOO_LARGE" InvalidArgument exit 1 retry false
+        keys ["events", "bytes", "limit"]
+        what "the change is too large"
+        why "[it has {events} events; ][it has {bytes} bytes; ]the limit is {limit}"
+        mend "send it as several changes";
+    /// One change touches two partitions.
+    CrossPartition "CROSS_PARTITION" FailedPrecondition exit 1 retry false
+        keys ["paths"]
+        what "{paths} are in different partitions"
+        why "a change is atomic, and only within one partition; top-level directories may live \
+            in different ones"
+        mend "copy by hand: aber get, aber put, then aber rm";
+    /// A regular file is wanted.
+    NotAFile "NOT_A_FILE" FailedPrecondition exit 1 retry false
+        keys ["path"]
+        what "{path} is not a file"
+        why "only files have content; a directory or a symbolic link stands there"
+        mend "see what it is: aber ls -l {path}";
+    /// The root cannot be changed.
+    RootFixed "ROOT_FIXED" FailedPrecondition exit 1 retry false
+        keys ["path"]
+        what "the root of the tree stays as it is"
+        why "/ cannot be removed, renamed, replaced or given attributes"
+        mend "name something below it: aber ls /";
+    /// An answer needs a majority of voters.
+    NoMajority "NO_MAJORITY" Unavailable exit 6 retry true
+        keys ["partition", "votersUp", "votersNeeded", "votersAway"]
+        what "partition {partition} has no majority"
+        why "{votersUp} of its voters are here, {votersNeeded} are needed[; away: {votersAway}]"
+        mend "start the nodes that are away, then try again";
+    /// A chunk is on no node that can be reached.
+    ContentNotHere "CONTENT_NOT_HERE" Unavailable exit 6 retry true
+        keys ["path", "missingBytes", "holders"]
+        what "the content of {path} is not here"
+        why "[{missingBytes} bytes of it are missing, and ]no node that has it can be reached \
+            now[; it is on {holders}]"
+        mend "start a node that has it: aber where {path}";
+    /// No known node holds a chunk.
+    ContentLost "CONTENT_LOST" DataLoss exit 8 retry false
+        keys ["path", "entry"]
+        what "the content of {path} is lost"
+        why "no member holds all of it any more[; it was written by {entry}]"
+        mend "look at what is damaged: aber verify; an older version may be whole: aber log {path}";
+    /// Min_index was not applied in time.
+    IndexNotReached "INDEX_NOT_REACHED" Unavailable exit 6 retry true
+        keys ["wanted", "applied"]
+        what "this node is not there yet"
+        why "entry {wanted} was asked for, and {applied} is applied here"
+        mend "try again in a moment: aber status";
+    /// This node's view differs from the others'.
+    DigestDiffers "DIGEST_DIFFERS" Unavailable exit 8 retry false
+        keys ["partition", "index"]
+        what "partition {partition} differs on this node"
+        why "its digest at index {index} is not the one the other nodes have"
+        mend "ask another node; on this one: aber verify";
+    /// The disk is below its reserve.
+    NoSpace "NO_SPACE" ResourceExhausted exit 11 retry false
+        keys ["freeBytes", "neededBytes", "reserveBytes"]
+        what "no space left on this node"
+        why "{freeBytes} bytes are free[, {neededBytes} are needed][, and {reserveBytes} are \
+            kept for the log]"
+        mend "free space on its disk; nothing that was acknowledged is lost";
+    /// Too much waits to be ordered.
+    OutboxFull "OUTBOX_FULL" ResourceExhausted exit 11 retry true
+        keys ["bytes", "limit"]
+        what "the outbox is full"
+        why "{bytes} of {limit} bytes wait to be ordered"
+        mend "wait until they are, or see what they wait for: aber status";
+    /// A bound on work in progress was reached.
+    Overloaded "OVERLOADED" ResourceExhausted exit 1 retry true
+        keys ["detail"]
+        what "the node has too much to do"
+        why "[{detail}; ]it takes no more work until some is done"
+        mend "try again in a moment";
+    /// Content is not what its hash says.
+    ContentMismatch "CONTENT_MISMATCH" InvalidArgument exit 1 retry false
+        keys ["path", "wanted", "found"]
+        what "the content arrived changed[: {path}]"
+        why "its BLAKE3 is {found}, and {wanted} was announced"
+        mend "send it again; if it happens again, check the file with b3sum";
+    /// Data of a newer version.
+    VersionTooOld "VERSION_TOO_OLD" FailedPrecondition exit 12 retry false
+        keys ["what", "found", "supported"]
+        what "this aber is too old for {what}"
+        why "it has format {found}, and this program knows up to {supported}"
+        mend "install a newer aber; nothing was changed";
+    /// What was asked for is no longer kept.
+    HistoryForgotten "HISTORY_FORGOTTEN" OutOfRange exit 1 retry false
+        keys ["partition", "wanted", "oldest"]
+        what "this part of history is not kept here"
+        why "index {wanted} of partition {partition} was asked for, and the oldest here is \
+            {oldest}"
+        mend "start at index {oldest}, or ask a node that keeps more";
+    /// A cursor or page token of another cluster or call.
+    CursorForeign "CURSOR_FOREIGN" InvalidArgument exit 1 retry false
+        keys ["detail"]
+        what "this cursor is not one of ours"
+        why "it is damaged, of another cluster or of another call[: {detail}]"
+        mend "list again from the start";
+    /// One request id for two requests.
+    RequestIdReused "REQUEST_ID_REUSED" InvalidArgument exit 1 retry false
+        keys ["requestId"]
+        what "request id {requestId} was used for something else"
+        why "the same id must come with the same request"
+        mend "use a new id for a new request";
+    /// This node knows no such change.
+    ChangeUnknown "CHANGE_UNKNOWN" NotFound exit 4 retry false
+        keys ["requestId"]
+        what "this node knows no change {requestId}"
+        why "it was made on another node, or never arrived"
+        mend "send it again with the same id: it is done once";
+    /// No such entry.
+    EntryNotFound "ENTRY_NOT_FOUND" NotFound exit 4 retry false
+        keys ["entry"]
+        what "there is no entry {entry}"
+        why "this node has not seen it[, or it is not kept any more]"
+        mend "see which there are: aber log";
+    /// The caller may not do this.
+    NotAllowed "NOT_ALLOWED" PermissionDenied exit 10 retry false
+        keys ["role", "needed", "detail"]
+        what "this is not allowed"
+        why "[{detail}; ][the role is {role}; ][{needed} is needed; ]the node's socket serves \
+            its own user and root only"
+        mend "run it as the user of the node";
+    /// A directory or node of another cluster.
+    OtherCluster "OTHER_CLUSTER" FailedPrecondition exit 1 retry false
+        keys ["what", "found", "wanted"]
+        what "{what} belongs to another cluster"
+        why "its cluster is {found}, not {wanted}"
+        mend "use the directory of this cluster, or another --data; nothing was changed";
+    /// Nobody answers at the socket.
+    DaemonNotRunning "DAEMON_NOT_RUNNING" Unavailable exit 9 retry true
+        keys ["socket", "detail"]
+        what "no node is running here"
+        why "nobody answers at {socket}[: {detail}]"
+        mend "start it: aber up; if it has its data elsewhere, name it: --data DIR";
+    /// A second daemon on one directory.
+    DataDirInUse "DATA_DIR_IN_USE" FailedPrecondition exit 1 retry false
+        keys ["dir", "pid"]
+        what "{dir} is in use"
+        why "another aber[, process {pid},] runs on this directory"
+        mend "stop it first: aber down --data {dir}";
+    /// The data directory cannot be used.
+    DataDirUnusable "DATA_DIR_UNUSABLE" FailedPrecondition exit 1 retry false
+        keys ["dir", "detail"]
+        what "{dir} cannot be used as data directory"
+        why "{detail}"
+        mend "name another one by --data, or mend its owner and mode; nothing was changed";
+    /// The address is taken.
+    PortInUse "PORT_IN_USE" FailedPrecondition exit 1 retry false
+        keys ["address", "detail"]
+        what "{address} cannot be used"
+        why "another program listens there, or the address is not of this machine[: {detail}]"
+        mend "choose another one: aber up --listen 127.0.0.1:0 takes any free port";
+    /// The mirror directory cannot be used.
+    MirrorUnusable "MIRROR_UNUSABLE" FailedPrecondition exit 1 retry false
+        keys ["dir", "detail"]
+        what "{dir} cannot be used as mirror"
+        why "{detail}"
+        mend "name an empty directory: --mirror DIR";
+    /// A local file does not exist.
+    SourceMissing "SOURCE_MISSING" NotFound exit 4 retry false
+        keys ["path"]
+        what "{path} does not exist on this machine"
+        why "the first arguments of put are local files"
+        mend "check the name; nothing of it was sent";
+    /// A local file cannot be read.
+    SourceUnreadable "SOURCE_UNREADABLE" FailedPrecondition exit 1 retry false
+        keys ["path", "detail"]
+        what "{path} cannot be read"
+        why "{detail}"
+        mend "mend its mode or owner, then put it again";
+    /// A local file cannot be written.
+    TargetUnwritable "TARGET_UNWRITABLE" FailedPrecondition exit 1 retry false
+        keys ["path", "detail"]
+        what "{path} cannot be written"
+        why "{detail}"
+        mend "name another place; what was there is as it was";
+    /// An upload did not come to its end.
+    UploadBroken "UPLOAD_BROKEN" Unavailable exit 1 retry true
+        keys ["bytes", "detail"]
+        what "the upload broke off"
+        why "it ended after {bytes} bytes without its end mark[: {detail}]"
+        mend "send it again: nothing of it became a file, and what arrived is not sent twice";
+    /// The disk failed the node.
+    StorageFailed "STORAGE_FAILED" Internal exit 74 retry false
+        keys ["detail"]
+        what "the storage of this node failed"
+        why "{detail}"
+        mend "check its disk, then start it again; nothing acknowledged is lost";
+    /// The log on disk is damaged.
+    LogDamaged "LOG_DAMAGED" DataLoss exit 8 retry false
+        keys ["file", "offset", "detail"]
+        what "the log of this node is damaged[: {file}]"
+        why "[at byte {offset}: ]{detail}"
+        mend "keep the directory, check the disk; another node has the same log";
+    /// The node is going away.
+    Stopping "STOPPING" Unavailable exit 9 retry true
+        keys ["detail"]
+        what "the node stopped before it answered"
+        why "it is shutting down or was killed[: {detail}]"
+        mend "start it again if it does not by itself, then repeat the command";
+    /// The time given is over.
+    TimedOut "TIMED_OUT" DeadlineExceeded exit 124 retry true
+        keys ["seconds", "detail"]
+        what "not done within the time given"
+        why "[{seconds} seconds are over; ][{detail}; ]a write that was under way may still be \
+            done"
+        mend "look what became of it: aber status; a longer time: --timeout";
+    /// Ctrl-C.
+    Interrupted "INTERRUPTED" Cancelled exit 130 retry false
+        keys []
+        what "interrupted"
+        why "Ctrl-C was pressed, or the terminal closed"
+        mend "run the command again to go on";
+    /// A call this node does not know.
+    NotOffered "NOT_OFFERED" Unimplemented exit 1 retry false
+        keys ["detail"]
+        what "this node cannot do that"
+        why "[{detail}; ]its version does not know the call"
+        mend "run the same version of aber as node and as command";
+    /// An entry was ordered and had no effect.
+    ChangeRejected "CHANGE_REJECTED" FailedPrecondition exit 1 retry false
+        keys ["entry", "detail"]
+        what "the change was rejected[ as {entry}]"
+        why "{detail}"
+        mend "read the tree again and decide again";
+    /// A command that cannot be understood.
+    Usage "USAGE" InvalidArgument exit 2 retry false
+        keys ["detail"]
+        what "the command cannot be done as given"
+        why "{detail}"
+        mend "see: aber help";
+    /// A defect of ours.
+    Internal "INTERNAL" Internal exit 1 retry false
+        keys ["detail"]
+        what "aber made a mistake"
+        why "{detail}"
+        mend "please report it with the log of the node; what was acknowledged is safe";
+    /// Demo found a difference.
+    MirrorsDiffer "MIRRORS_DIFFER" DataLoss exit 8 retry false
+        keys ["count", "first"]
+        what "a mirror is not what was put"
+        why "{count} differences, the first: {first}"
+        mend "keep the directory and look at the nodes' logs in it; then aber verify --data DIR/n1";
+    /// Some of many were left out.
+    PartlyDone "PARTLY_DONE" Unknown exit 3 retry false
+        keys ["done", "left", "first"]
+        what "partly done: {left} left out"
+        why "{done} were done; the first that was not: {first}"
+        mend "mend what is listed above, then run the same command again";
+}

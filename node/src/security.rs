@@ -1,0 +1,3 @@
+//! Who this node is.
+
+pub mod identity;

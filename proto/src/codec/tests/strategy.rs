@@ -1,0 +1,281 @@
+//! Arbitrary values that keep every rule, and damage to their bytes.
+
+use crate::change::{Change, SignedChange};
+use crate::event::{Event, Operation, Place, Precondition};
+use crate::hash::{ChangeHash, ChunkHash, ContentHash};
+use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
+use crate::key::{BatchSignature, PublicKey};
+use crate::limit;
+use crate::manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
+use crate::member::{Genesis, Member, Role};
+use crate::path::{RelPath, check_name};
+use crate::unit::{FileTime, Timestamp};
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-cA-C0-9 ._é~-]{1,12}".prop_filter("a good name", |name| check_name(name).is_ok())
+}
+
+fn rel_path() -> impl Strategy<Value = RelPath> {
+    vec(name(), 0..5).prop_map(|names| RelPath::parse(&names.join("/")).expect("good names"))
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (any::<u64>(), rel_path()).prop_map(|(volume, path)| Place {
+        volume: VolumeId(volume),
+        path,
+    })
+}
+
+fn event_id() -> impl Strategy<Value = EventId> {
+    (any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(partition, index, ordinal)| EventId {
+        partition: PartitionId(partition),
+        index,
+        ordinal,
+    })
+}
+
+fn precondition() -> impl Strategy<Value = Precondition> {
+    let parts = (
+        option::of(event_id()),
+        any::<bool>(),
+        option::of(any::<u64>()),
+    );
+    let set = parts.prop_map(|(etag, absent, unchanged_since)| Precondition {
+        etag,
+        absent,
+        unchanged_since,
+    });
+    prop_oneof![Just(Precondition::default()), set]
+}
+
+fn file_time() -> impl Strategy<Value = FileTime> {
+    (any::<i64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| FileTime { seconds, nanos })
+}
+
+fn mode() -> impl Strategy<Value = Option<u16>> {
+    option::of(0..=0o777_u16)
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    (file_time(), mode()).prop_map(|(mtime, mode)| Attributes { mtime, mode })
+}
+
+/// Rows whose lengths are multiples of `unit`.
+pub(super) fn rows(
+    count: std::ops::Range<usize>,
+    unit: u32,
+) -> impl Strategy<Value = Vec<ChunkRef>> {
+    let max = u32::try_from(limit::CHUNK_MAX_BYTES).expect("small") / unit;
+    let row = (any::<[u8; 32]>(), 1..=max).prop_map(move |(hash, units)| ChunkRef {
+        hash: ChunkHash(hash),
+        length: units * unit,
+    });
+    vec(row, count)
+}
+
+fn manifest() -> impl Strategy<Value = Manifest> {
+    let direct = rows(0..8, 1).prop_map(|rows| {
+        let size = rows.iter().map(|row| u64::from(row.length)).sum();
+        (size, ChunkList::Direct(rows))
+    });
+    let indirect =
+        (any::<u64>(), rows(1..8, 36)).prop_map(|(size, rows)| (size, ChunkList::Indirect(rows)));
+    let averages = [16, 32, 64, 128, 256].map(|kib| kib * 1024);
+    let parts = (
+        any::<[u8; 32]>(),
+        proptest::sample::select(averages.to_vec()),
+        prop_oneof![direct, indirect],
+    );
+    parts.prop_map(|(blake3, average, (size, chunks))| Manifest {
+        size,
+        blake3: ContentHash(blake3),
+        average,
+        chunks,
+    })
+}
+
+pub(super) fn content() -> impl Strategy<Value = Content> {
+    prop_oneof![
+        vec(any::<u8>(), 0..=40).prop_map(|bytes| Content::Inline(bytes.into())),
+        Just(Content::Inline(Bytes::from_static(&[7; 1024]))),
+        manifest().prop_map(Content::Chunks),
+    ]
+}
+
+fn file_operation() -> impl Strategy<Value = Operation> {
+    let flag = any::<bool>;
+    prop_oneof![
+        (place(), content(), attributes(), flag()).prop_map(
+            |(place, content, attributes, parents)| Operation::Put {
+                place,
+                content,
+                attributes,
+                parents
+            }
+        ),
+        (place(), flag()).prop_map(|(place, parents)| Operation::MakeDirectory { place, parents }),
+        (place(), "[a-z/.é]{1,30}", flag()).prop_map(|(place, target, parents)| {
+            Operation::MakeSymlink {
+                place,
+                target,
+                parents,
+            }
+        }),
+        (place(), place(), flag(), precondition()).prop_map(|(from, to, replace, target)| {
+            Operation::Rename {
+                from,
+                to,
+                replace,
+                target,
+            }
+        }),
+        (event_id(), place(), content(), attributes(), flag()).prop_map(
+            |(source, to, content, attributes, replace)| Operation::Copy {
+                source,
+                to,
+                content,
+                attributes,
+                replace
+            }
+        ),
+        (place(), flag(), any::<u64>()).prop_map(|(place, recursive, base)| Operation::Remove {
+            place,
+            recursive,
+            base
+        }),
+        (place(), mode(), option::of(file_time()))
+            .prop_map(|(place, mode, mtime)| Operation::SetAttributes { place, mode, mtime }),
+    ]
+}
+
+fn volume_operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        (name(), any::<u32>()).prop_map(|(name, partition)| Operation::MakeVolume {
+            name,
+            partition: PartitionId(partition)
+        }),
+        (any::<u64>(), name()).prop_map(|(volume, name)| Operation::RenameVolume {
+            volume: VolumeId(volume),
+            name
+        }),
+        any::<u64>().prop_map(|volume| Operation::RemoveVolume {
+            volume: VolumeId(volume)
+        }),
+    ]
+}
+
+fn events(operation: impl Strategy<Value = Operation>) -> impl Strategy<Value = Vec<Event>> {
+    let event = (precondition(), operation).prop_map(|(precondition, operation)| Event {
+        precondition,
+        operation,
+    });
+    vec(event, 1..5)
+}
+
+pub(super) fn change() -> impl Strategy<Value = Change> {
+    let placed = prop_oneof![
+        (1..=u32::MAX, events(file_operation())),
+        (
+            Just(0),
+            events(prop_oneof![file_operation(), volume_operation()])
+        ),
+    ];
+    let ids = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>());
+    let numbers = (any::<u64>(), any::<u64>(), any::<i64>());
+    (placed, ids, numbers, ".{0,40}", "[a-z:]{0,20}").prop_map(
+        |((partition, events), (cluster, previous, request), numbers, comment, via)| Change {
+            cluster: ClusterId(cluster),
+            partition: PartitionId(partition),
+            author: NodeId(numbers.0),
+            author_sequence: numbers.1,
+            previous: ChangeHash(previous),
+            request: RequestId(request),
+            wall_time: Timestamp(numbers.2),
+            comment,
+            via,
+            events,
+        },
+    )
+}
+
+pub(super) fn signed() -> impl Strategy<Value = SignedChange> {
+    let signature = (
+        any::<[u8; 64]>(),
+        any::<u32>(),
+        any::<u32>(),
+        vec(any::<[u8; 32]>(), 0..=limit::BATCH_DEPTH),
+    );
+    (vec(any::<u8>(), 0..200), signature).prop_map(
+        |(body, (root_signature, position, count, path))| SignedChange {
+            body: body.into(),
+            signature: BatchSignature {
+                root_signature,
+                position,
+                count,
+                path,
+            },
+        },
+    )
+}
+
+pub(super) fn genesis() -> impl Strategy<Value = Genesis> {
+    let role = prop_oneof![Just(Role::Reader), Just(Role::Writer), Just(Role::Admin)];
+    let member = (any::<[u8; 32]>(), role, "[a-z0-9.]{0,20}:[0-9]{1,5}");
+    let numbers = (any::<i64>(), 2..=256_u32, 0..3_usize, any::<u64>());
+    (vec(member, 1..8), ".{0,30}", numbers).prop_map(
+        |(members, name, (created, partitions, votes, first))| {
+            let mut node = first;
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(mut key, role, address)| {
+                    node = node.wrapping_add(1);
+                    key[..8].copy_from_slice(&node.to_le_bytes());
+                    Member {
+                        node: NodeId(node),
+                        name: format!("node-{node}"),
+                        key: PublicKey(key),
+                        role,
+                        address,
+                    }
+                })
+                .collect();
+            let votes = (2 * votes + 1).min((members.len() - 1) / 2 * 2 + 1).min(5);
+            let voters = members.iter().rev().take(votes).map(|member| member.node);
+            Genesis {
+                name,
+                created: Timestamp(created),
+                voters: voters.collect(),
+                partitions,
+                min_copies: u32::try_from(members.len()).expect("few"),
+                members,
+            }
+        },
+    )
+}
+
+/// Bytes after some damage: bytes changed, cut out or put in.
+pub(super) fn damaged(bytes: &[u8], damage: &[(usize, u8, u8)]) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    for (at, value, how) in damage {
+        let at = at % (bytes.len() + 1);
+        match how % 4 {
+            0 => bytes.insert(at, *value),
+            1 => bytes.truncate(bytes.len() - usize::from(*value).min(bytes.len()) / 8),
+            2 if at < bytes.len() => drop(bytes.remove(at)),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= value;
+                }
+            }
+        }
+    }
+    bytes.into()
+}
+
+pub(super) fn damage() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
+    vec(any::<(usize, u8, u8)>(), 1..4)
+}

@@ -1,0 +1,18 @@
+//! Scenarios: what is run on a seed, by name.
+
+mod echo;
+
+use crate::sim::run::{Report, RunOptions};
+
+/// A scenario: one run of a seed.
+pub type Scenario = fn(&RunOptions) -> Report;
+
+/// All scenarios with their names.
+pub const SCENARIOS: &[(&str, Scenario)] = &[("echo", echo::run)];
+
+/// A scenario by name.
+#[must_use]
+pub fn find(name: &str) -> Option<Scenario> {
+    let found = SCENARIOS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, scenario)| *scenario)
+}
