@@ -28,6 +28,8 @@ use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -56,13 +58,14 @@ pub(crate) struct DemoOptions {
     pub(crate) patience: Duration,
 }
 
-/// One node: its name, data directory and address.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// One node: its name, directory, address, and its process now.
+#[derive(Clone, Debug)]
 pub(crate) struct Place {
     name: String,
     data: PathBuf,
     log: PathBuf,
     address: SocketAddr,
+    pid: Arc<AtomicU32>,
 }
 
 /// Runs the demo to its end.
@@ -205,6 +208,7 @@ fn layout(base: &Path, count: usize) -> Result<Vec<Place>, Problem> {
             data,
             log,
             address,
+            pid: Arc::default(),
         }
     };
     Ok(addresses.into_iter().enumerate().map(place).collect())
@@ -303,15 +307,13 @@ async fn introduce(
             .and_then(|folder| folder.folder.as_ref());
         let mirror = folder.map(|folder| PathBuf::from(&folder.directory));
         let mirror = mirror.unwrap_or_else(|| place.data.join("mirror"));
+        let pid = place.pid.load(Ordering::Relaxed);
         let text = || {
             let shown = print::escape(&mirror.to_string_lossy());
-            format!(
-                "{}   pid {:<8}  mirror {shown}",
-                place.name, status.process_id
-            )
+            format!("{}   pid {:<8}  mirror {shown}", place.name, pid)
         };
         let value = json!({
-            "node": place.name, "process_id": status.process_id, "data": place.data,
+            "node": place.name, "process_id": pid, "data": place.data,
             "mirror": mirror, "link": place.address.to_string(), "log": place.log,
         });
         out.row("item", text, value);

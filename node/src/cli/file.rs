@@ -43,8 +43,8 @@ pub(crate) struct WriteArgs {
     #[arg(long, value_enum, default_value_t = Ack::Committed)]
     ack: Ack,
     /// A comment for the history, at most 200 bytes
-    #[arg(long, default_value = "")]
-    comment: String,
+    #[arg(long)]
+    comment: Option<String>,
 }
 
 /// Arguments of `put`.
@@ -134,7 +134,7 @@ impl WriteArgs {
             level: self.ack.into(),
             stall: STALL,
             movement: Counters::start(),
-            comment: self.comment.clone(),
+            comment: self.comment.clone().unwrap_or_default(),
         }
     }
 }
@@ -344,10 +344,14 @@ fn write_result(out: &Output, written: &[Written], level: v1::Acknowledgement) -
 
 /// Runs `ls`.
 pub(crate) async fn ls(context: &Context, args: LsArgs) -> Outcome {
+    let paths = args
+        .paths
+        .iter()
+        .map(|path| parse_path(path))
+        .collect::<Result<Vec<_>, _>>()?;
     let client = context.connect().await?;
     let mut count = 0u64;
-    for path in &args.paths {
-        let path = parse_path(path)?;
+    for path in &paths {
         let request = v1::GetItemRequest {
             path: path.as_str().to_owned(),
             ..Default::default()
@@ -358,7 +362,7 @@ pub(crate) async fn ls(context: &Context, args: LsArgs) -> Outcome {
             show(&context.out, &item, path.as_str(), args.long);
             continue;
         }
-        if args.paths.len() > 1 && !context.out.json {
+        if paths.len() > 1 && !context.out.json {
             context.out.row(
                 "item",
                 || format!("{}:", print::escape(path.as_str())),
