@@ -98,7 +98,7 @@ enum Call {
     Outcomes(Vec<(RequestId, Outcome)>),
     Void(RequestId, u64),
     Held(Sequence, Result<(), String>),
-    Proposed(Vec<Sequence>, Result<(), String>),
+    Proposed(PartitionId, Vec<Sequence>, Result<(), String>),
     List(oneshot::Sender<Vec<Waiting>>),
     Touches(TreePath, oneshot::Sender<bool>),
     Wake,
@@ -347,13 +347,10 @@ impl<E: Env> Driver<E> {
                     Err(why) => self.state.hindered(sequence, why),
                 }
             }
-            Call::Proposed(sequences, result) => {
-                let now = self.options.env.runtime().now();
-                if let Err(why) = result {
-                    for sequence in sequences {
-                        self.state.refused(sequence, now, why.clone());
-                    }
-                }
+            Call::Proposed(partition, sequences, result) => {
+                let (now, problem) = (self.options.env.runtime().now(), result.err());
+                self.state
+                    .answered(partition, &sequences, now, problem.as_deref());
             }
             Call::List(answer) => {
                 let _gone = answer.send(self.list());
@@ -410,7 +407,7 @@ impl<E: Env> Driver<E> {
         let now = self.options.env.runtime().now();
         let mut batches: BTreeMap<PartitionId, Vec<Sequence>> = BTreeMap::new();
         let mut unsigned = Vec::new();
-        for sequence in self.state.to_propose(now) {
+        for sequence in self.state.to_propose(now, limit::BATCH_CHANGES) {
             if self.settle(sequence, now, notes) {
                 let Some(item) = self.state.item(sequence) else {
                     continue;
@@ -424,17 +421,16 @@ impl<E: Env> Driver<E> {
         for group in unsigned.chunks(limit::BATCH_CHANGES) {
             self.sign(group, notes);
         }
-        for sequences in batches.values_mut() {
-            sequences.sort_by_key(|s| {
-                self.state
-                    .item(*s)
-                    .and_then(|item| Some(item.signed.as_ref()?.0))
-            });
-            for sequence in sequences {
-                self.state.proposed(*sequence, now);
-            }
+        for (partition, sequences) in &mut batches {
+            sequences.retain(|sequence| self.author_sequence(*sequence).is_some());
+            sequences.sort_by_key(|sequence| self.author_sequence(*sequence));
+            self.state.sent(*partition, sequences);
         }
         batches
+    }
+
+    fn author_sequence(&self, sequence: Sequence) -> Option<u64> {
+        Some(self.state.item(sequence)?.signed.as_ref()?.0)
     }
 
     /// Checks an item against the view: whether it was answered already, and where its volume is.
@@ -466,7 +462,8 @@ impl<E: Env> Driver<E> {
             }
             None => {
                 let why = format!("the volume {name} is not there yet");
-                self.state.refused(sequence, now, why);
+                self.state
+                    .postponed(sequence, now + state::REFUSED_PAUSE, why);
                 false
             }
         }
@@ -518,41 +515,26 @@ impl<E: Env> Driver<E> {
 
     fn send(&self, batches: BTreeMap<PartitionId, Vec<Sequence>>) {
         for (partition, sequences) in batches {
-            let (mut group, mut changes, mut bytes) = (Vec::new(), Vec::new(), 0);
-            for sequence in sequences {
-                let Some((_, change)) = self.state.item(sequence).and_then(|i| i.signed.clone())
-                else {
-                    continue;
-                };
-                if bytes + change.len() > PROPOSE_BYTES {
-                    self.send_group(
-                        partition,
-                        std::mem::take(&mut group),
-                        std::mem::take(&mut changes),
-                    );
-                    bytes = 0;
-                }
-                bytes += change.len();
-                group.push(sequence);
-                changes.push(change);
-            }
-            self.send_group(partition, group, changes);
+            let signed = |s: &Sequence| Some(self.state.item(*s)?.signed.as_ref()?.1.clone());
+            let changes: Vec<Bytes> = sequences.iter().filter_map(signed).collect();
+            let groups = in_messages(changes);
+            let proposals: Vec<_> = groups
+                .into_iter()
+                .map(|changes| self.options.collaborator.propose(partition, changes))
+                .collect();
+            let calls = self.calls.clone();
+            self.options
+                .env
+                .runtime()
+                .spawn("outbox propose", async move {
+                    let mut result = Ok(());
+                    for proposal in proposals {
+                        result = result.and(proposal.await);
+                    }
+                    let call = Call::Proposed(partition, sequences, result);
+                    let _stopping = calls.send(call).await.is_err();
+                });
         }
-    }
-
-    fn send_group(&self, partition: PartitionId, group: Vec<Sequence>, changes: Vec<Bytes>) {
-        if group.is_empty() {
-            return;
-        }
-        let proposal = self.options.collaborator.propose(partition, changes);
-        let calls = self.calls.clone();
-        self.options
-            .env
-            .runtime()
-            .spawn("outbox propose", async move {
-                let result = proposal.await;
-                let _stopping = calls.send(Call::Proposed(group, result)).await.is_err();
-            });
     }
 
     fn start_copies(&mut self) {
@@ -574,6 +556,22 @@ impl<E: Env> Driver<E> {
             });
         }
     }
+}
+
+/// Cuts a batch into messages that a link takes.
+fn in_messages(changes: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    let (mut groups, mut bytes) = (vec![Vec::new()], 0);
+    for change in changes {
+        if bytes + change.len() > PROPOSE_BYTES {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += change.len();
+        if let Some(group) = groups.last_mut() {
+            group.push(change);
+        }
+    }
+    groups
 }
 
 /// Gives the places of an item the id of their volume.

@@ -3,7 +3,7 @@
 use super::process::{runs, wait_until};
 use super::row::Values;
 use aber_proto::generated::v1;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,13 +49,16 @@ impl Api {
         Ok(stub.list_partitions(request).await?.into_inner().partitions)
     }
 
-    pub(crate) async fn is_there(&self, path: &str) -> Result<bool> {
+    /// What stands at a path; an error if nothing does.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<v1::Item>> {
         let mut stub = FileServiceClient::new(self.channel.clone());
         let request = v1::GetItemRequest {
             path: path.to_owned(),
             ..Default::default()
         };
-        Ok(stub.get_item(request).await.is_ok())
+        let answer = stub.get_item(request).await;
+        let answer = answer.map_err(|s| anyhow!("{:?}: {}", s.code(), s.message()))?;
+        Ok(answer.into_inner().item)
     }
 
     /// Puts one small file, and waits until it is committed.

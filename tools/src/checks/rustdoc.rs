@@ -1,7 +1,8 @@
 //! Builds the documents of the workspace; a link inside them that leads nowhere is an error.
 //!
 //! A file's doc begins with its kind, `[pure]`, and rustdoc takes that for a link. No lint level
-//! tells the two apart, so its messages are read here, and those about the kinds let through.
+//! tells the two apart, so its messages are read here, and those about the kinds let through. So
+//! are links from public to private items: they are for readers of the source.
 
 use super::say;
 use crate::tidy::cargo;
@@ -55,7 +56,8 @@ fn finding(message: &Value) -> Option<String> {
     let is_kind = KINDS
         .iter()
         .any(|kind| text == format!("unresolved link to `{kind}`"));
-    if !code.starts_with("rustdoc::") || is_kind {
+    let is_private = code == "rustdoc::private_intra_doc_links";
+    if !code.starts_with("rustdoc::") || is_kind || is_private {
         return None;
     }
     let rendered = message.get("rendered").and_then(Value::as_str);
@@ -79,6 +81,7 @@ mod tests {
             line(lint, "unresolved link to `pure`"),
             line(lint, "unresolved link to `Lost`"),
             line("dead_code", "never used"),
+            line("rustdoc::private_intra_doc_links", "links to private item"),
             json!({ "reason": "build-finished", "success": true }).to_string(),
             "no JSON".to_owned(),
         ];
