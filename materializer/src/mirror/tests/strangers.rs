@@ -41,6 +41,32 @@ async fn a_scan_repairs_the_mirror_and_keeps_what_is_foreign() {
     );
 }
 
+/// DE-5: a hint has its path looked at after the settle time; lost hints have everything scanned.
+#[tokio::test(start_paused = true)]
+async fn a_hint_has_its_path_looked_at() {
+    use aber_log::env::disk::Hint;
+    let mut world = World::new();
+    let directory = world.tree.directory(ROOT, "d");
+    for name in ["f", "g"] {
+        let content = world.chunks.content(b"ours");
+        world.tree.file(directory, name, content);
+    }
+    world.start().expect("starts");
+    world.apply(vec![]).await;
+    world.env.disk.state().user_writes("d/f", b"edit one");
+    world.env.disk.state().user_writes("d/g", b"edit two");
+    let sender = world.env.disk.state().hints.clone().expect("watched");
+    sender.send(Hint::Path("d/f".into())).await.expect("heard");
+    world.wait(1000).await;
+    assert_eq!(world.lost().len(), 0, "not yet settled");
+    world.wait(2000).await;
+    assert_eq!(world.lost(), [b"edit one".to_vec()]);
+    sender.send(Hint::Everything).await.expect("heard");
+    world.wait(100_000).await;
+    assert_eq!(world.lost().len(), 2);
+    world.assert_equal("repaired");
+}
+
 /// M3: an edited file that is then updated, moved, removed, or removed with its directory.
 #[tokio::test(start_paused = true)]
 async fn an_edit_survives_whatever_happens_to_its_path() {
