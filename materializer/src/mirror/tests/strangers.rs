@@ -171,3 +171,43 @@ async fn a_hammering_writer_loses_nothing_when_the_mirror_is_killed() {
         }
     }
 }
+
+/// M3, MA-2: an edit that slips in right before any call, the mirror killed one or two calls later:
+/// what the exchange took out lies in `swap/` unseen, and is found at the start.
+#[tokio::test(start_paused = true)]
+async fn an_edit_just_before_a_kill_is_found_in_staging() {
+    let mut edits = 0;
+    for call in 0..14 {
+        for later in 1..3 {
+            let mut world = World::new();
+            let file = world.tree.file(ROOT, "f", world.chunks.content(b"ours"));
+            world.start().expect("starts");
+            world.apply(vec![]).await;
+            let ids = world.tree.put(file, world.chunks.content(b"theirs"));
+            let mut left: i64 = call;
+            let done = Arc::new(Mutex::new(false));
+            let wrote = Arc::clone(&done);
+            world.env.disk.intrude(move |state| {
+                if left == 0 {
+                    *wrote.lock().expect("no panic") = state.user_writes("f", b"an edit");
+                }
+                left -= 1;
+            });
+            world.env.disk.state().rules.dies_after = Some(call.unsigned_abs() + later);
+            world.send(ids.clone()).await;
+            world.rest().await;
+            world.env.disk.no_intruder();
+            world.reboot();
+            world.start().expect("starts");
+            world.apply(ids).await;
+            world.scan().await;
+            let what = format!("edit at call {call}, killed {later} later");
+            world.assert_equal(&what);
+            if *done.lock().expect("no panic") {
+                edits += 1;
+                assert_eq!(world.lost(), [b"an edit".to_vec()], "{what}");
+            }
+        }
+    }
+    assert!(edits > 10, "{edits} edits");
+}
