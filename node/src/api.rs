@@ -229,6 +229,3 @@ macro_rules! limited {
     };
 }
 use limited;
-
-#[cfg(test)]
-mod tests;

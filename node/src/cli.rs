@@ -8,10 +8,12 @@ pub(crate) mod cluster;
 mod file;
 mod get;
 mod history;
+pub(crate) mod load;
 pub(crate) mod print;
 pub(crate) mod progress;
-pub(crate) mod put;
+mod put;
 mod start;
+mod upload;
 pub(crate) mod walk;
 pub(crate) mod write;
 
@@ -49,6 +51,46 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 guard faile
   7 safe in the outbox but not further yet, 8 damage, 9 no node running, 10 not allowed,
   11 no space, 12 version, 124 --timeout, 130 Ctrl-C. Any other means failure.";
 
+const DEMO_HELP: &str = "\
+Each node is a process with a directory and a mirror of its own; one that dies is started again.
+Without --data everything is in a temporary directory that is removed at the end.
+
+Examples:
+  aber demo                                      three nodes, until Ctrl-C
+  aber demo --put ~/Music --exit                 are all mirrors equal to ~/Music?
+  aber demo --nodes 1 --data /tmp/d              one node, in a directory that is kept";
+
+const UP_HELP: &str = "\
+Runs in the foreground and logs to standard error. With nothing set up it makes a cluster of one
+that works at once; its files appear, read-only, in the mirror directory.
+
+Examples:
+  aber up                                        everything in the default places
+  aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port";
+
+const PUT_HELP: &str = "\
+Ends when the files are ordered by a majority and on two nodes. When nothing moves for 30 seconds it
+says what it waits for and ends with 7: what is queued is safe and goes on by itself.
+
+Examples:
+  aber put song.flac /music/                     /music/song.flac
+  aber put song.flac /music/best.flac            under another name
+  aber put -r photos /                           /photos and all that is in it
+  aber put -p report.pdf /work/2026/             makes /work/2026 first
+  tar c . | aber put - /backup.tar               from standard input";
+
+const STATUS_HELP: &str = "\
+Examples:
+  aber status --wait                             until this machine may be switched off
+  aber status --check                            for monitoring: one line and an exit code";
+
+const MATERIALIZE_HELP: &str = "\
+Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
+
+Examples:
+  aber materialize --from ~/.local/share/aber --into /srv/mirror
+  aber materialize --from /srv/aber --into copy --once";
+
 /// A shared folder for machines that trust each other a little
 #[derive(Parser, Debug)]
 #[command(name = "aber", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -60,6 +102,7 @@ struct Cli {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// The data directory of the node that is meant [default: ~/.local/share/aber]
     #[arg(
@@ -93,15 +136,19 @@ struct Global {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Start several nodes on this machine, to try things out
+    #[command(after_help = DEMO_HELP)]
     Demo(start::DemoArgs),
     /// Start the node; with nothing set up: a cluster of one
+    #[command(after_help = UP_HELP)]
     Up(start::UpArgs),
     /// Stop the node
     Down,
     /// How the node and its cluster are
+    #[command(after_help = STATUS_HELP)]
     Status(cluster::StatusArgs),
     /// Put local files into the tree
-    Put(file::PutArgs),
+    #[command(after_help = PUT_HELP)]
+    Put(put::PutArgs),
     /// Get files from the tree
     Get(get::GetArgs),
     /// List a directory
@@ -123,6 +170,7 @@ enum Command {
     /// Read everything again and check it
     Verify(history::VerifyArgs),
     /// Follow a node into a directory, as a process of its own
+    #[command(after_help = MATERIALIZE_HELP)]
     Materialize(start::MaterializeArgs),
     /// The version of this program
     Version,
@@ -352,7 +400,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Up(args) => start::up(context, args).await,
         Command::Down => start::down(context).await,
         Command::Status(args) => cluster::status(context, args).await,
-        Command::Put(args) => file::put(context, args).await,
+        Command::Put(args) => put::put(context, args).await,
         Command::Get(args) => get::get(context, args).await,
         Command::Ls(args) => file::ls(context, args).await,
         Command::Cat(args) => get::cat(context, args).await,

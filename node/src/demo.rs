@@ -1,7 +1,7 @@
 //! [driver] `aber demo`: several nodes on this machine, each a process of its own.
 //!
-//! Lays out a directory a node, starts the nodes, keeps them running, and stops them at the end. With
-//! `--put TREE` it puts TREE's children at `/` through the first node, waits until every node has
+//! Lays out a directory a node, starts the nodes, keeps them running, and stops them at the end.
+//! With `--put TREE` it puts TREE's children at `/` through the first node, waits until every node has
 //! applied and shows everything (`demo/spread.rs` decides), and compares every mirror with TREE
 //! (`demo/compare.rs`). Nodes may be killed at any moment meanwhile: they are started again, and
 //! calls are repeated under their request id until the time given is over.
@@ -11,9 +11,9 @@ mod compare;
 mod spread;
 
 use crate::cli::Outcome;
+use crate::cli::load::{self, Source, Summary};
 use crate::cli::print::{self, Output};
 use crate::cli::progress::{Counters, Progress};
-use crate::cli::put::{self, Source, Summary};
 use crate::cli::walk;
 use crate::cli::write::Writer;
 use crate::client::Client;
@@ -28,6 +28,8 @@ use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -56,13 +58,14 @@ pub(crate) struct DemoOptions {
     pub(crate) patience: Duration,
 }
 
-/// One node: its name, data directory and address.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// One node: its name, directory, address, and its process now.
+#[derive(Clone, Debug)]
 pub(crate) struct Place {
     name: String,
     data: PathBuf,
     log: PathBuf,
     address: SocketAddr,
+    pid: Arc<AtomicU32>,
 }
 
 /// Runs the demo to its end.
@@ -205,6 +208,7 @@ fn layout(base: &Path, count: usize) -> Result<Vec<Place>, Problem> {
             data,
             log,
             address,
+            pid: Arc::default(),
         }
     };
     Ok(addresses.into_iter().enumerate().map(place).collect())
@@ -303,15 +307,13 @@ async fn introduce(
             .and_then(|folder| folder.folder.as_ref());
         let mirror = folder.map(|folder| PathBuf::from(&folder.directory));
         let mirror = mirror.unwrap_or_else(|| place.data.join("mirror"));
+        let pid = place.pid.load(Ordering::Relaxed);
         let text = || {
             let shown = print::escape(&mirror.to_string_lossy());
-            format!(
-                "{}   pid {:<8}  mirror {shown}",
-                place.name, status.process_id
-            )
+            format!("{}   pid {:<8}  mirror {shown}", place.name, pid)
         };
         let value = json!({
-            "node": place.name, "process_id": status.process_id, "data": place.data,
+            "node": place.name, "process_id": pid, "data": place.data,
             "mirror": mirror, "link": place.address.to_string(), "log": place.log,
         });
         out.row("item", text, value);
@@ -354,7 +356,7 @@ async fn put_tree(
             Err(problem) => out.failure(&Problem::name(&local.to_string_lossy(), problem)),
         }
     }
-    put::put(&writer, sources, out).await
+    load::load(&writer, sources, out).await
 }
 
 fn report_put(out: &Output, summary: &Summary) {

@@ -5,10 +5,13 @@
 
 mod collaborator;
 mod handler;
+mod heads;
 mod index;
 mod service;
+mod upkeep;
 
 pub use service::NodeService;
+pub use upkeep::SweepOptions;
 
 use crate::reason::{Problem, Reason};
 use aber_log::chunk::store::{PackStore, StoreOptions};
@@ -59,6 +62,8 @@ pub struct NodeOptions {
     pub snapshot_every: u64,
     /// Where the mirror of `/` is, if this node has one, and how it behaves.
     pub mirror: Option<(PathBuf, MirrorOptions)>,
+    /// When content that nothing reaches is swept.
+    pub sweep: SweepOptions,
 }
 
 impl Default for NodeOptions {
@@ -69,6 +74,7 @@ impl Default for NodeOptions {
             timing: Timing::LAN,
             snapshot_every: 4096,
             mirror: None,
+            sweep: SweepOptions::default(),
         }
     }
 }
@@ -261,6 +267,18 @@ impl<E: Env> Wiring<E> {
             });
             self.env.runtime().spawn("replay", replay.run());
         }
+        let heads = heads::Heads {
+            env: self.env.clone(),
+            me: self.config.me,
+            key: Arc::clone(&self.config.key),
+            cluster,
+            genesis: Arc::new(self.config.genesis.clone()),
+            log: self.log.clone(),
+            mesh: self.mesh.clone(),
+            partitions: self.partitions.clone(),
+            notices: notices.clone(),
+        };
+        self.env.runtime().spawn("heads", heads.clone().run());
         let handler = handler::NodeHandler {
             me: self.config.me,
             partitions: self.partitions.clone(),
@@ -272,6 +290,7 @@ impl<E: Env> Wiring<E> {
             applied: applied.clone(),
             judge: std::sync::Mutex::new(Judge::new(&self.config.genesis)),
             mirror: mirror.as_ref().map(|mirror| mirror.status.clone()),
+            heads,
         };
         self.mesh.start(Arc::new(handler));
         let Self {
@@ -301,9 +320,12 @@ impl<E: Env> Wiring<E> {
             mirror,
             notices,
         };
-        Ok(Node {
-            parts: Arc::new(parts),
-        })
+        let parts = Arc::new(parts);
+        parts
+            .env
+            .runtime()
+            .spawn("sweep", upkeep::sweep_all(Arc::clone(&parts)));
+        Ok(Node { parts })
     }
 
     fn start_mirror(

@@ -87,7 +87,7 @@ fn vote(term: u64) -> Vote {
     Vote {
         term,
         node: NodeId(term % 3),
-        is_committed: term % 2 == 0,
+        is_committed: term.is_multiple_of(2),
     }
 }
 
@@ -347,7 +347,7 @@ async fn many_appends_need_few_syncs() {
         "{} syncs",
         disk.syncs() - before
     );
-    let order = order.lock().unwrap();
+    let order = order.lock().unwrap().clone();
     assert!(order.len() == 400 && order.is_sorted());
     log.room().await.unwrap();
 }

@@ -44,9 +44,8 @@ impl<S: Service> FileService for Adapter<S> {
         request: Request<Streaming<v1::UploadRequest>>,
     ) -> Result<Response<v1::UploadResponse>, Status> {
         let mut stream = request.into_inner();
-        let mut header = match next(&mut stream, 0).await? {
-            Some(upload_request::Message::Header(header)) => header,
-            _ => return Err(Problem::usage("an upload starts with its header").into()),
+        let Some(upload_request::Message::Header(mut header)) = next(&mut stream, 0).await? else {
+            return Err(Problem::usage("an upload starts with its header").into());
         };
         settle_options(&mut header.options);
         let (sender, content) = Upload::channel();

@@ -308,11 +308,15 @@ pub(crate) async fn cat(context: &Context, args: CatArgs) -> Outcome {
     if args.length == Some(0) {
         return Ok(0);
     }
+    let paths = args
+        .paths
+        .iter()
+        .map(|path| parse_path(path))
+        .collect::<Result<Vec<_>, _>>()?;
     let client = context.connect().await?;
-    for path in &args.paths {
-        let path = parse_path(path)?;
+    for path in &paths {
         let length = args.length.unwrap_or(0);
-        let mut content = Content::open(&client, &path, args.offset, length).await?;
+        let mut content = Content::open(&client, path, args.offset, length).await?;
         while let Some(data) = content.next().await? {
             let mut out = std::io::stdout().lock();
             match out.write_all(&data).and_then(|()| out.flush()) {

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
@@ -49,10 +50,14 @@ impl Nodes {
         };
         for place in places {
             let (stop, stopped) = oneshot::channel();
-            let first = Process::start(place)?;
+            let keeper = Keeper {
+                process: Process::start(place)?,
+                place: place.clone(),
+                out: out.clone(),
+                report: report.clone(),
+            };
             nodes.stops.push(stop);
-            let (place, out, report) = (place.clone(), out.clone(), report.clone());
-            nodes.tasks.spawn(keep(place, first, out, report, stopped));
+            nodes.tasks.spawn(keeper.keep(stopped));
         }
         Ok(nodes)
     }
@@ -88,6 +93,7 @@ impl Process {
                 Problem::internal(format!("{} does not start: {error}", place.name))
             })?;
         let stdin = child.stdin.take();
+        place.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
         Ok(Self {
             child,
             started: Instant::now(),
@@ -99,10 +105,6 @@ impl Process {
         self.child
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
-    }
-
-    fn shown_pid(&self) -> u32 {
-        self.child.id().unwrap_or(0)
     }
 
     /// Asks the process to stop, and kills it if it does not.
@@ -138,55 +140,50 @@ fn command(place: &Place) -> std::io::Result<Command> {
     Ok(command)
 }
 
-/// Keeps one node running until it is told to stop.
-async fn keep(
+/// Keeps one node running.
+struct Keeper {
     place: Place,
-    first: Process,
+    process: Process,
     out: Output,
     report: mpsc::Sender<Problem>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut process = first;
-    let mut failures = 0;
-    loop {
-        let status = tokio::select! {
-            biased;
-            _ = &mut stopped => return process.end().await,
-            status = process.child.wait() => status,
-        };
-        failures = if process.started.elapsed() < SOON {
-            failures + 1
-        } else {
-            1
-        };
-        let why = status.map_or_else(|error| error.to_string(), |status| death(&status));
-        if failures > FAILURES {
-            let problem = cannot_run(&place, &why);
-            let _ = report.send(problem).await;
-            return;
-        }
-        tokio::select! {
-            biased;
-            _ = &mut stopped => return,
-            () = sleep(PAUSE * failures) => {}
-        }
-        match Process::start(&place) {
-            Ok(next) => {
-                let text = format!(
-                    "{} died ({why}); started again: pid {}",
-                    place.name,
-                    next.shown_pid()
-                );
-                let pid = next.shown_pid();
-                let value = json!({"node": place.name, "died": why, "process_id": pid});
-                out.notice(&text, value);
-                process = next;
+}
+
+impl Keeper {
+    /// Starts the node again whenever it dies, until it is told to stop.
+    async fn keep(mut self, mut stopped: oneshot::Receiver<()>) {
+        let mut failures = 0;
+        loop {
+            let status = tokio::select! {
+                biased;
+                _ = &mut stopped => return self.process.end().await,
+                status = self.process.child.wait() => status,
+            };
+            let died_soon = self.process.started.elapsed() < SOON;
+            failures = if died_soon { failures + 1 } else { 1 };
+            let why = status.map_or_else(|error| error.to_string(), |status| death(&status));
+            if failures > FAILURES {
+                let _ = self.report.send(cannot_run(&self.place, &why)).await;
+                return;
             }
-            Err(problem) => {
-                let _ = report.send(problem).await;
+            tokio::select! {
+                biased;
+                _ = &mut stopped => return,
+                () = sleep(PAUSE * failures) => {}
+            }
+            if let Err(problem) = self.start_again(&why) {
+                let _ = self.report.send(problem).await;
                 return;
             }
         }
+    }
+
+    fn start_again(&mut self, why: &str) -> Result<(), Problem> {
+        self.process = Process::start(&self.place)?;
+        let (name, pid) = (&self.place.name, self.place.pid.load(Ordering::Relaxed));
+        let text = format!("{name} died ({why}); started again: pid {pid}");
+        let value = json!({"node": name, "died": why, "process_id": pid});
+        self.out.notice(&text, value);
+        Ok(())
     }
 }
 
@@ -217,8 +214,8 @@ fn cannot_run(place: &Place, why: &str) -> Problem {
 
 /// Removes a directory with all that is in it, read-only directories of mirrors too.
 pub(super) fn remove_tree(directory: &Path) {
+    let _ = std::fs::set_permissions(directory, Permissions::from_mode(0o700));
     if let Ok(entries) = std::fs::read_dir(directory) {
-        let _ = std::fs::set_permissions(directory, Permissions::from_mode(0o700));
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 remove_tree(&entry.path());

@@ -122,52 +122,47 @@ mod tests {
         assert_eq!(digests_differ(&reports), None);
     }
 
+    fn partition(report: &mut Report) -> &mut v1::Partition {
+        report.partitions.first_mut().expect("there is one")
+    }
+
     #[test]
     fn each_lag_is_named() {
-        let late = |change: &dyn Fn(&mut Report)| {
-            let mut reports = [report("n1", 7, 1), report("n2", 7, 1)];
-            change(&mut reports[1]);
-            waits_for(&reports).expect("something is late")
+        let late = |change: fn(&mut Report), words: &str| {
+            let mut second = report("n2", 7, 1);
+            change(&mut second);
+            let found = waits_for(&[report("n1", 7, 1), second]);
+            assert_eq!(found.as_deref(), Some(words));
         };
-        let cases: [(&dyn Fn(&mut Report), &str); 7] = [
-            (
-                &|r| r.status.outbox_changes = 2,
-                "n2: 2 changes are not ordered yet",
-            ),
-            (
-                &|r| r.partitions.clear(),
-                "n2 does not know partition 1 yet",
-            ),
-            (
-                &|r| r.partitions[0].applied_index = 6,
-                "n2: partition 1 is applied to 6 of 7",
-            ),
-            (
-                &|r| r.partitions[0].mirrored_index = 5,
-                "n2: partition 1 is shown to 5 of 7",
-            ),
-            (
-                &|r| r.partitions[0].digest_index = 4,
-                "n2: partition 1 has no digest at 7 yet",
-            ),
-            (
-                &|r| r.status.fetch_bytes = 9,
-                "n2: 0 entries to apply, 9 bytes to fetch",
-            ),
-            (
-                &|r| {
-                    let folder = v1::FolderStatus {
-                        waiting_count: 3,
-                        ..Default::default()
-                    };
-                    r.status.folders.push(folder);
-                },
-                "n2: 3 paths wait, 0 entries are not shown",
-            ),
-        ];
-        for (change, words) in cases {
-            assert_eq!(late(change), words);
-        }
+        late(
+            |r| r.status.outbox_changes = 2,
+            "n2: 2 changes are not ordered yet",
+        );
+        late(|r| r.partitions.clear(), "n2 does not know partition 1 yet");
+        late(
+            |r| partition(r).applied_index = 6,
+            "n2: partition 1 is applied to 6 of 7",
+        );
+        late(
+            |r| partition(r).mirrored_index = 5,
+            "n2: partition 1 is shown to 5 of 7",
+        );
+        late(
+            |r| partition(r).digest_index = 4,
+            "n2: partition 1 has no digest at 7 yet",
+        );
+        late(
+            |r| r.status.fetch_bytes = 9,
+            "n2: 0 entries to apply, 9 bytes to fetch",
+        );
+        let waiting = |r: &mut Report| {
+            let folder = v1::FolderStatus {
+                waiting_count: 3,
+                ..Default::default()
+            };
+            r.status.folders.push(folder);
+        };
+        late(waiting, "n2: 3 paths wait, 0 entries are not shown");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! [adapter] Requests of other nodes, handed to who answers them.
 
+use super::heads::Heads;
 use aber_log::content::NodeContent;
 use aber_log::env::Env;
 use aber_log::mesh::{Answer, Handler, Method};
@@ -23,6 +24,7 @@ pub(super) struct NodeHandler<E: Env> {
     pub(super) applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     pub(super) judge: Mutex<Judge>,
     pub(super) mirror: Option<Watched<MirrorStatus>>,
+    pub(super) heads: Heads<E>,
 }
 
 fn refuse(why: impl std::fmt::Display) -> Answer {
@@ -132,9 +134,11 @@ impl<E: Env> NodeHandler<E> {
         };
         let positions = self.partitions.iter().map(position).collect();
         let _me = self.me;
+        let heads = self.heads.of_led();
         let response = rpc::StatusResponse {
             positions,
             missing_chunks: 0,
+            heads,
         };
         Box::pin(async move { Ok(response.encode_to_vec().into()) })
     }

@@ -144,7 +144,13 @@ impl<E: Env> Listener for NodeListener<E> {
             };
             let index = entry.log_id.index;
             match outcome.result {
-                EntryResult::Rejected(rejected) if rejected.reason == Rejection::Void => {
+                // Neither uses up the request: a new number, judged by a newer index, will do.
+                EntryResult::Rejected(rejected)
+                    if matches!(
+                        rejected.reason,
+                        Rejection::Void | Rejection::ControlIndexFell
+                    ) =>
+                {
                     voids.push((change.request, change.author_sequence));
                 }
                 EntryResult::Rejected(rejected) => {

@@ -286,6 +286,26 @@ fn an_index_file_is_proof() {
     assert_eq!(judge(&[part, scanned.part()]).unwrap().sequence, 6);
 }
 
+/// The bytes of format 1, as `docs/format.md` has them.
+#[test]
+fn the_format_does_not_change() {
+    let image = image(1, Seal::default(), true);
+    let index = scan(key(1), &Bytes::from(image.bytes.clone()))
+        .unwrap()
+        .index();
+    let seal = &image.bytes[wide(image.seal.end)..];
+    assert_eq!(seal[..4], *b"aSEL");
+    let hashes = [&image.bytes, &index.encode(&key(1))].map(|bytes| blake3::hash(bytes).to_hex());
+    assert_eq!(
+        hashes[0].as_str(),
+        "c365701bb4a2a30df66e974d3e738986a4f71d5118830f15576804cf557e90da"
+    );
+    assert_eq!(
+        hashes[1].as_str(),
+        "4c7985e3b392a23d648763a65803fc407780d0f8b5c4296f76a2c5e939a376b6"
+    );
+}
+
 proptest::proptest! {
     /// D5: arbitrary bytes are scanned without a panic and never become a frame.
     #[test]

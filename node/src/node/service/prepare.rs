@@ -6,6 +6,7 @@
 
 use super::{NodeService, index_problem, parse_path, read, render};
 use crate::reason::{Problem, Reason};
+use aber_log::chunk::ChunkPin;
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest::ContentWriter;
 use aber_log::outbox::item::{Item, PENDING_VOLUME};
@@ -40,10 +41,15 @@ pub(super) struct Draft {
     pub(super) new_bytes: u64,
     pub(super) reused_bytes: u64,
     /// Chunks that must not be swept before the item is in the outbox.
-    pins: Vec<aber_log::chunk::store::ChunkPin>,
+    pins: Vec<ChunkPin>,
 }
 
 impl Draft {
+    /// Keeps content from the sweep until the change is done.
+    pub(super) fn keep(&mut self, pin: ChunkPin) {
+        self.pins.push(pin);
+    }
+
     /// Adds what one operation touches; all of a change lies in one partition.
     fn add(
         &mut self,
@@ -433,7 +439,7 @@ impl<E: Env> NodeService<E> {
         draft: Draft,
         request: RequestId,
         options: &v1::WriteOptions,
-    ) -> Result<(Item, Vec<aber_log::chunk::store::ChunkPin>), Problem> {
+    ) -> Result<(Item, Vec<ChunkPin>), Problem> {
         let parts = &self.node.parts;
         let via = if options.via.is_empty() {
             "api"

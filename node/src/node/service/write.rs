@@ -1,10 +1,10 @@
 //! [driver] Writing: into the outbox, then as far as the caller wants to wait.
 
 use super::prepare::{Draft, PutWanted, guard, mode};
-use super::{NodeService, parse_path, read, render};
+use super::{NodeService, STAGED_PREFIX, parse_path, read, render};
 use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, STREAM_QUEUE, Upload};
-use aber_log::env::{Env, Runtime};
+use aber_log::env::{Disk, Env, Runtime};
 use aber_log::ingest::ContentWriter;
 use aber_log::outbox::OutboxProblem;
 use aber_log::outbox::state::Outcome;
@@ -19,8 +19,6 @@ use tokio::sync::mpsc;
 const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Between looks at how far other nodes are.
 const SPREAD_PAUSE: Duration = Duration::from_millis(100);
-/// Notes of staged contents.
-const STAGED_PREFIX: &[u8] = b"u/";
 /// Items of an answer are looked up for changes of at most this many events.
 const ITEMS_SHOWN: usize = 100;
 
@@ -102,10 +100,10 @@ impl<E: Env> NodeService<E> {
             mode: mode(header.mode)?,
             parents: header.parents,
         };
+        draft.keep(staged.pin);
         let guards = guard(header.precondition.as_ref())?;
         self.draft_content(path, wanted, guards, &mut draft).await?;
         let result = self.write_draft(draft, id, &options).await?;
-        drop(staged);
         let staged_id = String::new();
         Ok(v1::UploadResponse {
             result: Some(result),
@@ -161,10 +159,11 @@ impl<E: Env> NodeService<E> {
         request: RequestId,
         options: &v1::WriteOptions,
     ) -> Result<v1::WriteResult, Problem> {
+        self.check_space()?;
         for name in std::mem::take(&mut draft.new_volumes) {
             let volume = self.draft_volume(&name).await?;
             let (item, _) = self.item(volume, self.new_request(), options)?;
-            let submitted = self.node.parts.outbox.submit(item).await;
+            let submitted = self.node.parts.outbox.submit(item, Vec::new()).await;
             submitted.map_err(|problem| outbox_problem(&problem))?;
         }
         let (new_bytes, reused_bytes) = (draft.new_bytes, draft.reused_bytes);
@@ -184,10 +183,25 @@ impl<E: Env> NodeService<E> {
             let synced = self.node.parts.content.store().sync().await;
             synced.map_err(|problem| read::chunk_problem(&problem, ""))?;
         }
-        let submitted = self.node.parts.outbox.submit(item).await;
+        let submitted = self.node.parts.outbox.submit(item, pins).await;
         submitted.map_err(|problem| outbox_problem(&problem))?;
-        drop(pins);
         self.follow_write(&written, options).await
+    }
+
+    /// Below the reserve nothing is taken in, so that the log can always be appended (promise B3).
+    fn check_space(&self) -> Result<(), Problem> {
+        let parts = &self.node.parts;
+        // A disk that cannot say is found out by the first write.
+        let Ok(space) = parts.env.disk().space() else {
+            return Ok(());
+        };
+        let reserve_bytes = parts.config.options.store.reserve_bytes(space.total_bytes);
+        if space.free_bytes >= reserve_bytes {
+            return Ok(());
+        }
+        Err(Problem::new(Reason::NoSpace)
+            .with("freeBytes", space.free_bytes)
+            .with("reserveBytes", reserve_bytes))
     }
 
     /// What a view says of a request that was made before.

@@ -1,0 +1,391 @@
+//! A node without an inside: a tree in memory behind the `Service` trait.
+
+mod tree;
+
+use aber_node::reason::{Problem, Reason};
+use aber_node::service::{Answer, Answers, Service, Upload};
+use aber_proto::generated::v1::{self, Acknowledgement, ItemKind, event::Operation};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::mpsc;
+
+/// What the fake node knows and was asked.
+#[derive(Default)]
+pub struct State {
+    /// Items and their contents by path.
+    pub items: BTreeMap<String, (v1::Item, Bytes)>,
+    /// Chunks by hash.
+    pub chunks: BTreeMap<Bytes, Bytes>,
+    /// Encoded entries of partition 1, from index 1.
+    pub entries: Vec<Bytes>,
+    /// Answers by request id, so that repeats do nothing.
+    pub requests: BTreeMap<String, v1::WriteResult>,
+    /// Number of events in each change, in order.
+    pub changes: Vec<usize>,
+    /// Problems to answer the next writes with.
+    pub refuse: Vec<Problem>,
+    /// The level writes reach.
+    pub level: Acknowledgement,
+    /// Whether the node was told to stop.
+    pub stopped: bool,
+    pub index: u64,
+}
+
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    pub fn new() -> Self {
+        let fake = Self::default();
+        fake.state().level = Acknowledgement::Committed;
+        fake
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics with it")
+    }
+}
+
+fn answers<T>(messages: Vec<T>) -> Answers<T> {
+    let (sender, receiver) = mpsc::channel(messages.len().max(1));
+    for message in messages {
+        sender.try_send(Ok(message)).expect("there is room");
+    }
+    receiver
+}
+
+pub fn problem(reason: Reason, path: &str) -> Problem {
+    Problem::new(reason).with("path", path)
+}
+
+impl Service for Fake {
+    async fn get_item(&self, request: v1::GetItemRequest) -> Answer<v1::GetItemResponse> {
+        let state = self.state();
+        let item = match state.items.get(&request.path) {
+            Some((item, _)) => item.clone(),
+            None if request.path == "/" => state.item("/", ItemKind::Directory),
+            None => return Err(problem(Reason::PathNotFound, &request.path)),
+        };
+        Ok(v1::GetItemResponse {
+            item: Some(item),
+            holders: Vec::new(),
+        })
+    }
+
+    async fn list_items(&self, request: v1::ListItemsRequest) -> Answer<v1::ListItemsResponse> {
+        let base = if request.path == "/" {
+            "/".to_owned()
+        } else {
+            format!("{}/", request.path)
+        };
+        let state = self.state();
+        let of = |path: &&String| {
+            let below = path.strip_prefix(&base);
+            below.is_some_and(|below| request.recursive || !below.contains('/'))
+        };
+        let all: Vec<_> = state.items.keys().filter(of).cloned().collect();
+        // Pages of three, so that callers must turn them.
+        let start: usize = request.page_token.parse().unwrap_or(0);
+        let page = all.iter().skip(start).take(3);
+        let items = page.map(|path| state.items[path].0.clone()).collect();
+        let more = start + 3 < all.len();
+        let next_page_token = if more {
+            (start + 3).to_string()
+        } else {
+            String::new()
+        };
+        Ok(v1::ListItemsResponse {
+            items,
+            next_page_token,
+            cursor: None,
+        })
+    }
+
+    async fn download(
+        &self,
+        request: v1::DownloadRequest,
+    ) -> Answer<Answers<v1::DownloadResponse>> {
+        use v1::download_response::Message;
+        let state = self.state();
+        let found = state.items.get(&request.path);
+        let (item, content) = found.ok_or_else(|| problem(Reason::PathNotFound, &request.path))?;
+        if item.kind() != ItemKind::File {
+            return Err(problem(Reason::NotAFile, &request.path));
+        }
+        let start = usize::try_from(request.offset)
+            .expect("small")
+            .min(content.len());
+        let wanted = usize::try_from(request.length).expect("small");
+        let end = if wanted == 0 {
+            content.len()
+        } else {
+            content.len().min(start + wanted)
+        };
+        let header = v1::DownloadHeader {
+            item: Some(item.clone()),
+            offset: request.offset,
+            length: (end - start) as u64,
+            not_modified: false,
+        };
+        let mut messages = vec![Message::Header(header)];
+        for piece in content[start..end].chunks(100_000) {
+            messages.push(Message::Data(Bytes::copy_from_slice(piece)));
+        }
+        let wrap = |message| v1::DownloadResponse {
+            message: Some(message),
+        };
+        Ok(answers(messages.into_iter().map(wrap).collect()))
+    }
+
+    async fn upload(
+        &self,
+        header: v1::UploadHeader,
+        mut content: Upload,
+    ) -> Answer<v1::UploadResponse> {
+        let mut all = Vec::new();
+        while let Some(data) = content.next().await? {
+            all.extend_from_slice(&data);
+        }
+        let put = v1::Put {
+            path: header.path,
+            modify_time: header.modify_time,
+            mode: header.mode,
+            parents: header.parents,
+            ..Default::default()
+        };
+        let options = header.options.expect("the adapter sees to it");
+        let all = Bytes::from(all);
+        let result = self
+            .state()
+            .write(&options, |state| state.put(&put, &all).map(|()| 1))?;
+        Ok(v1::UploadResponse {
+            result: Some(result),
+            ..Default::default()
+        })
+    }
+
+    async fn append_change(
+        &self,
+        request: v1::AppendChangeRequest,
+    ) -> Answer<v1::AppendChangeResponse> {
+        let options = request.options.expect("the adapter sees to it");
+        let events = request.events;
+        let result = self.state().write(&options, |state| {
+            for event in &events {
+                state.apply(event)?;
+            }
+            Ok(events.len())
+        })?;
+        Ok(v1::AppendChangeResponse {
+            result: Some(result),
+        })
+    }
+
+    async fn watch_change(
+        &self,
+        request: v1::WatchChangeRequest,
+    ) -> Answer<Answers<v1::WatchChangeResponse>> {
+        let mut state = self.state();
+        let level = state.level;
+        let known = state.requests.get_mut(&request.request_id);
+        let unknown = || Problem::new(Reason::ChangeUnknown).with("requestId", &request.request_id);
+        let result = known.ok_or_else(unknown)?;
+        result.acknowledgement = level.into();
+        let result = Some(result.clone());
+        Ok(answers(vec![v1::WatchChangeResponse {
+            result,
+            ..Default::default()
+        }]))
+    }
+
+    async fn list_entries(
+        &self,
+        _request: v1::ListEntriesRequest,
+    ) -> Answer<v1::ListEntriesResponse> {
+        let put = v1::Put {
+            path: "/music/a\u{1b}b".to_owned(),
+            size: 2048,
+            ..Default::default()
+        };
+        let event = v1::Event {
+            operation: Some(Operation::Put(put)),
+            ..Default::default()
+        };
+        let change = v1::Change {
+            author: "yann".to_owned(),
+            via: "cli".to_owned(),
+            events: vec![event],
+            events_total: 3,
+            ..Default::default()
+        };
+        let entry = v1::Entry {
+            id: Some(v1::EntryId {
+                partition: 3,
+                index: 1843,
+            }),
+            order_time: Some(prost_types::Timestamp {
+                seconds: 1_763_812_800,
+                nanos: 0,
+            }),
+            change: Some(change),
+            applied: true,
+            ..Default::default()
+        };
+        Ok(v1::ListEntriesResponse {
+            entries: vec![entry],
+            ..Default::default()
+        })
+    }
+
+    async fn get_entry(&self, _request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
+        Err(Problem::new(Reason::EntryNotFound).with("entry", "9:9"))
+    }
+
+    async fn watch(&self, _request: v1::WatchRequest) -> Answer<Answers<v1::WatchResponse>> {
+        Ok(answers(Vec::new()))
+    }
+
+    async fn follow_partition(
+        &self,
+        request: v1::FollowPartitionRequest,
+    ) -> Answer<Answers<v1::FollowPartitionResponse>> {
+        let from = request.from_index;
+        if from == 0 {
+            let problem = Problem::new(Reason::HistoryForgotten).with("oldest", 1);
+            return Err(problem
+                .with("partition", request.partition)
+                .with("wanted", from));
+        }
+        let skip = usize::try_from(from - 1).expect("small");
+        let entries = self
+            .state()
+            .entries
+            .iter()
+            .skip(skip)
+            .cloned()
+            .collect::<Vec<_>>();
+        let message = |entry_bytes| {
+            let raw = v1::RawEntry {
+                entry_bytes,
+                ..Default::default()
+            };
+            v1::FollowPartitionResponse {
+                entries: vec![raw],
+                committed_index: 0,
+            }
+        };
+        Ok(answers(entries.into_iter().map(message).collect()))
+    }
+
+    async fn read_snapshot(
+        &self,
+        _request: v1::ReadSnapshotRequest,
+    ) -> Answer<v1::ReadSnapshotResponse> {
+        Ok(v1::ReadSnapshotResponse { header: None })
+    }
+
+    async fn read_chunks(
+        &self,
+        request: v1::ReadChunksRequest,
+    ) -> Answer<Answers<v1::ReadChunksResponse>> {
+        let state = self.state();
+        let message = |hash: &Bytes| {
+            let data = state.chunks.get(hash).cloned();
+            let missing = data.is_none();
+            v1::ReadChunksResponse {
+                hash: hash.clone(),
+                data: data.unwrap_or_default(),
+                missing,
+            }
+        };
+        Ok(answers(request.hashes.iter().map(message).collect()))
+    }
+
+    async fn get_status(&self, _request: v1::GetStatusRequest) -> Answer<v1::GetStatusResponse> {
+        let notice = v1::Notice {
+            code: "NODE_AWAY".to_owned(),
+            severity: v1::Health::Degraded.into(),
+            what: "gwen is away".to_owned(),
+            why: "no link since 09:12".to_owned(),
+            mend: "start gwen".to_owned(),
+            ..Default::default()
+        };
+        Ok(v1::GetStatusResponse {
+            cluster: "breizh".to_owned(),
+            node: "yann".to_owned(),
+            health: v1::Health::Degraded.into(),
+            notices: vec![notice],
+            members_count: 2,
+            members_up_count: 1,
+            files_count: 1284,
+            content_bytes: 6_549_825_126,
+            ..Default::default()
+        })
+    }
+
+    async fn list_members(
+        &self,
+        _request: v1::ListMembersRequest,
+    ) -> Answer<v1::ListMembersResponse> {
+        Ok(v1::ListMembersResponse::default())
+    }
+
+    async fn list_volumes(
+        &self,
+        _request: v1::ListVolumesRequest,
+    ) -> Answer<v1::ListVolumesResponse> {
+        Ok(v1::ListVolumesResponse::default())
+    }
+
+    async fn list_partitions(
+        &self,
+        _request: v1::ListPartitionsRequest,
+    ) -> Answer<v1::ListPartitionsResponse> {
+        let partition = v1::Partition {
+            id: 3,
+            volumes: vec!["music".to_owned()],
+            leader: "yann".to_owned(),
+            has_majority: true,
+            applied_index: 1843,
+            mirrored_index: 1843,
+            digest_index: 1843,
+            view_digest: vec![0xab; 32].into(),
+            ..Default::default()
+        };
+        Ok(v1::ListPartitionsResponse {
+            partitions: vec![partition],
+            ..Default::default()
+        })
+    }
+
+    async fn verify(&self, _request: v1::VerifyRequest) -> Answer<Answers<v1::VerifyResponse>> {
+        use v1::verify_response::Message;
+        let finding = v1::Finding {
+            code: "CHUNK_DAMAGED".to_owned(),
+            path: "/music/a".to_owned(),
+            detail: "its hash differs".to_owned(),
+            ..Default::default()
+        };
+        let report = v1::VerifyReport {
+            entries_count: 1,
+            chunks_count: 2,
+            files_count: 3,
+            read_bytes: 4096,
+            findings_count: 1,
+            ..Default::default()
+        };
+        let wrap = |message| v1::VerifyResponse {
+            message: Some(message),
+        };
+        Ok(answers(vec![
+            wrap(Message::Finding(finding)),
+            wrap(Message::Report(report)),
+        ]))
+    }
+
+    async fn stop(&self, _request: v1::StopRequest) -> Answer<v1::StopResponse> {
+        self.state().stopped = true;
+        Ok(v1::StopResponse {})
+    }
+}

@@ -1,0 +1,234 @@
+//! Measures the release binary, and in the same rounds what each figure is divided by.
+//!
+//! Rules: ratios of one run, by turns, on one file system, with the same data; medians with least
+//! and greatest; CPU beside wall time; a fresh data directory a round; a default configuration,
+//! driven over its command line and its socket. Figures are printed, never asserted: a goal that is
+//! missed is a row that says "no", and no failure of the program. [`goal`] has the floors, [`row`]
+//! the arithmetic; the rest does what it measures.
+//!
+//! The program ends its own children only, each by its id, and removes its scratch directory, on
+//! SIGINT and SIGTERM too.
+#![expect(
+    clippy::disallowed_types,
+    reason = "it measures the real machine's files and sockets"
+)]
+
+mod api;
+mod cluster;
+mod commits;
+mod data;
+mod divisor;
+mod etcd;
+pub mod goal;
+mod ingest;
+mod machine;
+mod memory;
+mod process;
+mod replay;
+mod restart;
+pub mod row;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+use machine::Machine;
+use row::{Report, Row};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Goals that can be measured, in order.
+const GOALS: [u8; 6] = [1, 4, 6, 8, 18, 19];
+const ROUNDS: usize = 5;
+/// Where a round takes over a minute.
+const ROUNDS_LONG: usize = 3;
+
+/// Measures aber: prints a table, and appends one JSON object a row.
+#[derive(Parser, Debug)]
+pub struct Options {
+    /// Which goals [default: 1 4 6 8 18 19]
+    #[arg(value_name = "GOAL")]
+    goals: Vec<u8>,
+    /// Rounds [default: 5, and 3 where one takes over a minute]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Where to measure: a file system with a journal and 15 GB to spare
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Append rows to it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Little data: only shows that everything runs
+    #[arg(long)]
+    quick: bool,
+    /// The binary to measure [default: aber beside this program, else target/release/aber]
+    #[arg(long, value_name = "PATH")]
+    aber: Option<PathBuf>,
+}
+
+/// What every measurement needs.
+pub(crate) struct Bench {
+    pub(crate) aber: PathBuf,
+    pub(crate) machine: Machine,
+    pub(crate) scale: Scale,
+    rounds: Option<usize>,
+    scratch: process::Scratch,
+    report: Report,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    pub(crate) quick: bool,
+    pub(crate) files_count: usize,
+    pub(crate) big_bytes: u64,
+    pub(crate) clients: usize,
+    pub(crate) load_s: f64,
+    pub(crate) entries_count: u64,
+}
+
+impl Scale {
+    const FULL: Self = Self {
+        quick: false,
+        files_count: 10_000,
+        big_bytes: 1 << 30,
+        clients: 128,
+        load_s: 3.0,
+        entries_count: 100_000,
+    };
+    const QUICK: Self = Self {
+        quick: true,
+        files_count: 200,
+        big_bytes: 16 << 20,
+        clients: 8,
+        load_s: 1.0,
+        entries_count: 1_000,
+    };
+
+    /// What stands before a row's name where the data are not the goal's.
+    fn label(&self) -> &'static str {
+        if self.quick { "quick: " } else { "" }
+    }
+}
+
+/// Measures what was asked for.
+///
+/// # Errors
+/// The binary or the directory is missing, or something that was measured failed.
+pub fn run(options: &Options) -> Result<()> {
+    let goals = if options.goals.is_empty() {
+        GOALS.to_vec()
+    } else {
+        options.goals.clone()
+    };
+    if let Some(unknown) = goals.iter().find(|goal| !GOALS.contains(goal)) {
+        bail!("goal {unknown} is not measured here; these are: {GOALS:?}");
+    }
+    let aber = find_aber(options.aber.as_deref())?;
+    let machine = Machine::look(&options.dir, &aber)?;
+    for line in machine.warnings() {
+        say(&line);
+    }
+    let scale = if options.quick {
+        Scale::QUICK
+    } else {
+        Scale::FULL
+    };
+    let mut bench = Bench {
+        aber,
+        machine,
+        scale,
+        rounds: options.rounds,
+        scratch: process::Scratch::new(&options.dir)?,
+        report: Report::default(),
+    };
+    for goal in goals {
+        say(&format!("goal {goal}: {}", goal::name(goal)));
+        bench
+            .measure(goal)
+            .with_context(|| format!("goal {goal}"))?;
+        bench.flush(options.out.as_deref())?;
+    }
+    Ok(())
+}
+
+impl Bench {
+    fn measure(&mut self, goal: u8) -> Result<()> {
+        match goal {
+            1 => commits::measure(self),
+            4 => ingest::measure_big(self),
+            6 => ingest::measure_small(self),
+            8 => replay::measure(self),
+            18 => restart::measure(self),
+            _ => memory::measure(self),
+        }
+    }
+
+    /// Rounds of a measurement that is short, or long.
+    pub(crate) fn rounds(&self, is_long: bool) -> usize {
+        let default = if is_long { ROUNDS_LONG } else { ROUNDS };
+        self.rounds.unwrap_or(default).max(1)
+    }
+
+    /// A fresh directory of the scratch directory.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+        self.scratch.directory(name)
+    }
+
+    /// Notes a finished row.
+    pub(crate) fn add(&mut self, mut row: Row) {
+        row.what.insert_str(0, self.scale.label());
+        self.report.add(row);
+    }
+
+    /// Says something that belongs to the table and is no figure.
+    pub(crate) fn note(&self, text: &str) {
+        say(&format!("  {text}"));
+    }
+
+    /// Prints and keeps the rows since the last time.
+    fn flush(&mut self, out: Option<&Path>) -> Result<()> {
+        let rows = self.report.take();
+        let facts = self.machine.facts(self.scale.quick);
+        let mut lines = String::new();
+        for row in &rows {
+            print(&row.table_line(&facts));
+            lines.push_str(&row.json(&facts));
+            lines.push('\n');
+        }
+        if let Some(path) = out {
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.create(true).append(true).open(path)?;
+            file.write_all(lines.as_bytes())
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn find_aber(given: Option<&Path>) -> Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("aber");
+    let candidates = match given {
+        Some(path) => vec![path.to_owned()],
+        None => vec![beside, PathBuf::from("target/release/aber")],
+    };
+    let found = candidates.iter().find(|path| path.is_file());
+    let found = found.with_context(|| {
+        let first = candidates.first().map(|path| path.display().to_string());
+        format!(
+            "{}: not there; cargo build --release",
+            first.unwrap_or_default()
+        )
+    })?;
+    let path = std::path::absolute(found)?;
+    ensure!(path.is_file(), "{}: no file", path.display());
+    Ok(path)
+}
+
+#[expect(clippy::print_stderr, reason = "progress of a command")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+#[expect(clippy::print_stdout, reason = "the output of a command")]
+fn print(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,268 @@
+//! Nodes of the release binary: one, or three by `aber demo`, with default settings.
+
+use super::api::{Api, wait_gone};
+use super::process::{Cost, Daemon, cpu_s, peak_mib, run, wait_until};
+use aber_proto::generated::v1;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// How long nodes may take to be ready.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long nodes may take to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take to be everywhere.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1200);
+/// How long one command may take.
+pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(1200);
+
+/// One node.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) data: PathBuf,
+    pub(crate) id: u32,
+}
+
+/// Running nodes; they end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    aber: PathBuf,
+    daemon: Daemon,
+    pub(crate) nodes: Vec<Node>,
+    runtime: Runtime,
+}
+
+impl Cluster {
+    /// A cluster of one in `base`, new, or the one that is there.
+    pub(crate) fn single(aber: &Path, base: &Path) -> Result<Self> {
+        let data = base.join("n1");
+        let mut command = bare(aber);
+        command.arg("--data").arg(&data);
+        command.args(["up", "--listen", "127.0.0.1:0", "--until-eof"]);
+        let daemon = Daemon::start(&mut command, &base.join("n1.log"))?;
+        Self::reach(aber, daemon, &[data])
+    }
+
+    /// Three nodes in `base`.
+    pub(crate) fn three(aber: &Path, base: &Path) -> Result<Self> {
+        let mut command = bare(aber);
+        command
+            .arg("--data")
+            .arg(base)
+            .args(["demo", "--nodes", "3"]);
+        let daemon = Daemon::start(&mut command, &base.join("demo.log"))?;
+        let data = ["n1", "n2", "n3"].map(|name| base.join(name));
+        Self::reach(aber, daemon, &data)
+    }
+
+    fn reach(aber: &Path, daemon: Daemon, data: &[PathBuf]) -> Result<Self> {
+        let mut cluster = Self {
+            aber: aber.to_owned(),
+            daemon,
+            nodes: Vec::new(),
+            runtime: super::api::runtime()?,
+        };
+        for data in data {
+            let mut found = None;
+            wait_until("a node answers", START_PATIENCE, || {
+                cluster.daemon.check()?;
+                found = cluster.runtime.block_on(look(data)).ok();
+                Ok(found.is_some())
+            })?;
+            cluster.nodes.extend(found);
+        }
+        wait_until("every partition has a leader", START_PATIENCE, || {
+            cluster.daemon.check()?;
+            let known = cluster.on_all(|api| async move { api.partitions().await });
+            let all_lead = |partitions: &Vec<v1::Partition>| {
+                !partitions.is_empty() && partitions.iter().all(|p| !p.leader.is_empty())
+            };
+            Ok(known.is_ok_and(|known| known.iter().all(all_lead)))
+        })?;
+        Ok(cluster)
+    }
+
+    /// The runtime for calls of the API.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(crate) fn first(&self) -> Result<&Node> {
+        self.nodes.first().context("a cluster without nodes")
+    }
+
+    /// A command of aber, at a node.
+    pub(crate) fn command(&self, node: &Node) -> Command {
+        let mut command = bare(&self.aber);
+        command.arg("--data").arg(&node.data).arg("--quiet");
+        command
+    }
+
+    /// Puts local files at the first node, to `committed`. The cost is that of the command and of
+    /// all nodes.
+    pub(crate) fn put(&self, source: &Path, destination: &str) -> Result<Cost> {
+        let mut command = self.command(self.first()?);
+        command.args(["put", "-r"]).arg(source).arg(destination);
+        self.run(&mut command)
+    }
+
+    /// Runs a command; adds what the nodes used meanwhile.
+    pub(crate) fn run(&self, command: &mut Command) -> Result<Cost> {
+        let before = self.cpu_s()?;
+        let cost = run(command, COMMAND_PATIENCE)?;
+        Ok(Cost {
+            cpu_s: cost.cpu_s + self.cpu_s()? - before,
+            ..cost
+        })
+    }
+
+    /// CPU seconds of all nodes so far.
+    pub(crate) fn cpu_s(&self) -> Result<f64> {
+        self.nodes.iter().map(|node| cpu_s(node.id)).sum()
+    }
+
+    /// The greatest resident memory of each node so far.
+    pub(crate) fn peaks_mib(&self) -> Result<Vec<f64>> {
+        self.nodes.iter().map(|node| peak_mib(node.id)).collect()
+    }
+
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        Ok(self.peaks_mib()?.into_iter().fold(0.0, f64::max))
+    }
+
+    /// Waits until every node has applied the same, and every mirror shows it.
+    pub(crate) fn settle(&self) -> Result<()> {
+        wait_until("everything is everywhere", SETTLE_PATIENCE, || {
+            let looks = self
+                .on_all(|api| async move { Ok((api.status().await?, api.partitions().await?)) })?;
+            Ok(is_settled(&looks))
+        })
+    }
+
+    /// The node that leads the partition of a volume.
+    pub(crate) fn leader_of(&self, volume: &str) -> Result<&Node> {
+        let known = self.on_all(|api| async move { api.partitions().await })?;
+        let partitions = known.first().context("a cluster without nodes")?;
+        let name = volume.trim_matches('/');
+        let holds = |p: &&v1::Partition| p.volumes.iter().any(|v| v.trim_matches('/') == name);
+        let leader = partitions
+            .iter()
+            .find(holds)
+            .map(|partition| &partition.leader);
+        let found = self.nodes.iter().find(|node| Some(&node.name) == leader);
+        found
+            .or(self.nodes.first())
+            .context("a cluster without nodes")
+    }
+
+    fn on_all<T, P>(&self, ask: impl Fn(Api) -> P) -> Result<Vec<T>>
+    where
+        P: Future<Output = Result<T>>,
+    {
+        self.runtime.block_on(async {
+            let mut answers = Vec::new();
+            for node in &self.nodes {
+                answers.push(ask(Api::connect(&node.data).await?).await?);
+            }
+            Ok(answers)
+        })
+    }
+
+    /// Ends all nodes.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.daemon.end();
+        self.wait_gone()
+    }
+
+    /// kill -9; what is on disk stays. Of a cluster of one only.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.daemon.kill();
+        self.wait_gone()
+    }
+
+    fn wait_gone(&self) -> Result<()> {
+        let ids: Vec<u32> = self.nodes.iter().map(|node| node.id).collect();
+        wait_gone(&ids, STOP_PATIENCE)
+    }
+}
+
+/// The binary, with nothing inherited that would change its settings.
+fn bare(aber: &Path) -> Command {
+    let mut command = Command::new(aber);
+    for name in ["ABER_DATA", "ABER_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+async fn look(data: &Path) -> Result<Node> {
+    let status = Api::connect(data).await?.status().await?;
+    Ok(Node {
+        name: status.node,
+        data: data.to_owned(),
+        id: status.process_id,
+    })
+}
+
+/// Whether all nodes have applied and show the highest index any of them knows.
+fn is_settled(looks: &[(v1::GetStatusResponse, Vec<v1::Partition>)]) -> bool {
+    let all = || looks.iter().flat_map(|(_, partitions)| partitions);
+    let highest = |id: u32| {
+        let same = all().filter(|partition| partition.id == id);
+        same.map(|p| p.committed_index.max(p.applied_index)).max()
+    };
+    let behind = |p: &v1::Partition| {
+        Some(p.applied_index) < highest(p.id) || p.mirrored_index < p.applied_index
+    };
+    let waits = |status: &v1::GetStatusResponse| {
+        status.outbox_changes + status.fetch_bytes + status.entries_to_apply > 0
+            || status
+                .folders
+                .iter()
+                .any(|f| f.waiting_count + f.pending_count > 0)
+    };
+    !looks.iter().any(|(status, _)| waits(status)) && !all().any(behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(id: u32, committed: u64, applied: u64, mirrored: u64) -> v1::Partition {
+        v1::Partition {
+            id,
+            committed_index: committed,
+            applied_index: applied,
+            mirrored_index: mirrored,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn settled_is_what_every_node_shows() {
+        let quiet = v1::GetStatusResponse::default();
+        let good = (
+            quiet.clone(),
+            vec![partition(0, 5, 5, 5), partition(1, 3, 3, 3)],
+        );
+        assert!(is_settled(&[good.clone(), good.clone()]));
+        let behind = (
+            quiet.clone(),
+            vec![partition(0, 4, 4, 4), partition(1, 3, 3, 3)],
+        );
+        assert!(!is_settled(&[good.clone(), behind]));
+        let hidden = (
+            quiet.clone(),
+            vec![partition(0, 5, 5, 5), partition(1, 3, 3, 2)],
+        );
+        assert!(!is_settled(&[good.clone(), hidden]));
+        let waiting = v1::GetStatusResponse {
+            outbox_changes: 1,
+            ..quiet
+        };
+        assert!(!is_settled(&[(waiting, good.1.clone())]));
+    }
+}
