@@ -337,7 +337,7 @@ impl<E: Env> Wiring<E> {
         };
         let unusable = |why: String| {
             Problem::new(Reason::MirrorUnusable)
-                .with("path", path.display())
+                .with("dir", path.display())
                 .with("detail", why)
         };
         let disk = self

@@ -412,7 +412,8 @@ pub(crate) async fn where_is(context: &Context, args: WhereArgs) -> Outcome {
         .iter()
         .filter(|holder| holder.held_bytes >= item.size)
         .count();
-    let text = format!("{} has it whole", print::plural(complete as u64, "node"));
+    let have = if complete == 1 { "has" } else { "have" };
+    let text = format!("{} {have} it whole", print::plural(complete as u64, "node"));
     context.out.result(Some(text), print::item_value(&item));
     Ok(0)
 }

@@ -30,7 +30,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
 }
@@ -43,12 +46,17 @@ struct Remote {
 
 impl Remote {
     fn of(node: &Node) -> Self {
-        Self { name: node.name.clone(), data: node.data.clone() }
+        Self {
+            name: node.name.clone(),
+            data: node.data.clone(),
+        }
     }
 
     fn put(&self, bytes: &[u8], path: &str) -> Result<i32> {
         let mut command = std::process::Command::new(ABER);
-        command.args(["put", "-", path, "--timeout", "40s"]).env("ABER_DATA", &self.data);
+        command
+            .args(["put", "-", path, "--timeout", "40s"])
+            .env("ABER_DATA", &self.data);
         let scratch = self.data.parent().context("a parent")?;
         let ran = aber_tests::process::run::run(command, scratch, bytes, Duration::from_secs(60))?;
         Ok(ran.code)
@@ -84,7 +92,9 @@ fn watch_for_torn(mirrors: &[PathBuf], stop: &AtomicBool) -> Vec<String> {
     while !stop.load(SeqCst) {
         for mirror in mirrors {
             tree::each_file(mirror, &mut |place, bytes| {
-                let path = place.strip_prefix(mirror).map(|p| format!("/{}", p.display()));
+                let path = place
+                    .strip_prefix(mirror)
+                    .map(|p| format!("/{}", p.display()));
                 let is_whole = version_of(bytes).is_some_and(|(of, _)| Ok(of) == path);
                 if !is_whole {
                     torn.push(format!("{}: {} bytes", place.display(), bytes.len()));
@@ -135,14 +145,20 @@ fn check(cluster: &Cluster, promised: &[Promised]) -> Result<()> {
     cluster.equal_mirrors()?;
     let mirror = cluster.nodes[0].mirror();
     for promised in promised {
-        ensure!(!promised.acknowledged.is_empty(), "a writer got nothing through");
+        ensure!(
+            !promised.acknowledged.is_empty(),
+            "a writer got nothing through"
+        );
         for (path, acknowledged) in &promised.acknowledged {
             let bytes = std::fs::read(mirror.join(path.trim_start_matches('/')));
             let bytes = bytes.with_context(|| format!("{path} {acknowledged} is lost"))?;
             let found = version_of(&bytes).map(|(_, version)| version);
             let tried = promised.tried.get(path).copied();
             let is_kept = found >= Some(*acknowledged) && found <= tried;
-            ensure!(is_kept, "{path}: {acknowledged} was acknowledged, {found:?} is there");
+            ensure!(
+                is_kept,
+                "{path}: {acknowledged} was acknowledged, {found:?} is there"
+            );
         }
     }
     Ok(())

@@ -49,7 +49,10 @@ pub fn run(mut command: Command, scratch: &Path, input: &[u8], patience: Duratio
     let mut stdin = tempfile::tempfile_in(scratch)?;
     stdin.write_all(input)?;
     stdin.rewind()?;
-    let (mut stdout, mut stderr) = (tempfile::tempfile_in(scratch)?, tempfile::tempfile_in(scratch)?);
+    let (mut stdout, mut stderr) = (
+        tempfile::tempfile_in(scratch)?,
+        tempfile::tempfile_in(scratch)?,
+    );
     let mut child = command
         .stdin(Stdio::from(stdin))
         .stdout(stdout.try_clone()?)

@@ -63,14 +63,20 @@ fn walk(directory: &Path, path: &str, listing: &mut Listing) -> Result<()> {
 /// # Errors
 /// They are not: with the first paths that differ.
 pub fn ensure_equal(left: &Listing, right: &Listing) -> Result<()> {
-    let paths = left.keys().chain(right.keys().filter(|p| !left.contains_key(*p)));
+    let paths = left
+        .keys()
+        .chain(right.keys().filter(|p| !left.contains_key(*p)));
     let mut differ: Vec<_> = paths
         .filter(|path| left.get(*path) != right.get(*path))
         .map(|path| format!("{path}: {:?} {:?}", left.get(path), right.get(path)))
         .collect();
     let count = differ.len();
     differ.truncate(5);
-    ensure!(differ.is_empty(), "{count} paths differ: {}", differ.join("; "));
+    ensure!(
+        differ.is_empty(),
+        "{count} paths differ: {}",
+        differ.join("; ")
+    );
     Ok(())
 }
 
