@@ -39,7 +39,7 @@ mod testing;
 mod tests;
 mod written;
 
-pub use listing::{Listed, Listing, listing};
+pub use listing::{Listed, Listing, hash_file, listing};
 
 use crate::plan::Unfit;
 use crate::tree::Tree;
@@ -71,6 +71,11 @@ pub struct MirrorOptions {
     pub settle: Duration,
     /// Hints remembered before they fold into a scan of everything.
     pub hints_bound: usize,
+    /// What stays free on the disk of the mirror, which may be the log's: at most this many bytes
+    /// (promise B3).
+    pub reserve_max_bytes: u64,
+    /// And at most this part of it.
+    pub reserve_percent: u64,
 }
 
 impl Default for MirrorOptions {
@@ -83,6 +88,8 @@ impl Default for MirrorOptions {
             scan_every: Duration::from_secs(3600),
             settle: Duration::from_secs(2),
             hints_bound: 4096,
+            reserve_max_bytes: 1 << 30,
+            reserve_percent: 5,
         }
     }
 }
@@ -223,6 +230,7 @@ impl Stall {
 
 enum Command {
     Scan,
+    Suspect(Vec<FileId>),
     Stop,
 }
 
@@ -239,6 +247,13 @@ impl MirrorHandle {
     pub async fn scan(&self) {
         // A mirror that has stopped scans no more; `status` says so.
         let _ = self.commands.send(Command::Scan).await;
+    }
+
+    /// Looks at the bytes of these files again, whatever inode, size and times say: what is not the
+    /// version that belongs there is moved aside, and the version written anew.
+    pub async fn suspect(&self, ids: Vec<FileId>) {
+        // A mirror that has stopped looks no more; `status` says so.
+        let _ = self.commands.send(Command::Suspect(ids)).await;
     }
 
     /// Stops the mirror between two batches and waits for it.

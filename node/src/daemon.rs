@@ -5,7 +5,7 @@
 //! is); the node's number is that of the member whose key it has.
 
 use crate::api;
-use crate::env::lock::DataDirProblem;
+use crate::env::lock::{DataDirProblem, FORMAT_VERSION};
 use crate::env::network::{LinkIdentity, ListenProblem};
 use crate::env::runtime::{SystemRuntime, install_panic_hook};
 use crate::env::{SystemEnv, SystemOptions};
@@ -48,6 +48,10 @@ pub struct UpOptions {
     pub mirror: Option<PathBuf>,
     /// The node's name, for a new cluster. `None`: the host's name.
     pub name: Option<String>,
+    /// Entries between two snapshots. `None`: as a node has it.
+    pub snapshot_every: Option<u64>,
+    /// Bytes of a segment of the log. `None`: as a node has it.
+    pub segment_bytes: Option<u64>,
 }
 
 /// A daemon that answers.
@@ -81,6 +85,18 @@ fn data_problem(problem: &DataDirProblem) -> Problem {
         .with("detail", problem);
     match problem {
         DataDirProblem::InUse { pid: Some(pid), .. } => detailed.with("pid", pid),
+        DataDirProblem::NewerFormat { path, found } => detailed
+            .with("what", path.display())
+            .with("found", found)
+            .with("supported", FORMAT_VERSION),
+        DataDirProblem::OtherCluster {
+            path,
+            found,
+            wanted,
+        } => detailed
+            .with("what", path.display())
+            .with("found", found)
+            .with("wanted", wanted),
         _ => detailed,
     }
 }
@@ -142,7 +158,13 @@ async fn run(
         .mirror
         .clone()
         .unwrap_or_else(|| data.join("mirror"));
-    let node_options = NodeOptions::system(&genesis, &me, mirror.clone());
+    let mut node_options = NodeOptions::system(&genesis, &me, mirror.clone());
+    if let Some(entries) = options.snapshot_every {
+        node_options.snapshot_every = entries.max(1);
+    }
+    if let Some(bytes) = options.segment_bytes {
+        node_options.segment.segment_bytes = bytes;
+    }
     let config = NodeConfig {
         me: me.node,
         key: Arc::new(key),
@@ -238,6 +260,11 @@ async fn load_or_found(
 ) -> Result<(Genesis, bool), Problem> {
     if let Some(genesis) = found_genesis(env)? {
         return Ok((genesis, false));
+    }
+    if env.data().is_claimed() {
+        // A new cluster here would cut the node off from its own log.
+        let why = "its genesis file is missing; every member of the cluster has the same";
+        return Err(unusable(env.data().path(), why));
     }
     let name = options.name.clone().unwrap_or_else(host_name);
     let member = Member {

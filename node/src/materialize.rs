@@ -89,7 +89,7 @@ pub async fn materialize(options: MaterializeOptions) -> Result<Materialized, Pr
 
 fn unusable(path: &Path, detail: impl std::fmt::Display) -> Problem {
     Problem::new(Reason::MirrorUnusable)
-        .with("path", path.display())
+        .with("dir", path.display())
         .with("detail", detail)
 }
 

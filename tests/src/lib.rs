@@ -14,6 +14,7 @@
 )]
 
 pub mod oracle;
+pub mod process;
 pub mod scenario;
 pub mod sim;
 pub mod workload;

@@ -40,6 +40,8 @@ pub(super) struct Stager<E: Env, C> {
     pub(super) patient_until: Instant,
     /// Whether each file is made durable by itself; else the batch syncs them all.
     pub(super) syncs_each: bool,
+    /// What stays free on the disk: at most so many bytes, and at most so many per cent.
+    pub(super) reserve: (u64, u64),
 }
 
 struct Writer<'a, F> {
@@ -94,6 +96,7 @@ impl<E: Env, C: ChunkStore> Stager<E, C> {
             .check()
             .map_err(|problem| Stall::Content(problem.to_string()))?;
         let failed = |error: io::Error| Stall::io("write", path, &error);
+        self.check_room(content.size())?;
         let file = self
             .disk
             .open(Path::new(path), Open::CreateNew)
@@ -125,6 +128,23 @@ impl<E: Env, C: ChunkStore> Stager<E, C> {
             file.sync().await.map_err(failed)?;
         }
         file.stat().map_err(failed)
+    }
+
+    /// The log may be on the same disk, and must never find it full (promise B3).
+    fn check_room(&self, size_bytes: u64) -> Result<(), Stall> {
+        let Ok(space) = self.disk.space() else {
+            // The writes themselves will tell.
+            return Ok(());
+        };
+        let (most, percent) = self.reserve;
+        let reserve = most.min(space.total_bytes / 100 * percent);
+        if space.free_bytes >= reserve.saturating_add(size_bytes) {
+            return Ok(());
+        }
+        Err(Stall::Full(format!(
+            "no space: it has {size_bytes} bytes, {} are free, and {reserve} are kept for the log",
+            space.free_bytes
+        )))
     }
 
     async fn append<F: File>(

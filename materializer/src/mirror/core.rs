@@ -255,6 +255,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             chunks: self.chunks.clone(),
             patient_until: self.env.runtime().now() + BATCH_PATIENCE,
             syncs_each: batch.is_small,
+            reserve: (self.options.reserve_max_bytes, self.options.reserve_percent),
         });
         let mut staging = futures::stream::iter(nodes.into_iter().map(|node| {
             let stager = std::sync::Arc::clone(&stager);

@@ -70,9 +70,8 @@ impl<D: Disk> Listing<D> {
         match stat.kind {
             FileKind::Directory => self.descend(listed.path.clone()),
             FileKind::File => {
-                let file = self.disk.open(&listed.path, Open::Read)?;
                 (listed.size, listed.mtime) = (stat.size, stat.mtime);
-                listed.hash = Some(hash(&file)?);
+                listed.hash = Some(hash_file(&self.disk, &listed.path)?);
             }
             FileKind::Symlink => {
                 let target = self.disk.read_link(&listed.path)?;
@@ -110,7 +109,12 @@ impl<D: Disk> Iterator for Listing<D> {
     }
 }
 
-fn hash(file: &impl File) -> io::Result<ContentHash> {
+/// The BLAKE3 of a file as it is on the disk.
+///
+/// # Errors
+/// It cannot be opened or read.
+pub fn hash_file(disk: &impl Disk, path: &Path) -> io::Result<ContentHash> {
+    let file = disk.open(path, Open::Read)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 128 * 1024];
     let mut offset = 0;

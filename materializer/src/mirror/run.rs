@@ -157,6 +157,14 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
                 self.start_scan()?;
                 Ok(Turn::Go)
             }
+            Some(Command::Suspect(ids)) => {
+                for id in ids {
+                    self.core.forget_subtree(id)?;
+                    self.core.found.insert(id);
+                    self.core.queue.insert(id);
+                }
+                Ok(Turn::Go)
+            }
             Some(Command::Stop) | None => Ok(Turn::Stop),
         }
     }

@@ -37,6 +37,12 @@ pub(crate) struct UpArgs {
     /// Stop when standard input closes: for programs that start a node and may be killed
     #[arg(long, hide = true)]
     until_eof: bool,
+    /// Entries between two snapshots: for tests of what is far behind
+    #[arg(long, hide = true, value_name = "N")]
+    snapshot_every: Option<u64>,
+    /// Bytes of a segment of the log: for tests on small disks
+    #[arg(long, hide = true, value_name = "BYTES")]
+    segment_bytes: Option<u64>,
 }
 
 /// Arguments of `demo`.
@@ -76,6 +82,8 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
         listen,
         mirror: args.mirror,
         name: args.name,
+        snapshot_every: args.snapshot_every,
+        segment_bytes: args.segment_bytes,
     };
     if args.until_eof {
         tokio::spawn(stop_at_eof());

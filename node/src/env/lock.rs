@@ -124,6 +124,12 @@ impl DataDir {
         &self.path
     }
 
+    /// Whether it holds the data of some cluster.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        self.path.join(CLUSTER_FILE).exists()
+    }
+
     /// Ties the directory to a cluster at the first call; later ones check that it is the same.
     ///
     /// # Errors

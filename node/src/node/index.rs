@@ -35,7 +35,23 @@ pub(super) fn log_problem(problem: &SegmentProblem) -> Problem {
         SegmentProblem::Damaged { .. } => Reason::LogDamaged,
         _ => Reason::StorageFailed,
     };
-    Problem::new(reason).with("detail", problem)
+    let said = Problem::new(reason).with("detail", problem);
+    match problem {
+        SegmentProblem::OtherCluster { cluster, node, .. } => said
+            .with("what", "the log")
+            .with("found", format_args!("{cluster} (node {node})"))
+            .with("wanted", "that of the directory's genesis and key"),
+        SegmentProblem::NewerFormat { format, .. } => said
+            .with("what", "the log")
+            .with("found", format)
+            .with("supported", "an older one"),
+        SegmentProblem::Damaged {
+            segment, offset, ..
+        } => said
+            .with("file", format_args!("log/{segment:08}.seg"))
+            .with("offset", offset),
+        _ => said,
+    }
 }
 
 /// Opens index and views; a bad index is replaced by an empty one, once.

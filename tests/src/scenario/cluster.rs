@@ -138,7 +138,9 @@ impl Run {
             let pause_ms = self.world.between(500, 4000);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             let nodes = self.cluster.nodes();
-            let node = self.world.with_random(|random| random.pick(&nodes).copied());
+            let node = self
+                .world
+                .with_random(|random| random.pick(&nodes).copied());
             let Some(node) = node else { return };
             check::check_torn(&self.world, &self.oracle, node);
             if let Some((_, handle)) = self.cluster.handle(node) {

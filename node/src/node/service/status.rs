@@ -2,7 +2,7 @@
 
 use super::{NodeService, index_problem, render};
 use crate::service::Answer;
-use aber_log::env::{Env, Runtime};
+use aber_log::env::{Disk, Env, Runtime};
 use aber_log::mesh::Method;
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
@@ -68,7 +68,7 @@ impl<E: Env> NodeService<E> {
         group.leader().is_some_and(|leader| self.is_up(leader)) && up * 2 > voters.len()
     }
 
-    fn is_up(&self, node: NodeId) -> bool {
+    pub(super) fn is_up(&self, node: NodeId) -> bool {
         node == self.node.parts.config.me || self.node.parts.mesh.is_up(node)
     }
 
@@ -213,7 +213,9 @@ impl<E: Env> NodeService<E> {
             let what = "this node repaired something at its start".to_owned();
             notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
         }
+        notices.extend(self.no_space());
         if let Some(mirror) = &parts.mirror {
+            notices.extend(waiting_paths(&mirror.status.get()));
             for edit in mirror.status.get().notices.iter().rev().take(3) {
                 let what = format!("a local edit of {} was moved aside", edit.path);
                 let why = format!(
@@ -225,6 +227,23 @@ impl<E: Env> NodeService<E> {
             }
         }
         notices
+    }
+
+    /// Said while writes are refused because the disk is below its reserve (promise B3).
+    fn no_space(&self) -> Option<v1::Notice> {
+        let parts = &self.node.parts;
+        let space = parts.env.disk().space().ok()?;
+        let reserve_bytes = parts.config.options.store.reserve_bytes(space.total_bytes);
+        if space.free_bytes >= reserve_bytes {
+            return None;
+        }
+        let what = "no space left on this node: it takes no writes and no content".to_owned();
+        let why = format!(
+            "{} bytes are free, and {reserve_bytes} are kept for the log",
+            space.free_bytes
+        );
+        let mend = "free space on its disk; the rest happens by itself".to_owned();
+        Some(notice("NO_SPACE", v1::Health::Degraded, what, why, mend))
     }
 
     pub(super) fn members(&self) -> v1::ListMembersResponse {
@@ -327,6 +346,20 @@ impl<E: Env> NodeService<E> {
             next_page_token: String::new(),
         })
     }
+}
+
+/// Paths that the mirror could not show so far.
+fn waiting_paths(status: &MirrorStatus) -> Option<v1::Notice> {
+    let first = status.waiting.first()?;
+    let paths = if status.waiting_count == 1 {
+        "1 path waits".to_owned()
+    } else {
+        format!("{} paths wait", status.waiting_count)
+    };
+    let what = format!("{paths} to be shown in the mirror");
+    let why = format!("{}: {}", first.path, first.reason);
+    let mend = "they are tried again by themselves".to_owned();
+    Some(notice("PATHS_WAIT", v1::Health::Ok, what, why, mend))
 }
 
 fn notice(code: &str, severity: v1::Health, what: String, why: String, mend: String) -> v1::Notice {

@@ -1,24 +1,24 @@
 //! [driver] Reading everything again: chain, signatures, content, mirror.
 
+mod mirror;
+mod walk;
+
 use super::{NodeService, render};
 use crate::reason::Problem;
 use crate::service::{Answer, Answers, STREAM_QUEUE};
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest;
 use aber_materializer::judge::Judge;
-use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
+use aber_materializer::tree::{Node, NodeKind};
 use aber_proto::generated::v1;
-use aber_proto::{ChainHash, Content, FileId, PartitionId};
-use std::time::Duration;
+use aber_proto::{ChainHash, Content, PartitionId};
 use tokio::sync::mpsc;
+use walk::Walk;
 
 /// Bytes of entries read at a time.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Children of a directory read at a time.
-const PAGE: usize = 256;
-
-/// The longest a scan of the mirror is waited for.
-const SCAN_TIME: Duration = Duration::from_secs(3600);
+/// Files between two lines of progress.
+const FILES: u64 = 256;
 
 /// One run, and who is told.
 struct Run<E: Env> {
@@ -174,24 +174,11 @@ impl<E: Env> Run<E> {
     /// Walks the tree and reads every chunk of every file. A chunk that is damaged or missing here
     /// is fetched again by the same read.
     async fn verify_content(&mut self) -> bool {
-        let mut directories: Vec<(FileId, String)> = vec![(ROOT, String::new())];
-        while let Some((directory, path)) = directories.pop() {
-            let mut after: Option<String> = None;
-            loop {
-                let tree = &self.service.node.parts.tree;
-                let Ok(page) = tree.children(directory, after.as_deref(), PAGE) else {
-                    return true;
-                };
-                let Some(last) = page.last() else { break };
-                after = Some(last.name.clone());
-                for node in page {
-                    let path = format!("{path}/{}", node.name);
-                    if node.is_directory() {
-                        directories.push((node.id, path));
-                    } else if !self.verify_file(&node, &path).await {
-                        return false;
-                    }
-                }
+        let tree = self.service.node.parts.tree.clone();
+        let mut walk = Walk::default();
+        while let Some((node, path)) = walk.next(&tree) {
+            if !self.verify_file(&node, &path).await {
+                return false;
             }
         }
         true
@@ -239,51 +226,11 @@ impl<E: Env> Run<E> {
             }
             tokio::task::yield_now().await;
         }
-        if self.report.files_count.is_multiple_of(PAGE as u64) {
+        if self.report.files_count.is_multiple_of(FILES) {
             return self
                 .progress("content", self.report.files_count, 0, "files")
                 .await;
         }
         true
-    }
-
-    /// The mirror mends itself; what it had to move aside while it looked is what was wrong.
-    async fn verify_mirror(&mut self) {
-        let parts = std::sync::Arc::clone(&self.service.node.parts);
-        let Some(mirror) = &parts.mirror else { return };
-        let before = mirror.status.get();
-        mirror.scan().await;
-        let mut status = mirror.status.clone();
-        let scanned = status.until(|now| now.stopped || now.last_scan != before.last_scan);
-        let runtime = parts.env.runtime();
-        if runtime.timeout(SCAN_TIME, scanned).await.is_none() {
-            return;
-        }
-        let after = mirror.status.get();
-        let new = after.stranger_count.saturating_sub(before.stranger_count);
-        let shown = usize::try_from(new).unwrap_or(usize::MAX);
-        for notice in after.notices.iter().rev().take(shown) {
-            let finding = v1::Finding {
-                code: "FOLDER_DIFFERS".to_owned(),
-                path: notice.path.clone(),
-                detail: format!("a local edit; kept as {}", notice.kept_as),
-                mended: true,
-                ..v1::Finding::default()
-            };
-            if !self.find(finding).await {
-                return;
-            }
-        }
-        for held in after.waiting.iter().chain(&after.unmaterialisable) {
-            let finding = v1::Finding {
-                code: "FOLDER_DIFFERS".to_owned(),
-                path: held.path.clone(),
-                detail: held.reason.clone(),
-                ..v1::Finding::default()
-            };
-            if !self.find(finding).await {
-                return;
-            }
-        }
     }
 }

@@ -116,7 +116,9 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
         };
         let waiting = handle.node.parts.outbox.waiting().get();
         if waiting > 0 {
-            left.push(format!("{waiting} changes wait in the outbox of node {node}"));
+            left.push(format!(
+                "{waiting} changes wait in the outbox of node {node}"
+            ));
         }
         let Some(mirror) = &handle.node.parts.mirror else {
             continue;
@@ -139,7 +141,10 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
             .iter()
             .filter_map(|(_, handle)| Some(applied(&handle.as_ref()?.1, partition)))
             .collect();
-        if at.iter().any(|index| Some(index) != at.first() || index.is_none()) {
+        if at
+            .iter()
+            .any(|index| Some(index) != at.first() || index.is_none())
+        {
             left.push(format!("the views of partition {partition} are at {at:?}"));
         }
     }
@@ -162,7 +167,9 @@ fn entries(cluster: &Cluster<Aber>) -> (BTreeMap<(PartitionId, u64), Entry>, Vec
                 let read = match parts.log.read(*id, next, end, READ_BYTES) {
                     Ok(read) => read,
                     Err(problem) => {
-                        broken.push(format!("I2: node {node} cannot read {id}:{next}: {problem}"));
+                        broken.push(format!(
+                            "I2: node {node} cannot read {id}:{next}: {problem}"
+                        ));
                         break;
                     }
                 };
@@ -204,7 +211,9 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
         let mut view = match opened {
             Ok(view) => view,
             Err(problem) => {
-                replayed.broken.push(format!("the oracle's view: {problem}"));
+                replayed
+                    .broken
+                    .push(format!("the oracle's view: {problem}"));
                 continue;
             }
         };
@@ -273,7 +282,9 @@ pub(super) fn check_all(
     }
     // Node 0 is the oracle's own view.
     let own = replayed.digests.into_iter();
-    let mut shown: Vec<_> = own.map(|((p, i), digest)| (NodeId(0), p, i, digest)).collect();
+    let mut shown: Vec<_> = own
+        .map(|((p, i), digest)| (NodeId(0), p, i, digest))
+        .collect();
     shown.extend(lock(digests).iter().copied());
     broken.extend(check_digests(&shown));
     broken
@@ -311,4 +322,3 @@ pub(super) fn is_kept(world: &World, node: NodeId, content: aber_proto::ContentH
     let is_it = |what: &Shown| matches!(what, Shown::File { content: c, .. } if *c == content);
     shown.is_ok_and(|shown| shown.values().any(is_it))
 }
-

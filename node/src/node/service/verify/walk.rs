@@ -1,0 +1,72 @@
+//! [pure] Everything in the tree but directories, one after the other.
+
+use aber_materializer::tree::{Node, ROOT, Tree};
+use aber_proto::{FileId, limit};
+
+/// Children of a directory read at a time.
+const PAGE: usize = 256;
+
+/// Where a walk is: memory is a page, and the directories still to come.
+#[derive(Debug)]
+pub(super) struct Walk {
+    directories: Vec<(FileId, String)>,
+    /// The directory that is read, its path, and the name after which the next page starts.
+    at: Option<(FileId, String, Option<String>)>,
+    page: std::vec::IntoIter<Node>,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self {
+            directories: vec![(ROOT, String::new())],
+            at: None,
+            page: Vec::new().into_iter(),
+        }
+    }
+}
+
+impl Walk {
+    /// The next file or link, and its path.
+    pub(super) fn next(&mut self, tree: &impl Tree) -> Option<(Node, String)> {
+        loop {
+            if let Some(node) = self.page.next() {
+                let (_, directory, _) = self.at.as_ref()?;
+                let path = format!("{directory}/{}", node.name);
+                if !node.is_directory() {
+                    return Some((node, path));
+                }
+                self.directories.push((node.id, path));
+                continue;
+            }
+            let (id, path, after) = match self.at.take() {
+                Some(at) => at,
+                None => {
+                    let (id, path) = self.directories.pop()?;
+                    (id, path, None)
+                }
+            };
+            // An index that fails is rebuilt by the replay, which learns of it first.
+            let page = tree
+                .children(id, after.as_deref(), PAGE)
+                .unwrap_or_default();
+            if let Some(last) = page.last() {
+                self.at = Some((id, path, Some(last.name.clone())));
+                self.page = page.into_iter();
+            }
+        }
+    }
+}
+
+/// Where a node is; `None` if it is nowhere.
+pub(super) fn path_of(tree: &impl Tree, id: FileId) -> Option<String> {
+    let (mut at, mut path) = (id, String::new());
+    for _ in 0..=limit::PATH_DEPTH {
+        if at == ROOT {
+            return Some(path);
+        }
+        let node = tree.node(at).ok()??;
+        path = format!("/{}{path}", node.name);
+        at = node.parent;
+    }
+    None
+}

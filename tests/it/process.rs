@@ -1,0 +1,15 @@
+//! Real nodes, real disks, real signals.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "these are tests of real processes: they wait in real time"
+)]
+
+mod kill;
+
+/// The program under test.
+pub(crate) const ABER: &str = env!("CARGO_BIN_EXE_aber-process");
