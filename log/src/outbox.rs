@@ -9,15 +9,18 @@
 pub mod item;
 pub mod state;
 
+use crate::chunk::ChunkPin;
 use crate::env::{Env, Runtime};
 use crate::segment::{SegmentLog, SegmentProblem};
 use crate::watch::Watched;
-use aber_proto::{ChangeHash, ClusterId, NodeId, PartitionId, RequestId, SecretKey, SignedChange};
+use aber_proto::{
+    ChangeHash, ClusterId, Instant, NodeId, PartitionId, RequestId, SecretKey, SignedChange,
+};
 use aber_proto::{TreePath, VolumeId, codec, limit};
 use bytes::Bytes;
 use item::{Item, PENDING_VOLUME};
 use state::{Outcome, Phase, Sequence, State};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,8 +37,11 @@ const RESERVE: u64 = 4096;
 const COPIES_AT_ONCE: usize = 8;
 /// Bytes of changes sent to a leader in one message.
 const PROPOSE_BYTES: usize = limit::MESSAGE_BYTES / 2;
+/// How long content stays pinned after its change is done.
+const PIN_AFTER: Duration = Duration::from_secs(3600);
 const COPY_AGAIN: Duration = Duration::from_secs(1);
-const ITEM_PREFIX: &[u8] = b"o/";
+/// What the keys of all items among the log's notes start with.
+pub const ITEM_PREFIX: &[u8] = b"o/";
 const AUTHOR_PREFIX: &[u8] = b"a/";
 
 /// A boxed future of the outbox's collaborators.
@@ -48,6 +54,8 @@ pub trait Collaborator: Send + Sync + 'static {
     /// The last author sequence number of this node that a partition's view has seen, and whether
     /// it knows a request already.
     fn seen(&self, partition: PartitionId, request: RequestId) -> Seen;
+    /// Keeps the content of an item that was found at the start from the sweep.
+    fn pin(&self, item: &Item) -> ChunkPin;
     /// Makes enough nodes hold the content; answers what hinders it.
     fn hold(&self, item: Item) -> Boxed<Result<(), String>>;
     /// Hands signed changes to the leader, in this order; answers what hindered it.
@@ -93,12 +101,16 @@ pub struct Waiting {
 }
 
 enum Call {
-    Submit(Box<Item>, oneshot::Sender<Result<(), OutboxProblem>>),
+    Submit(
+        Box<Item>,
+        Vec<ChunkPin>,
+        oneshot::Sender<Result<(), OutboxProblem>>,
+    ),
     Wait(RequestId, oneshot::Sender<Option<Outcome>>),
     Outcomes(Vec<(RequestId, Outcome)>),
     Void(RequestId, u64),
     Held(Sequence, Result<(), String>),
-    Proposed(Vec<Sequence>, Result<(), String>),
+    Proposed(PartitionId, Vec<Sequence>, Result<(), String>),
     List(oneshot::Sender<Vec<Waiting>>),
     Touches(TreePath, oneshot::Sender<bool>),
     Wake,
@@ -145,6 +157,8 @@ impl Outbox {
             authors: BTreeMap::new(),
             waiters: BTreeMap::new(),
             copying: BTreeSet::new(),
+            pins: BTreeMap::new(),
+            retired: VecDeque::new(),
             calls: calls.clone(),
             waiting: waiting.clone(),
         };
@@ -154,13 +168,13 @@ impl Outbox {
     }
 
     /// Takes a change in; returns once it is durable here (level `queued`). A request that waits
-    /// already is not taken in twice.
+    /// already is not taken in twice. `pins` keep its content from the sweep while it waits.
     ///
     /// # Errors
     /// [`OutboxProblem`]; the change is then not here, or, after `Storage`, perhaps.
-    pub async fn submit(&self, item: Item) -> Result<(), OutboxProblem> {
+    pub async fn submit(&self, item: Item, pins: Vec<ChunkPin>) -> Result<(), OutboxProblem> {
         let (answer, receiver) = oneshot::channel();
-        let call = Call::Submit(Box::new(item), answer);
+        let call = Call::Submit(Box::new(item), pins, answer);
         self.calls
             .send(call)
             .await
@@ -227,6 +241,8 @@ struct Driver<E: Env> {
     authors: BTreeMap<PartitionId, AuthorChain>,
     waiters: BTreeMap<RequestId, Vec<oneshot::Sender<Option<Outcome>>>>,
     copying: BTreeSet<Sequence>,
+    pins: BTreeMap<Sequence, Vec<ChunkPin>>,
+    retired: VecDeque<(Instant, Vec<ChunkPin>)>,
     calls: mpsc::Sender<Call>,
     waiting: Watched<usize>,
 }
@@ -272,7 +288,10 @@ impl<E: Env> Driver<E> {
                 .and_then(|bytes| bytes.try_into().ok());
             let item = Item::decode(value).map_err(|p| OutboxProblem::Storage(p.to_string()))?;
             #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
-            self.state.add(item, number.map(u64::from_be_bytes));
+            let number = number.map(u64::from_be_bytes);
+            let pin = self.options.collaborator.pin(&item);
+            let sequence = self.state.add(item, number);
+            self.pins.insert(sequence, vec![pin]);
         }
         self.waiting.set(self.state.len());
         Ok(())
@@ -326,7 +345,11 @@ impl<E: Env> Driver<E> {
 
     fn take(&mut self, call: Call, notes: &mut Notes, answers: &mut Answers) {
         match call {
-            Call::Submit(item, answer) => self.submit(*item, answer, notes, answers),
+            Call::Submit(item, pins, answer) => {
+                if let Some(sequence) = self.submit(*item, answer, notes, answers) {
+                    self.pins.insert(sequence, pins);
+                }
+            }
             Call::Wait(request, answer) => {
                 if self.state.find(request).is_some() {
                     self.waiters.entry(request).or_default().push(answer);
@@ -347,13 +370,10 @@ impl<E: Env> Driver<E> {
                     Err(why) => self.state.hindered(sequence, why),
                 }
             }
-            Call::Proposed(sequences, result) => {
-                let now = self.options.env.runtime().now();
-                if let Err(why) = result {
-                    for sequence in sequences {
-                        self.state.refused(sequence, now, why.clone());
-                    }
-                }
+            Call::Proposed(partition, sequences, result) => {
+                let (now, problem) = (self.options.env.runtime().now(), result.err());
+                self.state
+                    .answered(partition, &sequences, now, problem.as_deref());
             }
             Call::List(answer) => {
                 let _gone = answer.send(self.list());
@@ -371,26 +391,45 @@ impl<E: Env> Driver<E> {
         answer: oneshot::Sender<Result<(), OutboxProblem>>,
         notes: &mut Notes,
         answers: &mut Answers,
-    ) {
+    ) -> Option<Sequence> {
         let is_known = self.state.find(item.request()).is_some();
         if !is_known && self.state.len() >= ITEMS_MAX {
             let _gone = answer.send(Err(OutboxProblem::Full(self.state.len())));
-            return;
+            return None;
         }
+        let mut taken = None;
         if !is_known {
             let bytes = item.encode();
             let sequence = self.state.add(item, None);
             notes.push((item_key(sequence), Some(bytes)));
+            taken = Some(sequence);
         }
         answers.push(answer);
+        taken
     }
 
     fn finish(&mut self, request: RequestId, outcome: &Outcome, notes: &mut Notes) {
         if let Some((sequence, _)) = self.state.finished(request) {
             notes.push((item_key(sequence), None));
+            self.retire(sequence);
         }
         for waiter in self.waiters.remove(&request).into_iter().flatten() {
             let _gone = waiter.send(Some(outcome.clone()));
+        }
+    }
+
+    /// The view refers to the content by now; but a sweep that began before does not know it yet.
+    fn retire(&mut self, sequence: Sequence) {
+        let now = self.options.env.runtime().now();
+        while self
+            .retired
+            .front()
+            .is_some_and(|(at, _)| *at + PIN_AFTER <= now)
+        {
+            self.retired.pop_front();
+        }
+        if let Some(pins) = self.pins.remove(&sequence).filter(|pins| !pins.is_empty()) {
+            self.retired.push_back((now, pins));
         }
     }
 
@@ -410,7 +449,7 @@ impl<E: Env> Driver<E> {
         let now = self.options.env.runtime().now();
         let mut batches: BTreeMap<PartitionId, Vec<Sequence>> = BTreeMap::new();
         let mut unsigned = Vec::new();
-        for sequence in self.state.to_propose(now) {
+        for sequence in self.state.to_propose(now, limit::BATCH_CHANGES) {
             if self.settle(sequence, now, notes) {
                 let Some(item) = self.state.item(sequence) else {
                     continue;
@@ -424,21 +463,20 @@ impl<E: Env> Driver<E> {
         for group in unsigned.chunks(limit::BATCH_CHANGES) {
             self.sign(group, notes);
         }
-        for sequences in batches.values_mut() {
-            sequences.sort_by_key(|s| {
-                self.state
-                    .item(*s)
-                    .and_then(|item| Some(item.signed.as_ref()?.0))
-            });
-            for sequence in sequences {
-                self.state.proposed(*sequence, now);
-            }
+        for (partition, sequences) in &mut batches {
+            sequences.retain(|sequence| self.author_sequence(*sequence).is_some());
+            sequences.sort_by_key(|sequence| self.author_sequence(*sequence));
+            self.state.sent(*partition, sequences);
         }
         batches
     }
 
+    fn author_sequence(&self, sequence: Sequence) -> Option<u64> {
+        Some(self.state.item(sequence)?.signed.as_ref()?.0)
+    }
+
     /// Checks an item against the view: whether it was answered already, and where its volume is.
-    fn settle(&mut self, sequence: Sequence, now: aber_proto::Instant, notes: &mut Notes) -> bool {
+    fn settle(&mut self, sequence: Sequence, now: Instant, notes: &mut Notes) -> bool {
         let Some(item) = self.state.item_mut(sequence) else {
             return false;
         };
@@ -466,7 +504,8 @@ impl<E: Env> Driver<E> {
             }
             None => {
                 let why = format!("the volume {name} is not there yet");
-                self.state.refused(sequence, now, why);
+                self.state
+                    .postponed(sequence, now + state::REFUSED_PAUSE, why);
                 false
             }
         }
@@ -518,41 +557,26 @@ impl<E: Env> Driver<E> {
 
     fn send(&self, batches: BTreeMap<PartitionId, Vec<Sequence>>) {
         for (partition, sequences) in batches {
-            let (mut group, mut changes, mut bytes) = (Vec::new(), Vec::new(), 0);
-            for sequence in sequences {
-                let Some((_, change)) = self.state.item(sequence).and_then(|i| i.signed.clone())
-                else {
-                    continue;
-                };
-                if bytes + change.len() > PROPOSE_BYTES {
-                    self.send_group(
-                        partition,
-                        std::mem::take(&mut group),
-                        std::mem::take(&mut changes),
-                    );
-                    bytes = 0;
-                }
-                bytes += change.len();
-                group.push(sequence);
-                changes.push(change);
-            }
-            self.send_group(partition, group, changes);
+            let signed = |s: &Sequence| Some(self.state.item(*s)?.signed.as_ref()?.1.clone());
+            let changes: Vec<Bytes> = sequences.iter().filter_map(signed).collect();
+            let groups = in_messages(changes);
+            let proposals: Vec<_> = groups
+                .into_iter()
+                .map(|changes| self.options.collaborator.propose(partition, changes))
+                .collect();
+            let calls = self.calls.clone();
+            self.options
+                .env
+                .runtime()
+                .spawn("outbox propose", async move {
+                    let mut result = Ok(());
+                    for proposal in proposals {
+                        result = result.and(proposal.await);
+                    }
+                    let call = Call::Proposed(partition, sequences, result);
+                    let _stopping = calls.send(call).await.is_err();
+                });
         }
-    }
-
-    fn send_group(&self, partition: PartitionId, group: Vec<Sequence>, changes: Vec<Bytes>) {
-        if group.is_empty() {
-            return;
-        }
-        let proposal = self.options.collaborator.propose(partition, changes);
-        let calls = self.calls.clone();
-        self.options
-            .env
-            .runtime()
-            .spawn("outbox propose", async move {
-                let result = proposal.await;
-                let _stopping = calls.send(Call::Proposed(group, result)).await.is_err();
-            });
     }
 
     fn start_copies(&mut self) {
@@ -574,6 +598,22 @@ impl<E: Env> Driver<E> {
             });
         }
     }
+}
+
+/// Cuts a batch into messages that a link takes.
+fn in_messages(changes: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    let (mut groups, mut bytes) = (vec![Vec::new()], 0);
+    for change in changes {
+        if bytes + change.len() > PROPOSE_BYTES {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += change.len();
+        if let Some(group) = groups.last_mut() {
+            group.push(change);
+        }
+    }
+    groups
 }
 
 /// Gives the places of an item the id of their volume.

@@ -3,7 +3,7 @@
 //! Everything a node must not forget goes through one queue into one sequence of frames: entries,
 //! votes, truncations, purge pointers, commit indexes, and small notes of the node itself. A frame
 //! is one write and one `fdatasync` for all that waited, whatever their partitions; it stands in
-//! pre-written segments, so that no commit changes a file's size. `docs/format-segments.md` has
+//! pre-written segments, so that no commit changes a file's size. `docs/format.md` has
 //! the bytes, [`recovery`] the rules for damage.
 //!
 //! Invariants: one order for everything; nobody is told "durable" before the sync returned; after

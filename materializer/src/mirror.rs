@@ -5,7 +5,8 @@
 //! or after a crash ends in the same directory. `plan.rs` decides; here is what carries it out:
 //!
 //! - `core`: one batch: stage, sync, place, take away, sync, commit;
-//! - `place`, `clear`: one node to where it belongs; things of ours that go;
+//! - `place`, `enter`: one node to where it belongs, whatever stands there;
+//! - `clear`: things of ours that go;
 //! - `assemble`: chunks to a staged file;
 //! - `stranger`: what we did not write goes to `.aber/lost+edits/`;
 //! - `scan`: the directory against rows and tree;
@@ -23,6 +24,7 @@
 mod assemble;
 mod clear;
 mod core;
+mod enter;
 mod ledger;
 mod listing;
 mod place;

@@ -3,7 +3,7 @@
 //! The rows go in key order, so that equal views give the same bytes on every node; of what is
 //! read nothing is believed: order, shape and spelling of every row, the counts, the digest and a
 //! hash over all. Nothing holds more than a few rows in memory. Layout, in the encoding of
-//! `view::code`; `docs/format-index.md` says it in words:
+//! `view::code`; `docs/format.md` says it in words:
 //!
 //! ```text
 //! "aber view", format u8, header: partition, cluster 32, term, index, chain 32, digest 32,

@@ -8,10 +8,12 @@ pub(crate) mod cluster;
 mod file;
 mod get;
 mod history;
+pub(crate) mod load;
 pub(crate) mod print;
 pub(crate) mod progress;
-pub(crate) mod put;
+mod put;
 mod start;
+mod upload;
 pub(crate) mod walk;
 pub(crate) mod write;
 
@@ -146,7 +148,7 @@ enum Command {
     Status(cluster::StatusArgs),
     /// Put local files into the tree
     #[command(after_help = PUT_HELP)]
-    Put(file::PutArgs),
+    Put(put::PutArgs),
     /// Get files from the tree
     Get(get::GetArgs),
     /// List a directory
@@ -398,7 +400,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Up(args) => start::up(context, args).await,
         Command::Down => start::down(context).await,
         Command::Status(args) => cluster::status(context, args).await,
-        Command::Put(args) => file::put(context, args).await,
+        Command::Put(args) => put::put(context, args).await,
         Command::Get(args) => get::get(context, args).await,
         Command::Ls(args) => file::ls(context, args).await,
         Command::Cat(args) => get::cat(context, args).await,

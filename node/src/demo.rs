@@ -1,7 +1,7 @@
 //! [driver] `aber demo`: several nodes on this machine, each a process of its own.
 //!
-//! Lays out a directory a node, starts the nodes, keeps them running, and stops them at the end. With
-//! `--put TREE` it puts TREE's children at `/` through the first node, waits until every node has
+//! Lays out a directory a node, starts the nodes, keeps them running, and stops them at the end.
+//! With `--put TREE` it puts TREE's children at `/` through the first node, waits until every node has
 //! applied and shows everything (`demo/spread.rs` decides), and compares every mirror with TREE
 //! (`demo/compare.rs`). Nodes may be killed at any moment meanwhile: they are started again, and
 //! calls are repeated under their request id until the time given is over.
@@ -11,9 +11,9 @@ mod compare;
 mod spread;
 
 use crate::cli::Outcome;
+use crate::cli::load::{self, Source, Summary};
 use crate::cli::print::{self, Output};
 use crate::cli::progress::{Counters, Progress};
-use crate::cli::put::{self, Source, Summary};
 use crate::cli::walk;
 use crate::cli::write::Writer;
 use crate::client::Client;
@@ -356,7 +356,7 @@ async fn put_tree(
             Err(problem) => out.failure(&Problem::name(&local.to_string_lossy(), problem)),
         }
     }
-    put::put(&writer, sources, out).await
+    load::load(&writer, sources, out).await
 }
 
 fn report_put(out: &Output, summary: &Summary) {

@@ -12,7 +12,7 @@
 //! A frame is checked before it is believed: lengths against [`limit::CHUNK_MAX_BYTES`] before
 //! anything is allocated (promise B2), then the checksum, then the decompressed length, then the
 //! hash. Compression is decided by a probe: what it says is incompressible stays raw, and so does
-//! what would not become smaller. See `docs/format-chunks.md`.
+//! what would not become smaller. See `docs/format.md`.
 
 use aber_proto::{ChunkHash, ChunkRef, limit};
 use bytes::Bytes;

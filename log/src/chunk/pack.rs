@@ -10,7 +10,7 @@
 //! A [`PackScanner`] walks the frames. What is no whole frame is damage: it is reported and the
 //! walk goes on at the next whole frame, wherever that begins. A frame found inside a damaged one
 //! does no harm, since a chunk is proven by its hash on every read. A seal says that everything
-//! before it was fsynced; see `docs/format-chunks.md`.
+//! before it was fsynced; see `docs/format.md`.
 
 use crate::chunk::frame::{self, FRAME_MAX_BYTES, FrameHeader, HEADER_BYTES, MAGIC};
 use crate::env::File;

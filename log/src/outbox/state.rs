@@ -5,7 +5,8 @@
 //! outcome was seen in the view (promise D6). What was signed is proposed again as it is; it is
 //! signed anew only when the view shows that its sequence number is void.
 //!
-//! The machine keeps ids and order; items themselves it owns too, so that one place decides.
+//! Of one partition one batch is under way at a time: batches grow by themselves while the leader
+//! works, and sequence numbers arrive in their order.
 
 use super::item::Item;
 use aber_proto::{Instant, PartitionId, RequestId, TreePath};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// How long an answer is waited for before a change is proposed again.
+/// How long the outcome of a change that was ordered is waited for before it is proposed again.
 pub const PROPOSE_AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait after a refusal.
 pub const REFUSED_PAUSE: Duration = Duration::from_millis(200);
@@ -28,10 +29,10 @@ pub enum Phase {
     Blocked,
     /// Waits until enough nodes hold its content.
     Copying,
-    /// Can be signed and proposed.
-    Ready,
-    /// Signed; sent to the leader, to be sent again at this time.
-    Proposed(Instant),
+    /// To be signed and proposed, at this time or later.
+    Ready(Instant),
+    /// Signed and on its way to the leader.
+    Sent,
 }
 
 /// What happened to an item in the view.
@@ -48,7 +49,10 @@ pub struct Outcome {
 struct Slot {
     item: Item,
     phase: Phase,
+    /// Earlier items that must be gone first.
     waits_for: BTreeSet<Sequence>,
+    /// Later items that wait for this one.
+    holds_up: BTreeSet<Sequence>,
     is_held: bool,
     problem: Option<String>,
 }
@@ -59,6 +63,10 @@ pub struct State {
     slots: BTreeMap<Sequence, Slot>,
     requests: BTreeMap<RequestId, Sequence>,
     paths: BTreeMap<TreePath, BTreeSet<Sequence>>,
+    copying: BTreeSet<Sequence>,
+    ready: BTreeSet<(Instant, Sequence)>,
+    /// Partitions with a batch under way.
+    busy: BTreeSet<PartitionId>,
     next: Sequence,
 }
 
@@ -100,9 +108,15 @@ impl State {
 
     /// All items in the order made, with phase and what hinders them.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, &Item, &Phase, Option<&str>)> {
-        self.slots
-            .iter()
-            .map(|(sequence, slot)| (*sequence, &slot.item, &slot.phase, slot.problem.as_deref()))
+        let show = |(sequence, slot)| Self::show(sequence, slot);
+        self.slots.iter().map(show)
+    }
+
+    fn show<'a>(
+        sequence: &Sequence,
+        slot: &'a Slot,
+    ) -> (Sequence, &'a Item, &'a Phase, Option<&'a str>) {
+        (*sequence, &slot.item, &slot.phase, slot.problem.as_deref())
     }
 
     /// Takes an item in: a new one (`None`), or one found at the start under its old number.
@@ -111,20 +125,26 @@ impl State {
         let sequence = sequence.unwrap_or(self.next);
         self.next = self.next.max(sequence + 1);
         let waits_for = self.earlier(&item);
-        let is_held = item.signed.is_some() || item.rows().next().is_none();
+        for earlier in &waits_for {
+            if let Some(slot) = self.slots.get_mut(earlier) {
+                slot.holds_up.insert(sequence);
+            }
+        }
         self.requests.insert(item.request(), sequence);
         for path in &item.paths {
             self.paths.entry(path.clone()).or_default().insert(sequence);
         }
-        let mut slot = Slot {
+        let is_held = item.signed.is_some() || item.rows().next().is_none();
+        let slot = Slot {
             item,
             phase: Phase::Blocked,
             waits_for,
+            holds_up: BTreeSet::new(),
             is_held,
             problem: None,
         };
-        slot.advance();
         self.slots.insert(sequence, slot);
+        self.advance(sequence);
         sequence
     }
 
@@ -146,36 +166,71 @@ impl State {
         found
     }
 
+    /// Moves an item on as far as it can go.
+    fn advance(&mut self, sequence: Sequence) {
+        let Some(slot) = self.slots.get(&sequence) else {
+            return;
+        };
+        let next = match slot.phase {
+            Phase::Blocked if !slot.waits_for.is_empty() => return,
+            Phase::Blocked | Phase::Copying if !slot.is_held => Phase::Copying,
+            Phase::Blocked | Phase::Copying => Phase::Ready(Instant(0)),
+            Phase::Ready(_) | Phase::Sent => return,
+        };
+        self.enter(sequence, next);
+    }
+
+    fn enter(&mut self, sequence: Sequence, phase: Phase) {
+        self.copying.remove(&sequence);
+        if let Some(slot) = self.slots.get_mut(&sequence) {
+            if let Phase::Ready(at) = slot.phase {
+                self.ready.remove(&(at, sequence));
+            }
+            match phase {
+                Phase::Copying => {
+                    self.copying.insert(sequence);
+                }
+                Phase::Ready(at) => {
+                    self.ready.insert((at, sequence));
+                }
+                Phase::Blocked | Phase::Sent => {}
+            }
+            slot.phase = phase;
+        }
+    }
+
     /// Items whose content enough nodes must be asked to hold.
     #[must_use]
     pub fn to_copy(&self) -> Vec<Sequence> {
-        self.in_phase(|slot| slot.phase == Phase::Copying)
+        self.copying.iter().copied().collect()
     }
 
-    /// Items to sign and propose now, by partition: those that are ready, and those whose answer
-    /// is overdue.
+    /// Items to sign and propose now, of partitions where nothing is under way, at most `most`, in
+    /// the order made.
     #[must_use]
-    pub fn to_propose(&self, now: Instant) -> Vec<Sequence> {
-        self.in_phase(|slot| match slot.phase {
-            Phase::Ready => true,
-            Phase::Proposed(again) => again <= now,
-            _ => false,
-        })
+    pub fn to_propose(&self, now: Instant, most: usize) -> Vec<Sequence> {
+        let due = self.ready.iter().take_while(|(at, _)| *at <= now);
+        let mut due: Vec<_> = due
+            .map(|(_, sequence)| *sequence)
+            .filter(|s| !self.is_busy(*s))
+            .collect();
+        due.sort_unstable();
+        due.truncate(most);
+        due
     }
 
-    fn in_phase(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<Sequence> {
-        let found = self.slots.iter().filter(|(_, slot)| wanted(slot));
-        found.map(|(sequence, _)| *sequence).collect()
+    fn is_busy(&self, sequence: Sequence) -> bool {
+        let item = self.item(sequence);
+        item.is_some_and(|item| self.busy.contains(&item.partition()))
     }
 
-    /// When [`State::to_propose`] may have more to say.
+    /// When [`State::to_propose`] may have more to say without anything else happening.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        let times = self.slots.values().filter_map(|slot| match slot.phase {
-            Phase::Proposed(again) => Some(again),
-            _ => None,
-        });
-        times.min()
+        let mut waiting = self.ready.iter();
+        waiting
+            .find(|(_, sequence)| !self.is_busy(*sequence))
+            .map(|(at, _)| *at)
     }
 
     /// Enough nodes hold the content.
@@ -183,8 +238,8 @@ impl State {
         if let Some(slot) = self.slots.get_mut(&sequence) {
             slot.is_held = true;
             slot.problem = None;
-            slot.advance();
         }
+        self.advance(sequence);
     }
 
     /// Something hinders an item; it stays where it is.
@@ -194,24 +249,52 @@ impl State {
         }
     }
 
-    /// An item was handed to a leader.
-    pub fn proposed(&mut self, sequence: Sequence, now: Instant) {
-        if let Some(slot) = self.slots.get_mut(&sequence) {
-            assert!(
-                slot.item.signed.is_some(),
-                "only what is signed is proposed"
-            );
-            slot.phase = Phase::Proposed(now + PROPOSE_AGAIN);
+    /// An item is not fit to be proposed before this time.
+    pub fn postponed(&mut self, sequence: Sequence, until: Instant, why: String) {
+        self.hindered(sequence, why);
+        self.enter(sequence, Phase::Ready(until));
+    }
+
+    /// A batch of a partition goes to the leader.
+    pub fn sent(&mut self, partition: PartitionId, sequences: &[Sequence]) {
+        let is_signed = |sequence: &Sequence| {
+            self.item(*sequence)
+                .is_none_or(|item| item.signed.is_some())
+        };
+        assert!(
+            sequences.iter().all(is_signed),
+            "only what is signed is proposed"
+        );
+        self.busy.insert(partition);
+        for sequence in sequences {
+            self.enter(*sequence, Phase::Sent);
         }
     }
 
-    /// The leader refused it, or none was found: nothing was done, or nobody knows.
-    pub fn refused(&mut self, sequence: Sequence, now: Instant, why: String) {
-        if let Some(slot) = self.slots.get_mut(&sequence)
-            && let Phase::Proposed(_) | Phase::Ready = slot.phase
-        {
-            slot.phase = Phase::Proposed(now + REFUSED_PAUSE);
-            slot.problem = Some(why);
+    /// The leader answered, or did not: what is still here was ordered (its outcome will be seen)
+    /// or refused, and is proposed again when that does not happen.
+    pub fn answered(
+        &mut self,
+        partition: PartitionId,
+        sequences: &[Sequence],
+        now: Instant,
+        problem: Option<&str>,
+    ) {
+        self.busy.remove(&partition);
+        let again = now
+            + if problem.is_some() {
+                REFUSED_PAUSE
+            } else {
+                PROPOSE_AGAIN
+            };
+        for sequence in sequences {
+            let Some(slot) = self.slots.get_mut(sequence) else {
+                continue;
+            };
+            slot.problem = problem.map(str::to_owned);
+            if slot.phase == Phase::Sent {
+                self.enter(*sequence, Phase::Ready(again));
+            }
         }
     }
 
@@ -221,21 +304,20 @@ impl State {
         let Some(sequence) = self.find(request) else {
             return;
         };
-        if let Some(slot) = self.slots.get_mut(&sequence)
-            && slot
-                .item
-                .signed
-                .as_ref()
-                .is_some_and(|(signed, _)| *signed == author_sequence)
-        {
+        let Some(slot) = self.slots.get_mut(&sequence) else {
+            return;
+        };
+        let is_it = |(signed, _): &(u64, bytes::Bytes)| *signed == author_sequence;
+        if slot.item.signed.as_ref().is_some_and(is_it) {
             slot.item.signed = None;
-            slot.phase = Phase::Ready;
+            self.enter(sequence, Phase::Ready(Instant(0)));
         }
     }
 
     /// An item's outcome was seen: it leaves, and what waited for it may go on.
     pub fn finished(&mut self, request: RequestId) -> Option<(Sequence, Item)> {
         let sequence = self.requests.remove(&request)?;
+        self.enter(sequence, Phase::Blocked);
         let slot = self.slots.remove(&sequence)?;
         for path in &slot.item.paths {
             if let Some(sequences) = self.paths.get_mut(path) {
@@ -245,22 +327,15 @@ impl State {
                 }
             }
         }
-        for later in self.slots.range_mut(sequence..).map(|(_, slot)| slot) {
-            if later.waits_for.remove(&sequence) {
-                later.advance();
+        for later in slot.holds_up {
+            if let Some(waiting) = self.slots.get_mut(&later) {
+                waiting.waits_for.remove(&sequence);
             }
+            self.advance(later);
         }
         Some((sequence, slot.item))
     }
 }
 
-impl Slot {
-    fn advance(&mut self) {
-        self.phase = match self.phase {
-            Phase::Blocked if !self.waits_for.is_empty() => Phase::Blocked,
-            Phase::Blocked | Phase::Copying if !self.is_held => Phase::Copying,
-            Phase::Blocked | Phase::Copying => Phase::Ready,
-            ref later => later.clone(),
-        };
-    }
-}
+#[cfg(test)]
+mod tests;

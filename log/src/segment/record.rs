@@ -1,6 +1,6 @@
 //! [pure] Records: what a frame's body is made of.
 //!
-//! A record is `kind | length | payload`, little-endian; `docs/format-segments.md` lists the kinds. What is
+//! A record is `kind | length | payload`, little-endian; `docs/format.md` lists the kinds. What is
 //! read again later by its place — entries and values of notes — carries a checksum of its own in
 //! front, so that reading one does not need the whole frame. Kinds are never used again.
 

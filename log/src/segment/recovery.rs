@@ -1,4 +1,4 @@
-//! [pure] Telling a torn tail from damage (promise D5, `reliability.md` §1.1 rule 1).
+//! [pure] Telling a torn tail from damage (promise D5; `docs/format.md`, recovery of the log).
 //!
 //! Frames have rising numbers, and frame k+1 is written only after the fdatasync of frame k
 //! returned. So the log is the longest run of whole frames from its start, and what comes after it

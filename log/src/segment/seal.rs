@@ -2,7 +2,7 @@
 //!
 //! A seal is written after the fdatasync of its frame returned, without a sync of its own: alone if
 //! nothing waits, and in any case as the start of the next frame's block. It tells rot from a torn
-//! write: a bad frame that a seal covers was once whole (`reliability.md` §1.1). It carries the
+//! write: a bad frame that a seal covers was once whole (`docs/format.md`). It carries the
 //! frame's votes, which must not be lost with the frame.
 
 use super::Vote;

@@ -372,7 +372,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
 }
 
 /// The name in `swap/` of something of ours that leaves its place.
-fn leaving(id: FileId, row: &Row) -> SwapName {
+pub(super) fn leaving(id: FileId, row: &Row) -> SwapName {
     SwapName {
         out: plan::short(&row.tag),
         into: 0,

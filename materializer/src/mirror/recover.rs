@@ -12,10 +12,11 @@ use super::{MirrorProblem, Stall};
 use crate::plan::{self, PARK, SwapName};
 use crate::tree::{ROOT, Tree};
 use aber_log::chunk::ChunkStore;
-use aber_log::env::disk::{DirEntry, FileKind, Open, Stat};
+use aber_log::env::disk::{DirEntry, FileKind, Open, Rename, Stat};
 use aber_log::env::kv::KvProblem;
 use aber_log::env::{Disk, Env};
 use aber_proto::FileId;
+use aber_proto::path::RESERVED;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,11 +26,11 @@ const PAGE: usize = 512;
 impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     /// Corrects the rows of directories that stand elsewhere than they say.
     pub(super) fn find_moved_directories(&mut self) -> Result<(), KvProblem> {
-        let mut astray = self.directories_astray()?;
+        let (mut astray, mut lost) = self.directories_astray()?;
         if astray.is_empty() {
             return Ok(());
         }
-        let mut stack = vec![(PARK, SWAP.to_owned()), (ROOT, String::new())];
+        let mut stack = vec![(Some(PARK), SWAP.to_owned()), (Some(ROOT), String::new())];
         while let Some((directory, path)) = stack.pop() {
             let Ok(listing) = self.disk.list(Path::new(&path)) else {
                 continue;
@@ -38,45 +39,88 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                 let Some(name) = entry.name.to_str() else {
                     continue;
                 };
-                if entry.kind != FileKind::Directory || path.is_empty() && name == ".aber" {
+                if entry.kind != FileKind::Directory || path.is_empty() && name == RESERVED {
                     continue;
                 }
                 let full = join(&path, name);
                 let Ok(stat) = self.disk.stat(Path::new(&full)) else {
                     continue;
                 };
-                let id = match astray.remove(&stat.inode) {
-                    Some(id) if stat.device == self.device => {
-                        self.stands_at(id, directory, name)?;
-                        Some(id)
+                if stat.device != self.device {
+                    continue;
+                }
+                match astray.remove(&stat.inode) {
+                    Some(id) => stack.push(self.stands_at(id, directory, name, full)?),
+                    None => {
+                        let known = self.known_as(directory, name, &stat)?;
+                        stack.push((known, full));
                     }
-                    _ => self.ledger.child(directory, name)?.map(|child| child.id),
-                };
-                if let Some(id) = id {
-                    stack.push((id, full));
                 }
             }
         }
         // Their path may be another directory's by now: nothing below it is known by these rows.
-        for id in astray.into_values() {
+        lost.extend(astray.into_values());
+        for id in lost {
             self.forget_subtree(id)?;
             self.queue.insert(id);
         }
         Ok(())
     }
 
-    fn stands_at(&mut self, id: FileId, parent: FileId, name: &str) -> Result<(), KvProblem> {
-        if let Some(mut row) = self.ledger.get(id)? {
-            (row.parent, row.name) = (parent, name.to_owned());
-            self.ledger.set(id, row)?;
-            self.queue.insert(id);
-        }
-        Ok(())
+    /// The directory of ours with this name and inode.
+    fn known_as(
+        &self,
+        directory: Option<FileId>,
+        name: &str,
+        stat: &Stat,
+    ) -> Result<Option<FileId>, KvProblem> {
+        let Some(directory) = directory else {
+            return Ok(None);
+        };
+        let Some(child) = self.ledger.child(directory, name)? else {
+            return Ok(None);
+        };
+        let row = self.ledger.get(child.id)?;
+        Ok(row
+            .is_some_and(|row| row.inode == stat.inode)
+            .then_some(child.id))
     }
 
-    /// Directories whose path shows another inode or none, by the inode they had.
-    fn directories_astray(&self) -> Result<BTreeMap<u64, FileId>, KvProblem> {
-        let mut astray = BTreeMap::new();
+    /// A directory of ours was found: its row is corrected. In a directory that no row knows it
+    /// is parked, since rows can only name known ones.
+    fn stands_at(
+        &mut self,
+        id: FileId,
+        parent: Option<FileId>,
+        name: &str,
+        path: String,
+    ) -> Result<(Option<FileId>, String), KvProblem> {
+        let Some(mut row) = self.ledger.get(id)? else {
+            return Ok((None, path));
+        };
+        let mut found = path;
+        (row.parent, row.name) = match parent {
+            Some(parent) => (parent, name.to_owned()),
+            None => {
+                let (swap, text) = self.swap_path(&super::clear::leaving(id, &row));
+                if self.rename(&found, &swap, Rename::NoReplace).is_err() {
+                    self.forget_subtree(id)?;
+                    return Ok((None, found));
+                }
+                self.parked.insert(id, found);
+                found = swap;
+                (PARK, text)
+            }
+        };
+        self.ledger.set(id, row)?;
+        self.queue.insert(id);
+        Ok((Some(id), found))
+    }
+
+    /// Directories whose path shows another inode or none, by the inode they had; and those of
+    /// which a later one claims the inode.
+    fn directories_astray(&self) -> Result<(BTreeMap<u64, FileId>, Vec<FileId>), KvProblem> {
+        let (mut astray, mut lost) = (BTreeMap::new(), Vec::new());
         let mut stack = vec![(ROOT, String::new()), (PARK, SWAP.to_owned())];
         while let Some((directory, path)) = stack.pop() {
             let mut after = None;
@@ -92,7 +136,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                     };
                     let shown = self.disk.stat(Path::new(&full));
                     if shown.map_or(true, |stat| stat.inode != row.inode) {
-                        astray.insert(row.inode, child.id);
+                        lost.extend(astray.insert(row.inode, child.id));
                     }
                     stack.push((child.id, full));
                 }
@@ -102,7 +146,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                 }
             }
         }
-        Ok(astray)
+        Ok((astray, lost))
     }
 
     /// Looks at everything in staging before it is cleared: after a crash a stranger may lie

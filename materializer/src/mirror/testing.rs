@@ -6,6 +6,7 @@
 )]
 
 mod disk;
+mod state;
 
 pub(super) use disk::MemDisk;
 

@@ -6,7 +6,7 @@ use super::table::{self, AuthorRow, Row, Table};
 use super::{Applied, View};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{ChainHash, FileId, NodeId, PartitionId, ViewDigest, VolumeId};
+use aber_proto::{ChainHash, Content, FileId, NodeId, PartitionId, ViewDigest, VolumeId};
 use bytes::Bytes;
 
 impl<K: Kv> View<K> {
@@ -46,6 +46,28 @@ impl<K: Kv> TreeView<K> {
     ) -> Result<(Option<Applied>, ViewDigest), KvProblem> {
         let applied = self.applied(partition)?;
         Ok((applied, Buckets::read(&self.kv, partition)?.digest()))
+    }
+
+    /// The contents of files, present and earlier, a page of rows at a time: `after` is the last
+    /// key of the page before.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn contents(
+        &self,
+        partition: PartitionId,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<Content>, Option<Bytes>), KvProblem> {
+        let prefix = table::view_prefix(partition);
+        let to = prefix_end(&prefix);
+        let from = after.map_or(prefix, |after| [after, [0].as_slice()].concat());
+        let rows = self.kv.scan(&from, &to, limit)?;
+        let content = |(key, value): &(Bytes, Bytes)| table::check_row(key, value).ok().flatten();
+        Ok((
+            rows.iter().filter_map(content).collect(),
+            rows.last().map(|(key, _)| key.clone()),
+        ))
     }
 
     /// The volume with this name, and the partition that holds its content.

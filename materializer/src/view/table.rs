@@ -1,4 +1,4 @@
-//! [pure] Rows and keys of a partition's view. This is the schema; `docs/format-index.md` says it
+//! [pure] Rows and keys of a partition's view. This is the schema; `docs/format.md` says it
 //! in words.
 //!
 //! A key is `V`, the partition (u32, big-endian), the table's byte, and the fields named at the

@@ -1,538 +1,186 @@
-//! [adapter] `put`: local files into the tree, many at once.
-//!
-//! A walker on a blocking thread finds what there is; small files, directories and links travel in
-//! changes of many events, large files in a stream each, several calls under way at once. Top-level
-//! directories are made first, as what lies in them needs their partition. A change that is refused
-//! because of one path is cut in halves until that path is found: it is listed, the rest goes on.
+//! [adapter] `put`: what goes where, and how it went.
 
-use super::batch::Batches;
-use super::print::Output;
-use super::walk::{self, Found};
-use super::write::{Writer, Written, new_request_id};
-use crate::client::PIECE_BYTES;
+use super::file::{WriteArgs, waiting_text};
+use super::load::{self, Source, Summary, event};
+use super::print::{self, Output};
+use super::progress::Progress;
+use super::write::Writer;
+use super::{Context, Outcome, parse_path, upload, walk};
 use crate::reason::{Problem, Reason};
 use aber_proto::TreePath;
-use aber_proto::generated::v1::{self, event::Operation, upload_request::Message};
-use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use aber_proto::generated::v1::{self, ItemKind, event::Operation};
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
 
-/// Calls under way at once.
-const FLIGHTS: usize = 8;
-/// What the walker may find ahead, in entries; each holds at most one small file.
-const AHEAD: usize = 64;
-/// Failures that are shown one by one; the others are only counted.
-pub(crate) const SHOWN: u64 = 20;
-
-/// Something local and its place in the tree.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Source {
-    /// The local file, directory or link.
-    pub(crate) local: PathBuf,
-    /// What it becomes.
-    pub(crate) path: TreePath,
+/// Arguments of `put`.
+#[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    /// Directories with all that is in them
+    #[arg(short, long)]
+    recursive: bool,
+    /// Make missing directories above the destination
+    #[arg(short, long)]
+    parents: bool,
+    #[command(flatten)]
+    write: WriteArgs,
+    /// Local files; `-` is standard input
+    #[arg(required = true)]
+    sources: Vec<PathBuf>,
+    /// Where to in the tree; a directory, or ending in `/`: into it
+    destination: String,
 }
 
-/// What became of it all.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Summary {
-    /// Files put.
-    pub(crate) files: u64,
-    /// Directories made.
-    pub(crate) directories: u64,
-    /// Links made.
-    pub(crate) links: u64,
-    /// Bytes of content in those files.
-    pub(crate) read_bytes: u64,
-    /// Bytes of it that the node had not.
-    pub(crate) new_bytes: u64,
-    /// Bytes of it that it had.
-    pub(crate) reused_bytes: u64,
-    /// The last entry in each partition.
-    pub(crate) entries: BTreeMap<u32, u64>,
-    /// Changes that are queued and below the level asked for.
-    pub(crate) waiting: u64,
-    /// What the last of them waits for.
-    pub(crate) waiting_for: Option<v1::Notice>,
-    /// What was left out.
-    pub(crate) failed: u64,
-    /// The first of it.
-    pub(crate) first_failure: Option<Problem>,
-}
-
-/// What one call, or the halves of one, became.
-#[derive(Default)]
-struct Landed {
-    written: Vec<Written>,
-    done: Vec<v1::Event>,
-    failures: Vec<Problem>,
-    fatal: Option<Problem>,
-}
-
-struct Engine<'a> {
-    writer: Writer,
-    out: &'a Output,
-    flights: JoinSet<Landed>,
-    summary: Summary,
-}
-
-/// Puts the sources, and what is below them.
-pub(crate) async fn put(
-    writer: &Writer,
-    sources: Vec<Source>,
-    out: &Output,
-) -> Result<Summary, Problem> {
-    let mut engine = Engine {
-        writer: writer.clone(),
-        out,
-        flights: JoinSet::new(),
-        summary: Summary::default(),
+/// Runs `put`.
+pub(crate) async fn put(context: &Context, args: PutArgs) -> Outcome {
+    let into = args.destination.ends_with('/');
+    let destination = parse_path(&args.destination)?;
+    let stdin = args.sources.iter().any(|source| source == Path::new("-"));
+    if stdin && (into || args.sources.len() > 1 || destination.is_root()) {
+        let detail = "standard input needs the path of a file: aber put - /notes/today.txt";
+        return Err(Problem::usage(detail));
+    }
+    for source in args.sources.iter().filter(|_| !stdin) {
+        check_source(source, args.recursive)?;
+    }
+    let client = context.connect().await?;
+    let writer = args.write.writer(client.clone());
+    let there = client.find(destination.as_str()).await?;
+    let is_directory = there.is_some_and(|item| item.kind() == ItemKind::Directory);
+    let into = into || is_directory || args.sources.len() > 1;
+    let base = if into {
+        Some(destination.clone())
+    } else {
+        destination.parent()
     };
-    let sources = engine.make_volumes(sources).await?;
-    let (sender, mut found) = mpsc::channel(AHEAD);
-    let walker = tokio::task::spawn_blocking(move || {
-        for source in &sources {
-            walk::walk(&source.local, &source.path, &sender);
+    let base = base.unwrap_or_else(TreePath::root);
+    if args.parents {
+        make_base(&writer, &base).await?;
+    } else if !(into && is_directory) && client.find(base.as_str()).await?.is_none() {
+        let problem = Problem::new(Reason::NoParent);
+        return Err(problem.with("path", base.join("x").map_or(base, |_| destination)));
+    }
+    let progress = Progress::show(&context.out, "put", &writer.movement);
+    let put = if stdin {
+        if is_directory {
+            return Err(Problem::new(Reason::IsADirectory).with("path", destination));
         }
-    });
-    let mut batches = Batches::default();
-    while let Some(found) = found.recv().await {
-        engine.take(found, &mut batches).await?;
-    }
-    walker.await.map_err(Problem::internal)?;
-    for events in batches.finish() {
-        engine.launch_batch(events).await?;
-    }
-    while let Some(landed) = engine.flights.join_next().await {
-        engine.land(landed)?;
-    }
-    Ok(engine.summary)
-}
-
-impl Engine<'_> {
-    /// Makes the top-level directories among the sources, and waits until they are ordered. A
-    /// source whose directory cannot be made is left out.
-    async fn make_volumes(&mut self, sources: Vec<Source>) -> Result<Vec<Source>, Problem> {
-        let is_volume = |source: &Source| {
-            let top = source.path.parent().is_some_and(|parent| parent.is_root());
-            top && std::fs::symlink_metadata(&source.local).is_ok_and(|m| m.is_dir())
+        let path = destination.as_str().to_owned();
+        let header = v1::UploadHeader {
+            path,
+            ..Default::default()
         };
-        let (volumes, mut others): (Vec<_>, Vec<_>) = sources.into_iter().partition(is_volume);
-        let mut refused = Vec::new();
-        let mut batches = Batches::default();
-        let mut changes = Vec::new();
-        for volume in &volumes {
-            changes.extend(batches.add(&volume.path, make_directory(&volume.path)));
-        }
-        changes.extend(batches.finish());
-        for events in changes {
-            let landed = land_batch(self.writer.clone(), events).await;
-            let path = |problem: &Problem| problem.fact("path").map(str::to_owned);
-            refused.extend(landed.failures.iter().filter_map(path));
-            self.land(Ok(landed))?;
-        }
-        others.extend(volumes);
-        others.retain(|source| !refused.iter().any(|path| path == source.path.as_str()));
-        Ok(others)
-    }
-
-    async fn take(&mut self, found: Found, batches: &mut Batches) -> Result<(), Problem> {
-        let (path, events) = match found {
-            Found::Left(problem) => {
-                self.fail(problem);
-                return Ok(());
-            }
-            Found::Directory { path, .. } if is_top(&path) => return Ok(()),
-            Found::Directory { path, mode } => {
-                let mut events = vec![make_directory(&path)];
-                events.extend((mode != 0o755).then(|| set_mode(&path, mode)));
-                (path, events)
-            }
-            Found::Symlink { path, target } => {
-                let link = v1::MakeSymlink {
-                    path: path.as_str().to_owned(),
-                    target,
-                    parents: true,
-                };
-                (path, vec![event(Operation::MakeSymlink(link))])
-            }
-            Found::File {
-                path,
-                mtime,
-                mode,
-                content: Some(content),
-                ..
-            } => {
-                let put = v1::Put {
-                    path: path.as_str().to_owned(),
-                    source: Some(v1::put::Source::Content(content)),
-                    modify_time: Some(mtime),
-                    mode: Some(mode),
-                    parents: true,
-                    ..Default::default()
-                };
-                (path, vec![event(Operation::Put(put))])
-            }
-            Found::File {
-                path,
-                local,
-                size,
-                mtime,
-                mode,
-                content: None,
-            } => {
-                let header = v1::UploadHeader {
-                    path: path.as_str().to_owned(),
-                    modify_time: Some(mtime),
-                    mode: Some(mode),
-                    size_hint: size,
-                    parents: true,
-                    ..Default::default()
-                };
-                let writer = self.writer.clone();
-                self.room().await?;
-                self.flights.spawn(land_file(writer, header, local));
-                return Ok(());
-            }
-        };
-        for event in events {
-            for full in batches.add(&path, event) {
-                self.launch_batch(full).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn launch_batch(&mut self, events: Vec<v1::Event>) -> Result<(), Problem> {
-        self.room().await?;
-        self.flights.spawn(land_batch(self.writer.clone(), events));
-        Ok(())
-    }
-
-    /// Waits until one more call may be under way.
-    async fn room(&mut self) -> Result<(), Problem> {
-        while self.flights.len() >= FLIGHTS {
-            if let Some(landed) = self.flights.join_next().await {
-                self.land(landed)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn land(&mut self, landed: Result<Landed, tokio::task::JoinError>) -> Result<(), Problem> {
-        let landed = landed.map_err(Problem::internal)?;
-        for problem in landed.failures {
-            self.fail(problem);
-        }
-        for event in &landed.done {
-            self.summary.count(event);
-        }
-        for written in landed.written {
-            self.summary.take(written);
-        }
-        landed.fatal.map_or(Ok(()), Err)
-    }
-
-    fn fail(&mut self, problem: Problem) {
-        self.summary.failed += 1;
-        if self.summary.failed <= SHOWN {
-            self.out.failure(&problem);
-        }
-        self.summary.first_failure.get_or_insert(problem);
-    }
+        upload::upload_reader(&writer, header, tokio::io::stdin()).await
+    } else {
+        let sources = sources(&args.sources, &destination, into)?;
+        load::load(&writer, sources, &context.out).await
+    };
+    drop(progress);
+    put_result(&context.out, &put?, writer.level)
 }
 
-impl Summary {
-    /// Adds a change that was acknowledged at some level.
-    pub(crate) fn take(&mut self, written: Written) {
-        self.new_bytes += written.result.new_bytes;
-        self.reused_bytes += written.result.reused_bytes;
-        if let Some(entry) = written.result.entry {
-            let last = self.entries.entry(entry.partition).or_default();
-            *last = entry.index.max(*last);
-        }
-        if !written.reached {
-            self.waiting += 1;
-            self.waiting_for = written.result.waiting_for.or(self.waiting_for.take());
-        }
+/// Refuses what cannot be put before anything is sent.
+fn check_source(source: &Path, recursive: bool) -> Result<(), Problem> {
+    let metadata = std::fs::symlink_metadata(source);
+    let metadata = metadata.map_err(|error| walk::unreadable(source, &error))?;
+    if metadata.is_dir() && !recursive {
+        let source = source.display();
+        let detail = format!("{source} is a directory; with all that is in it: put -r {source}");
+        return Err(Problem::usage(detail));
     }
-
-    fn count(&mut self, event: &v1::Event) {
-        match &event.operation {
-            Some(Operation::Put(put)) => {
-                self.files += 1;
-                self.read_bytes += put.size;
-            }
-            Some(Operation::MakeDirectory(_)) => self.directories += 1,
-            Some(Operation::MakeSymlink(_)) => self.links += 1,
-            _ => {}
-        }
+    if metadata.is_dir() {
+        std::fs::read_dir(source).map_err(|error| walk::unreadable(source, &error))?;
+    } else if metadata.is_file() {
+        walk::open(source).map_err(|error| walk::unreadable(source, &error))?;
     }
+    Ok(())
 }
 
-fn is_top(path: &TreePath) -> bool {
-    path.parent().is_none_or(|parent| parent.is_root())
-}
-
-/// An event without a guard.
-pub(crate) fn event(operation: Operation) -> v1::Event {
-    v1::Event {
-        operation: Some(operation),
-        ..Default::default()
+async fn make_base(writer: &Writer, base: &TreePath) -> Result<(), Problem> {
+    if base.is_root() {
+        return Ok(());
     }
-}
-
-fn make_directory(path: &TreePath) -> v1::Event {
-    let path = path.as_str().to_owned();
-    event(Operation::MakeDirectory(v1::MakeDirectory {
+    let path = base.as_str().to_owned();
+    let make = Operation::MakeDirectory(v1::MakeDirectory {
         path,
         parents: true,
-    }))
+    });
+    writer.append(vec![event(make)]).await.map(drop)
 }
 
-fn set_mode(path: &TreePath, mode: u32) -> v1::Event {
-    event(Operation::SetAttributes(v1::SetAttributes {
-        path: path.as_str().to_owned(),
-        mode: Some(mode),
-        modify_time: None,
-    }))
-}
-
-/// Whether a change was refused because of what one of its events asks for.
-fn is_of_one_path(problem: &Problem) -> bool {
-    use Reason as R;
-    matches!(
-        problem.reason,
-        R::PathNotFound
-            | R::PathExists
-            | R::EtagStale
-            | R::NoParent
-            | R::NotADirectory
-            | R::IsADirectory
-            | R::DirectoryNotEmpty
-            | R::NameNotAllowed
-            | R::ChangeTooLarge
-            | R::CrossPartition
-            | R::NotAFile
-            | R::RootFixed
-            | R::ChangeRejected
-            | R::ContentMismatch
-            | R::SourceMissing
-            | R::SourceUnreadable
-    )
-}
-
-/// Appends events as one change, or as several if some of them are refused.
-async fn land_batch(writer: Writer, events: Vec<v1::Event>) -> Landed {
-    let mut landed = Landed::default();
-    let mut todo = vec![events];
-    while let Some(mut events) = todo.pop() {
-        match writer.append(events.clone()).await {
-            Ok(written) => {
-                note_sizes(&mut events, &writer);
-                landed.written.push(written);
-                landed.done.append(&mut events);
-            }
-            Err(problem) if is_of_one_path(&problem) && events.len() > 1 => {
-                let second = events.split_off(events.len() / 2);
-                todo.push(second);
-                todo.push(events);
-            }
-            Err(problem) if is_of_one_path(&problem) => {
-                let path = events.first().and_then(path_of).unwrap_or_default();
-                landed.failures.push(problem.with("path", path));
-            }
-            Err(problem) => {
-                landed.fatal = Some(problem);
-                break;
-            }
+fn sources(locals: &[PathBuf], destination: &TreePath, into: bool) -> Result<Vec<Source>, Problem> {
+    let place = |local: &PathBuf| {
+        if !into {
+            return Ok(destination.clone());
         }
-    }
-    landed
-}
-
-/// Replaces contents by their sizes: what was done is only counted from here on.
-fn note_sizes(events: &mut [v1::Event], writer: &Writer) {
-    let movement = &writer.movement;
-    for event in events {
-        if let Some(Operation::Put(put)) = &mut event.operation {
-            if let Some(v1::put::Source::Content(content)) = put.source.take() {
-                put.size = content.len() as u64;
-                movement.add(&movement.read_bytes, put.size);
-            }
-            movement.add(&movement.files, 1);
-        }
-    }
-}
-
-fn path_of(event: &v1::Event) -> Option<String> {
-    match event.operation.as_ref()? {
-        Operation::Put(put) => Some(put.path.clone()),
-        Operation::MakeDirectory(make) => Some(make.path.clone()),
-        Operation::MakeSymlink(make) => Some(make.path.clone()),
-        Operation::SetAttributes(set) => Some(set.path.clone()),
-        _ => None,
-    }
-}
-
-/// Uploads one file.
-async fn land_file(writer: Writer, header: v1::UploadHeader, local: PathBuf) -> Landed {
-    let mut landed = Landed::default();
-    let path = header.path.clone();
-    match upload_file(&writer, header, local).await {
-        Ok((written, size)) => {
-            let put = v1::Put {
-                path,
-                size,
-                ..Default::default()
-            };
-            landed.done.push(event(Operation::Put(put)));
-            landed.written.push(written);
-            writer.movement.add(&writer.movement.files, 1);
-        }
-        Err(problem) if is_of_one_path(&problem) => landed.failures.push(problem),
-        Err(problem) => landed.fatal = Some(problem),
-    }
-    landed
-}
-
-async fn upload_file(
-    writer: &Writer,
-    header: v1::UploadHeader,
-    local: PathBuf,
-) -> Result<(Written, u64), Problem> {
-    let id = new_request_id()?;
-    let header = v1::UploadHeader {
-        options: Some(writer.options(id)),
-        ..header
+        let name = match local.file_name() {
+            Some(name) => Some(name.to_owned()),
+            // "." or "..": the directory's own name.
+            None => local
+                .canonicalize()
+                .ok()
+                .and_then(|whole| whole.file_name().map(std::ffi::OsStr::to_owned)),
+        };
+        let shown = local.display().to_string();
+        let name = name.and_then(|name| name.into_string().ok());
+        let name = name.ok_or_else(|| Problem::usage(format!("{shown} has no usable name")))?;
+        destination
+            .join(&name)
+            .map_err(|problem| Problem::name(&shown, problem))
     };
-    loop {
-        let sent = Sent::default();
-        let response = writer
-            .persist(|| upload_once(writer, &header, &local, &sent))
-            .await?;
-        let result = response.result.unwrap_or_default();
-        if let Some(written) = writer.follow(id, result).await? {
-            return Ok((written, sent.size()));
-        }
-    }
+    let source = |local: &PathBuf| {
+        Ok(Source {
+            path: place(local)?,
+            local: local.clone(),
+        })
+    };
+    locals.iter().map(source).collect()
 }
 
-async fn upload_once(
-    writer: &Writer,
-    header: &v1::UploadHeader,
-    local: &std::path::Path,
-    sent: &Sent,
-) -> Result<v1::UploadResponse, Problem> {
-    let (file, _) = walk::open(local).map_err(|error| walk::unreadable(local, &error))?;
-    sent.restart();
-    let pieces = pieces(
-        tokio::fs::File::from_std(file),
-        writer.clone(),
-        sent.clone(),
+fn put_result(out: &Output, summary: &Summary, level: v1::Acknowledgement) -> Outcome {
+    let entries: Vec<String> = summary
+        .entries
+        .iter()
+        .map(|(partition, index)| format!("{partition}:{index}"))
+        .collect();
+    let reached = if summary.waiting > 0 {
+        v1::Acknowledgement::Queued
+    } else {
+        level
+    };
+    let text = format!(
+        "read {} · new {} · {}{}{}",
+        print::bytes(summary.read_bytes),
+        print::bytes(summary.new_bytes),
+        print::level(reached),
+        if entries.is_empty() { "" } else { " " },
+        entries.join(" ")
     );
-    let answer = writer.client.upload(header.clone(), pieces).await;
-    match sent.problem() {
-        Some(error) => Err(walk::unreadable(local, &std::io::Error::other(error))),
-        None => answer,
+    let value = json!({
+        "files": summary.files,
+        "directories": summary.directories,
+        "links": summary.links,
+        "read_bytes": summary.read_bytes,
+        "new_bytes": summary.new_bytes,
+        "reused_bytes": summary.reused_bytes,
+        "level": print::level(reached),
+        "entries": entries,
+        "failed": summary.failed,
+        "waiting_changes": summary.waiting,
+        "waiting_for": summary.waiting_for.as_ref().map(print::notice_value),
+    });
+    if summary.failed > load::SHOWN {
+        let more = summary.failed - load::SHOWN;
+        out.notice(
+            &format!("+ {} more left out", print::count(more)),
+            json!({"more": more}),
+        );
     }
-}
-
-/// Uploads what a reader gives, once: it cannot be read again.
-pub(crate) async fn upload_reader(
-    writer: &Writer,
-    header: v1::UploadHeader,
-    reader: impl AsyncRead + Send + Unpin + 'static,
-) -> Result<Summary, Problem> {
-    let id = new_request_id()?;
-    let header = v1::UploadHeader {
-        options: Some(writer.options(id)),
-        ..header
-    };
-    let sent = Sent::default();
-    let path = header.path.clone();
-    let answer = writer
-        .client
-        .upload(header, pieces(reader, writer.clone(), sent.clone()))
-        .await;
-    if let Some(error) = sent.problem() {
-        let problem = Problem::new(Reason::SourceUnreadable).with("path", "standard input");
-        return Err(problem.with("detail", error));
+    if summary.waiting > 0 {
+        let wait = waiting_text(summary.waiting, summary.waiting_for.as_ref());
+        out.result(Some(format!("{text}\n{wait}")), value);
+        return Ok(7);
     }
-    let result = answer?.result.unwrap_or_default();
-    let written = writer.follow(id, result).await?;
-    let written =
-        written.ok_or_else(|| Problem::new(Reason::ChangeUnknown).with("requestId", id))?;
-    let mut summary = Summary::default();
-    let put = v1::Put {
-        path,
-        size: sent.size(),
-        ..Default::default()
-    };
-    summary.count(&event(Operation::Put(put)));
-    summary.take(written);
-    Ok(summary)
-}
-
-/// What an upload has sent, and what stopped it on our side.
-#[derive(Clone, Default)]
-struct Sent(Arc<Mutex<(u64, Option<String>)>>);
-
-impl Sent {
-    fn with<T>(&self, look: impl FnOnce(&mut (u64, Option<String>)) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn restart(&self) {
-        self.with(|state| *state = (0, None));
-    }
-
-    fn size(&self) -> u64 {
-        self.with(|state| state.0)
-    }
-
-    fn problem(&self) -> Option<String> {
-        self.with(|state| state.1.clone())
-    }
-}
-
-/// The messages of an upload after its header. A reader that fails leaves out the end mark.
-fn pieces(
-    reader: impl AsyncRead + Send + Unpin + 'static,
-    writer: Writer,
-    sent: Sent,
-) -> impl futures::Stream<Item = v1::UploadRequest> + Send + 'static {
-    futures::stream::unfold(Some(reader), move |reader| {
-        let (writer, sent) = (writer.clone(), sent.clone());
-        async move {
-            let mut reader = reader?;
-            let mut piece = Vec::with_capacity(PIECE_BYTES);
-            let mut limited = (&mut reader).take(PIECE_BYTES as u64);
-            if let Err(error) = limited.read_to_end(&mut piece).await {
-                sent.with(|state| state.1 = Some(error.to_string()));
-                return None;
-            }
-            let length = piece.len() as u64;
-            let size = sent.with(|state| {
-                state.0 += length;
-                state.0
-            });
-            writer.movement.add(&writer.movement.read_bytes, length);
-            if piece.is_empty() {
-                let end = Message::End(v1::UploadEnd { size });
-                return Some((v1::UploadRequest { message: Some(end) }, None));
-            }
-            let data = Message::Data(Bytes::from(piece));
-            Some((
-                v1::UploadRequest {
-                    message: Some(data),
-                },
-                Some(reader),
-            ))
-        }
-    })
+    out.result(Some(text), value);
+    Ok(if summary.failed > 0 { 3 } else { 0 })
 }

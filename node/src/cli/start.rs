@@ -122,7 +122,7 @@ async fn stop_at_eof() {
 fn log_to_stderr(context: &Context) {
     let default = match (context.out.quiet, context.verbose) {
         (true, _) => "error",
-        (false, 0) => "warn,aber=info,aber_node=info,aber_log=info,aber_materializer=info",
+        (false, 0) => "error,aber=info,aber_node=info,aber_log=info,aber_materializer=info",
         (false, 1) => "info,aber=debug,aber_node=debug,aber_log=debug,aber_materializer=debug",
         (false, _) => "debug,aber=trace,aber_node=trace,aber_log=trace,aber_materializer=trace",
     };

@@ -1,5 +1,6 @@
 //! [adapter] What the outbox needs of the rest of the node.
 
+use aber_log::chunk::ChunkPin;
 use aber_log::content::NodeContent;
 use aber_log::env::Env;
 use aber_log::mesh::{Mesh, Method};
@@ -51,6 +52,10 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
             outcome,
             last_sequence,
         }
+    }
+
+    fn pin(&self, item: &Item) -> ChunkPin {
+        self.content.store().pin(item.rows().map(|row| row.hash))
     }
 
     fn hold(&self, item: Item) -> Boxed<Result<(), String>> {

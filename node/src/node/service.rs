@@ -21,6 +21,8 @@ use aber_proto::{PartitionId, TreePath};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// What the keys of all staged contents among the log's notes start with.
+pub(super) const STAGED_PREFIX: &[u8] = b"u/";
 /// How long a read waits for `min_index`.
 const MIN_INDEX_WAIT: Duration = Duration::from_secs(30);
 

@@ -5,8 +5,11 @@ use tonic::Code;
 
 /// Declares the reasons and their rows together, so that none can lack one.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident $name:literal $code:ident
-        exit $exit:literal retry $retry:literal keys [$($key:literal),*] what $what:literal why $why:literal mend $mend:literal;)*) => {
+    ($(
+        $(#[$doc:meta])* $variant:ident $name:literal $code:ident exit $exit:literal
+        retry $retry:literal keys [$($key:literal),*]
+        what $what:literal why $why:literal mend $mend:literal;
+    )*) => {
         /// Why something went wrong. Names are those of `ErrorReason` in `common.proto`.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Reason { $($(#[$doc])* $variant,)* }

@@ -1,6 +1,6 @@
 //! [adapter] The node's key file: the 32-byte seed of its Ed25519 key, readable by its owner alone.
 //!
-//! The key is the node (design §9). It is made once, on this machine, and never replaced: an
+//! The key is the node. It is made once, on this machine, and never replaced: an
 //! existing file is used or refused, not overwritten. It is written beside, synced, and given its
 //! name only then, so that a crash leaves a whole key or none.
 

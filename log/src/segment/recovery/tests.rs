@@ -286,7 +286,7 @@ fn an_index_file_is_proof() {
     assert_eq!(judge(&[part, scanned.part()]).unwrap().sequence, 6);
 }
 
-/// The bytes of format 1, as `docs/format-segments.md` has them.
+/// The bytes of format 1, as `docs/format.md` has them.
 #[test]
 fn the_format_does_not_change() {
     let image = image(1, Seal::default(), true);

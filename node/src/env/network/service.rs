@@ -1,7 +1,7 @@
 //! [adapter] The door: takes connections, hears the hello, hands links to `accept`.
 //!
 //! All of it is bounded: connections and links by places, links not yet accepted by a queue, the time until a
-//! hello, and HTTP/2 by the numbers of `reliability.md` §4.4.
+//! hello, and HTTP/2 by the limits of `docs/protocol.md`.
 
 use super::connection::connections;
 use super::hello::{LinkIdentity, Refusal};

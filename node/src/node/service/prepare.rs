@@ -6,10 +6,11 @@
 
 use super::{NodeService, index_problem, parse_path, read, render};
 use crate::reason::{Problem, Reason};
+use aber_log::chunk::ChunkPin;
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest::ContentWriter;
 use aber_log::outbox::item::{Item, PENDING_VOLUME};
-use aber_materializer::tree::{NodeKind, Tree};
+use aber_materializer::tree::{NodeKind, ROOT, Tree};
 use aber_materializer::view::Resolved;
 use aber_proto::generated::v1;
 use aber_proto::{
@@ -40,10 +41,15 @@ pub(super) struct Draft {
     pub(super) new_bytes: u64,
     pub(super) reused_bytes: u64,
     /// Chunks that must not be swept before the item is in the outbox.
-    pins: Vec<aber_log::chunk::store::ChunkPin>,
+    pins: Vec<ChunkPin>,
 }
 
 impl Draft {
+    /// Keeps content from the sweep until the change is done.
+    pub(super) fn keep(&mut self, pin: ChunkPin) {
+        self.pins.push(pin);
+    }
+
     /// Adds what one operation touches; all of a change lies in one partition.
     fn add(
         &mut self,
@@ -390,21 +396,10 @@ impl<E: Env> NodeService<E> {
         }
         let target = self.target(&path, false, draft).await?;
         if target.place.volume != VolumeId::ROOT && target.place.path.is_root() {
-            let id = aber_materializer::tree::ROOT;
-            let name = path.name().unwrap_or_default();
-            let node = self
-                .node
-                .parts
-                .tree
-                .child(id, name)
-                .map_err(index_problem)?;
-            let children = match node {
-                Some(node) => self.node.parts.tree.children(node.id, None, 1),
-                None => Ok(Vec::new()),
-            };
-            if !children.map_err(index_problem)?.is_empty() {
+            if !self.is_empty(&path)? {
                 return Err(Problem::new(Reason::DirectoryNotEmpty).with("path", &path));
             }
+            let name = path.name().unwrap_or_default();
             let operation = Operation::RemoveVolume {
                 volume: target.place.volume,
             };
@@ -427,13 +422,46 @@ impl<E: Env> NodeService<E> {
         draft.add(precondition, operation, &[(&path, &target)])
     }
 
+    /// Whether a volume has nothing in it, as applied here.
+    pub(super) fn is_empty(&self, volume: &TreePath) -> Result<bool, Problem> {
+        let tree = &self.node.parts.tree;
+        let name = volume.name().unwrap_or_default();
+        let node = tree.child(ROOT, name).map_err(index_problem)?;
+        let Some(node) = node else { return Ok(true) };
+        let children = tree.children(node.id, None, 1).map_err(index_problem)?;
+        Ok(children.is_empty())
+    }
+
+    /// Adds the removal of all that is in a volume.
+    pub(super) fn draft_emptying(
+        &self,
+        path: &TreePath,
+        target: &Target,
+        base: Option<&v1::EntryId>,
+        draft: &mut Draft,
+    ) -> Result<(), Problem> {
+        let applied = self
+            .node
+            .parts
+            .applied
+            .get(&target.partition)
+            .and_then(|at| at.get());
+        let base = base.map_or(applied.unwrap_or(0), |entry| entry.index);
+        let operation = Operation::Remove {
+            place: target.place.clone(),
+            recursive: true,
+            base,
+        };
+        draft.add(Precondition::default(), operation, &[(path, target)])
+    }
+
     /// The finished item.
     pub(super) fn item(
         &self,
         draft: Draft,
         request: RequestId,
         options: &v1::WriteOptions,
-    ) -> Result<(Item, Vec<aber_log::chunk::store::ChunkPin>), Problem> {
+    ) -> Result<(Item, Vec<ChunkPin>), Problem> {
         let parts = &self.node.parts;
         let via = if options.via.is_empty() {
             "api"

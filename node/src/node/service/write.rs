@@ -1,16 +1,16 @@
 //! [driver] Writing: into the outbox, then as far as the caller wants to wait.
 
 use super::prepare::{Draft, PutWanted, guard, mode};
-use super::{NodeService, parse_path, read, render};
+use super::{NodeService, STAGED_PREFIX, parse_path, read, render};
 use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, STREAM_QUEUE, Upload};
-use aber_log::env::{Env, Runtime};
+use aber_log::env::{Disk, Env, Runtime};
 use aber_log::ingest::ContentWriter;
 use aber_log::outbox::OutboxProblem;
 use aber_log::outbox::state::Outcome;
 use aber_materializer::view::{Rejection, RequestOutcome};
 use aber_proto::generated::v1;
-use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, codec};
+use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, VolumeId, codec};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -19,8 +19,6 @@ use tokio::sync::mpsc;
 const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Between looks at how far other nodes are.
 const SPREAD_PAUSE: Duration = Duration::from_millis(100);
-/// Notes of staged contents.
-const STAGED_PREFIX: &[u8] = b"u/";
 /// Items of an answer are looked up for changes of at most this many events.
 const ITEMS_SHOWN: usize = 100;
 
@@ -50,6 +48,12 @@ impl<E: Env> NodeService<E> {
     ) -> Answer<v1::AppendChangeResponse> {
         let options = request.options.unwrap_or_default();
         let id = self.request_id(&options.request_id)?;
+        if let [event] = request.events.as_slice()
+            && let Some(v1::event::Operation::Remove(remove)) = &event.operation
+            && remove.recursive
+        {
+            self.empty_volume(remove, &options).await?;
+        }
         let mut draft = Draft::default();
         for event in request.events {
             self.draft_event(event, &mut draft).await?;
@@ -58,6 +62,34 @@ impl<E: Env> NodeService<E> {
         Ok(v1::AppendChangeResponse {
             result: Some(result),
         })
+    }
+
+    /// The first half of removing a volume: its partition's part is emptied, and only then the
+    /// name is dropped. What others add meanwhile stays, and then so does the name; a repetition
+    /// goes on where this one stopped.
+    async fn empty_volume(
+        &self,
+        remove: &v1::Remove,
+        options: &v1::WriteOptions,
+    ) -> Result<(), Problem> {
+        let path = parse_path(&remove.path)?;
+        if !path.split_volume().is_some_and(|(_, rest)| rest.is_root()) {
+            return Ok(());
+        }
+        let mut draft = Draft::default();
+        let target = self.target(&path, false, &mut draft).await?;
+        if target.place.volume == VolumeId::ROOT || self.is_empty(&path)? {
+            return Ok(());
+        }
+        self.draft_emptying(&path, &target, remove.base.as_ref(), &mut draft)?;
+        let request = self.new_request();
+        let mut first = options.clone();
+        first.set_acknowledgement(v1::Acknowledgement::Committed);
+        let result = self.write_draft(draft, request, &first).await?;
+        if result.acknowledgement() < v1::Acknowledgement::Committed {
+            return Err(Problem::new(Reason::NoMajority).with("partition", target.partition));
+        }
+        Ok(())
     }
 
     pub(super) async fn write_upload(
@@ -102,10 +134,10 @@ impl<E: Env> NodeService<E> {
             mode: mode(header.mode)?,
             parents: header.parents,
         };
+        draft.keep(staged.pin);
         let guards = guard(header.precondition.as_ref())?;
         self.draft_content(path, wanted, guards, &mut draft).await?;
         let result = self.write_draft(draft, id, &options).await?;
-        drop(staged);
         let staged_id = String::new();
         Ok(v1::UploadResponse {
             result: Some(result),
@@ -161,10 +193,11 @@ impl<E: Env> NodeService<E> {
         request: RequestId,
         options: &v1::WriteOptions,
     ) -> Result<v1::WriteResult, Problem> {
+        self.check_space()?;
         for name in std::mem::take(&mut draft.new_volumes) {
             let volume = self.draft_volume(&name).await?;
             let (item, _) = self.item(volume, self.new_request(), options)?;
-            let submitted = self.node.parts.outbox.submit(item).await;
+            let submitted = self.node.parts.outbox.submit(item, Vec::new()).await;
             submitted.map_err(|problem| outbox_problem(&problem))?;
         }
         let (new_bytes, reused_bytes) = (draft.new_bytes, draft.reused_bytes);
@@ -184,10 +217,25 @@ impl<E: Env> NodeService<E> {
             let synced = self.node.parts.content.store().sync().await;
             synced.map_err(|problem| read::chunk_problem(&problem, ""))?;
         }
-        let submitted = self.node.parts.outbox.submit(item).await;
+        let submitted = self.node.parts.outbox.submit(item, pins).await;
         submitted.map_err(|problem| outbox_problem(&problem))?;
-        drop(pins);
         self.follow_write(&written, options).await
+    }
+
+    /// Below the reserve nothing is taken in, so that the log can always be appended (promise B3).
+    fn check_space(&self) -> Result<(), Problem> {
+        let parts = &self.node.parts;
+        // A disk that cannot say is found out by the first write.
+        let Ok(space) = parts.env.disk().space() else {
+            return Ok(());
+        };
+        let reserve_bytes = parts.config.options.store.reserve_bytes(space.total_bytes);
+        if space.free_bytes >= reserve_bytes {
+            return Ok(());
+        }
+        Err(Problem::new(Reason::NoSpace)
+            .with("freeBytes", space.free_bytes)
+            .with("reserveBytes", reserve_bytes))
     }
 
     /// What a view says of a request that was made before.

@@ -1,0 +1,194 @@
+//! [driver] Heads: signed by whoever leads, asked for by everybody else, compared with the own log.
+//!
+//! The newest head of each partition is kept as a note of the log. A head whose index is here with
+//! another chain hash proves two histories: the evidence is kept, and `status` says so (promises
+//! I4, S4).
+
+use aber_log::env::{Env, Runtime};
+use aber_log::mesh::{Mesh, Method};
+use aber_log::partition::Partition;
+use aber_log::segment::SegmentLog;
+use aber_log::watch::Watched;
+use aber_proto::generated::rpc;
+use aber_proto::{
+    ChainHash, ClusterId, Genesis, Head, LogId, NodeId, PartitionId, SecretKey, SignedHead,
+};
+use bytes::Bytes;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two rounds of asking.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+const ASK_DEADLINE: Duration = Duration::from_secs(2);
+/// The notes that hold the newest head of each partition, and evidence of a second history.
+const HEAD_PREFIX: &[u8] = b"h/";
+const EVIDENCE_PREFIX: &[u8] = b"e/";
+
+/// Signs and compares heads.
+pub(super) struct Heads<E: Env> {
+    pub(super) env: E,
+    pub(super) me: NodeId,
+    pub(super) key: Arc<SecretKey>,
+    pub(super) cluster: ClusterId,
+    pub(super) genesis: Arc<Genesis>,
+    pub(super) log: SegmentLog<E>,
+    pub(super) mesh: Mesh<E>,
+    pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
+    pub(super) notices: Watched<Vec<String>>,
+}
+
+impl<E: Env> Clone for Heads<E> {
+    fn clone(&self) -> Self {
+        Self {
+            env: self.env.clone(),
+            me: self.me,
+            key: Arc::clone(&self.key),
+            cluster: self.cluster,
+            genesis: Arc::clone(&self.genesis),
+            log: self.log.clone(),
+            mesh: self.mesh.clone(),
+            partitions: self.partitions.clone(),
+            notices: self.notices.clone(),
+        }
+    }
+}
+
+fn to_message(signed: &SignedHead) -> rpc::Head {
+    let LogId { term, index } = signed.head.log_id;
+    rpc::Head {
+        partition: signed.head.partition.0,
+        log_id: Some(rpc::LogId { term, index }),
+        chain: Bytes::copy_from_slice(&signed.head.chain.0),
+        signer: signed.signer.0,
+        signature: Bytes::copy_from_slice(&signed.signature),
+    }
+}
+
+fn of_message(message: &rpc::Head) -> Option<SignedHead> {
+    let id = message.log_id.as_ref()?;
+    let log_id = LogId {
+        term: id.term,
+        index: id.index,
+    };
+    let chain = ChainHash::from_slice(&message.chain)?;
+    let head = Head {
+        partition: PartitionId(message.partition),
+        log_id,
+        chain,
+    };
+    let signature = message.signature.as_ref().try_into().ok()?;
+    Some(SignedHead {
+        head,
+        signer: NodeId(message.signer),
+        signature,
+    })
+}
+
+fn head_key(partition: PartitionId) -> Bytes {
+    [HEAD_PREFIX, &partition.0.to_le_bytes()].concat().into()
+}
+
+impl<E: Env> Heads<E> {
+    /// The heads of the partitions this node leads: what is committed and durable here.
+    pub(super) fn of_led(&self) -> Vec<rpc::Head> {
+        let led = self
+            .partitions
+            .iter()
+            .filter(|(_, group)| group.is_leader());
+        led.filter_map(|(partition, group)| {
+            let committed = group.committed().get()?;
+            let index = committed.index.min(self.log.state(*partition).flushed);
+            let (log_id, chain) = self.log.chain_at(*partition, index).ok()??;
+            let head = Head {
+                partition: *partition,
+                log_id,
+                chain,
+            };
+            Some(to_message(&head.sign(&self.cluster, self.me, &self.key)))
+        })
+        .collect()
+    }
+
+    /// Asks the others for ever.
+    pub(super) async fn run(self) {
+        loop {
+            self.env.runtime().sleep(ASK_EVERY).await;
+            for peer in self.mesh.peers_up() {
+                let payload = Bytes::from(rpc::StatusRequest {}.encode_to_vec());
+                let answer = self
+                    .mesh
+                    .call(peer, Method::Status, payload, ASK_DEADLINE)
+                    .await;
+                let Ok(Ok(status)) = answer.map(rpc::StatusResponse::decode) else {
+                    continue;
+                };
+                for head in status.heads.iter().filter_map(of_message) {
+                    if head.signer == peer {
+                        self.take(head).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks a head against signature and log, and keeps it if it is newer.
+    async fn take(&self, signed: SignedHead) {
+        let Some(member) = self.genesis.member(signed.signer) else {
+            return;
+        };
+        if signed.verify(&self.cluster, &member.key).is_err() {
+            return;
+        }
+        let Head {
+            partition,
+            log_id,
+            chain,
+        } = signed.head;
+        let here = self.log.chain_at(partition, log_id.index).ok().flatten();
+        let is_committed = self.partitions.get(&partition).is_some_and(|group| {
+            group
+                .committed()
+                .get()
+                .is_some_and(|committed| committed.index >= log_id.index)
+        });
+        let bytes = Bytes::from(to_message(&signed).encode_to_vec());
+        if is_committed && here.is_some_and(|(_, own)| own != chain) {
+            let key = [
+                EVIDENCE_PREFIX,
+                &partition.0.to_le_bytes(),
+                &log_id.index.to_le_bytes(),
+            ];
+            let _stopping = self
+                .log
+                .write_notes(vec![(key.concat().into(), Some(bytes))])
+                .await;
+            self.tell(format!(
+                "{} and this node have two histories of partition {partition} at {log_id}",
+                member.name
+            ));
+            return;
+        }
+        if self.newest(partition).is_none_or(|newest| newest < log_id) {
+            let _stopping = self
+                .log
+                .write_notes(vec![(head_key(partition), Some(bytes))])
+                .await;
+        }
+    }
+
+    fn newest(&self, partition: PartitionId) -> Option<LogId> {
+        let note = self.log.note(&head_key(partition)).ok()??;
+        Some(of_message(&rpc::Head::decode(note).ok()?)?.head.log_id)
+    }
+
+    fn tell(&self, what: String) {
+        self.env.runtime().trace(format_args!("ALARM {what}"));
+        self.notices.update(|notices| {
+            if !notices.contains(&what) {
+                notices.push(what);
+            }
+        });
+    }
+}
