@@ -60,6 +60,25 @@ impl<E: Env> Clone for NodeContent<E> {
     }
 }
 
+/// Chunks that one task fetches. Given back when it ends, also where its caller gave up first:
+/// else everybody would wait for them for ever.
+struct Claim<E: Env> {
+    content: NodeContent<E>,
+    chunks: Vec<ChunkRef>,
+}
+
+impl<E: Env> Drop for Claim<E> {
+    fn drop(&mut self) {
+        {
+            let mut fetching = self.content.fetching();
+            for chunk in &self.chunks {
+                fetching.remove(&chunk.hash);
+            }
+        }
+        self.content.inner.fetched.update(|count| *count += 1);
+    }
+}
+
 impl<E: Env> ChunkStore for NodeContent<E> {
     async fn get(&self, chunk: ChunkRef) -> Result<Bytes, ChunkProblem> {
         match self.inner.store.read(chunk) {
@@ -147,14 +166,14 @@ impl<E: Env> NodeContent<E> {
         let lacking = self.inner.store.missing(chunks)?;
         let (mine, others) = self.claim(&lacking);
         for peer in self.peers_from(first) {
-            let wanted = self.inner.store.missing(&mine)?;
+            let wanted = self.inner.store.missing(&mine.chunks)?;
             if wanted.is_empty() {
                 break;
             }
             // The next peer is asked for what this one could not give.
             let _failed = self.fetch_from(peer, wanted).await.is_err();
         }
-        self.release(&mine);
+        drop(mine);
         self.wait_for(&others).await;
         Ok(())
     }
@@ -166,19 +185,15 @@ impl<E: Env> NodeContent<E> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claim(&self, chunks: &[ChunkRef]) -> (Vec<ChunkRef>, Vec<ChunkRef>) {
+    fn claim(&self, chunks: &[ChunkRef]) -> (Claim<E>, Vec<ChunkRef>) {
         let mut fetching = self.fetching();
-        chunks.iter().partition(|chunk| fetching.insert(chunk.hash))
-    }
-
-    fn release(&self, chunks: &[ChunkRef]) {
-        {
-            let mut fetching = self.fetching();
-            for chunk in chunks {
-                fetching.remove(&chunk.hash);
-            }
-        }
-        self.inner.fetched.update(|count| *count += 1);
+        let (mine, others) = chunks.iter().partition(|chunk| fetching.insert(chunk.hash));
+        drop(fetching);
+        let claim = Claim {
+            content: self.clone(),
+            chunks: mine,
+        };
+        (claim, others)
     }
 
     async fn wait_for(&self, chunks: &[ChunkRef]) {

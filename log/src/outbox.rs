@@ -11,6 +11,7 @@ pub mod state;
 
 use crate::env::{Env, Runtime};
 use crate::segment::{SegmentLog, SegmentProblem};
+use crate::planted::{Bug, is_on};
 use crate::watch::Watched;
 use aber_proto::{ChangeHash, ClusterId, NodeId, PartitionId, RequestId, SecretKey, SignedChange};
 use aber_proto::{TreePath, VolumeId, codec, limit};
@@ -286,6 +287,15 @@ impl<E: Env> Driver<E> {
                 self.take(call, &mut notes, &mut answers);
             }
             let batches = self.sign_ready(&mut notes);
+            if is_on(Bug::DroppedAtProposal) {
+                let sequences = batches.values().flatten();
+                notes.extend(sequences.map(|sequence| (item_key(*sequence), None)));
+            }
+            if is_on(Bug::QueuedEarly) {
+                for answer in answers.drain(..) {
+                    let _gone = answer.send(Ok(()));
+                }
+            }
             if !notes.is_empty()
                 && let Err(problem) = self.options.log.write_notes(notes).await
             {

@@ -11,6 +11,7 @@ pub mod state_machine;
 
 use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
+use crate::planted::{Bug, is_on};
 use crate::reader::{ReadProblem, Reader, SnapshotManifest, SnapshotSource};
 use crate::segment::{PartitionState, SegmentLog};
 use crate::watch::Watched;
@@ -492,7 +493,11 @@ impl<E: Env> Reader for LogReader<E> {
         let mut committed = shared.committed.clone();
         let mut flushed = shared.log.watch_flushed(partition);
         let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= from);
-        let last = committed.until(ready).await.map_or(0, |id| id.index);
+        let last = if is_on(Bug::ReadUncommitted) {
+            u64::MAX
+        } else {
+            committed.until(ready).await.map_or(0, |id| id.index)
+        };
         let durable = flushed.until(|index| *index >= from).await;
         let last = last.min(durable);
         let damaged =

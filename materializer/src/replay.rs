@@ -140,6 +140,9 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     }
 
     async fn replay_all(&mut self) -> Result<(), String> {
+        // The mirror may never have heard of what was applied last before a crash.
+        self.tell_mirror(self.options.view.applied_index(), Vec::new())
+            .await;
         loop {
             let next = self
                 .options

@@ -10,7 +10,9 @@ use crate::reason::{Problem, Reason};
 use aber_log::env::{Env, Runtime};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts};
+use aber_materializer::mirror::{
+    Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready,
+};
 use aber_materializer::replay::{AppliedBatch, Boxed, Listener, Replay, ReplayOptions};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::generated::v1;
@@ -165,8 +167,9 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
         tree: tree.clone(),
         chunks,
         options: mirror_options,
+        ready: caught_up(&applied, &cluster.wanted),
     };
-    let mirror = Mirror::start(parts, inputs);
+    let mirror = Mirror::start(parts, inputs).await;
     let mirror = mirror.map_err(|problem| unusable(into, problem))?;
     let told = Arc::new(Told {
         entries: AtomicU64::new(0),
@@ -192,6 +195,25 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
     Ok(Materialized {
         entries: told.entries.load(SeqCst),
         files,
+    })
+}
+
+/// Done once the views are where the node's log was when this began.
+fn caught_up(
+    applied: &BTreeMap<PartitionId, Watched<Option<u64>>>,
+    wanted: &BTreeMap<PartitionId, u64>,
+) -> Ready {
+    let waits: Vec<_> = applied
+        .iter()
+        .map(|(partition, applied)| {
+            let wanted = wanted.get(partition).copied().unwrap_or(0);
+            (applied.clone(), wanted)
+        })
+        .collect();
+    Box::pin(async move {
+        for (mut applied, wanted) in waits {
+            applied.until(|index| index.unwrap_or(0) >= wanted).await;
+        }
     })
 }
 

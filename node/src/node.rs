@@ -20,18 +20,23 @@ use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts};
+use aber_materializer::mirror::{
+    Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready,
+};
 use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
-use aber_proto::{ClusterId, Genesis, NodeId, PartitionId, SecretKey};
+use aber_proto::{ClusterId, Genesis, LogId, NodeId, PartitionId, SecretKey};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Dirty sets that wait for the mirror at most.
 const DIRTY_QUEUE: usize = 64;
+/// How long a mirror waits for entries that are here and not known to be committed.
+const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a node is and how it behaves.
 #[derive(Clone)]
@@ -205,7 +210,7 @@ impl<E: Env> Wiring<E> {
             .iter()
             .map(|(p, view)| (*p, Watched::new(view.applied_index())))
             .collect();
-        let (mirror, dirty) = self.start_mirror(&kv)?;
+        let (mirror, dirty) = self.start_mirror(&kv, &applied).await?;
         let collaborator = collaborator::NodeCollaborator {
             env: self.env.clone(),
             me: self.config.me,
@@ -306,9 +311,10 @@ impl<E: Env> Wiring<E> {
         })
     }
 
-    fn start_mirror(
+    async fn start_mirror(
         &self,
         kv: &E::Kv,
+        applied: &BTreeMap<PartitionId, Watched<Option<u64>>>,
     ) -> Result<(Option<MirrorHandle>, Option<mpsc::Sender<Dirty>>), Problem> {
         let Some((path, options)) = self.config.options.mirror.clone() else {
             return Ok((None, None));
@@ -330,10 +336,37 @@ impl<E: Env> Wiring<E> {
             tree: self.tree.clone(),
             chunks: self.content.clone(),
             options,
+            ready: self.caught_up(applied),
         };
-        let mirror = Mirror::start(parts, inputs);
+        let mirror = Mirror::start(parts, inputs).await;
         let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
         Ok((Some(mirror), Some(dirty)))
+    }
+}
+
+impl<E: Env> Wiring<E> {
+    /// Done once the views have what the log is known to have committed and, for a while, what
+    /// else it holds: most of that is committed as soon as somebody leads.
+    fn caught_up(&self, applied: &BTreeMap<PartitionId, Watched<Option<u64>>>) -> Ready {
+        let waits = applied.iter().map(|(partition, applied)| {
+            let state = self.log.state(*partition);
+            let index_of = |id: Option<LogId>| id.map(|id| id.index);
+            (applied.clone(), index_of(state.committed), index_of(state.last))
+        });
+        let waits: Vec<_> = waits.collect();
+        let runtime = self.env.runtime().clone();
+        Box::pin(async move {
+            for (mut applied, committed, _) in waits.clone() {
+                applied.until(|index| *index >= committed).await;
+            }
+            let rest = async move {
+                for (mut applied, _, last) in waits {
+                    applied.until(|index| *index >= last).await;
+                }
+            };
+            // Without a leader the directory is looked at as it is.
+            let _alone = runtime.timeout(LEADER_PATIENCE, rest).await.is_none();
+        })
     }
 }
 

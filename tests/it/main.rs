@@ -1,5 +1,7 @@
 //! What only separate processes show.
 
+mod cluster;
+
 use std::process::{Command, Output};
 
 fn simulate(arguments: &[&str], is_nice: bool) -> Output {

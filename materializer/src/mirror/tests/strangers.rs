@@ -12,7 +12,7 @@ async fn a_scan_repairs_the_mirror_and_keeps_what_is_foreign() {
         let content = world.chunks.content(name.as_bytes());
         world.tree.file(directory, name, content);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     {
         use aber_log::env::Disk;
@@ -50,7 +50,7 @@ async fn an_edit_survives_whatever_happens_to_its_path() {
         let file = world
             .tree
             .file(directory, "f", world.chunks.content(b"ours"));
-        world.start().expect("starts");
+        world.start().await.expect("starts");
         world.apply(vec![]).await;
         assert!(world.env.disk.state().user_writes("d/f", b"an edit"));
         let touched = match case {
@@ -72,7 +72,7 @@ async fn hammered(seed: u64, dies_after: Option<u64>) {
     for _ in 0..20 {
         world.mutate(&mut rng);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     let written = Arc::new(Mutex::new(BTreeSet::<Vec<u8>>::new()));
     let (mine, mut dice) = (Arc::clone(&written), Rng(seed + 1));
@@ -103,7 +103,7 @@ async fn hammered(seed: u64, dies_after: Option<u64>) {
         if !world.env.disk.is_alive() {
             world.env.disk.no_intruder();
             world.reboot();
-            world.start().expect("starts again");
+            world.start().await.expect("starts again");
         }
     }
     world.env.disk.no_intruder();
