@@ -11,6 +11,7 @@ pub mod life;
 pub mod mesh;
 pub mod outbox;
 pub mod partition;
+pub mod planted;
 pub mod reader;
 pub mod segment;
 pub mod watch;

@@ -18,8 +18,8 @@
 //! deleted (M3); a missing chunk stalls that path only (A6). Directories keep mode 0755, since a
 //! daemon that is not root could not write into them otherwise, and no times.
 //!
-//! The tree given to [`Mirror::start`] should have caught up with the local log before: what the
-//! directory holds of a later version than the tree's is a stranger to the first scan.
+//! Nothing is looked at before [`MirrorParts::ready`], when the tree has caught up with the local
+//! log: what the directory holds of a later version than the tree's is a stranger to a scan.
 
 mod assemble;
 mod clear;
@@ -49,7 +49,9 @@ use aber_log::env::{Env, Runtime};
 use aber_log::watch::Watched;
 use aber_proto::{EventId, FileId, PartitionId, Timestamp};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -285,7 +287,12 @@ pub struct MirrorParts<E: Env, T, C> {
     pub chunks: C,
     /// How it works.
     pub options: MirrorOptions,
+    /// Done once the tree has caught up with the local log.
+    pub ready: Ready,
 }
+
+/// Waits for the tree.
+pub type Ready = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
     /// Checks the folder, looks at what a crash left in staging, and starts the mirror. It scans
@@ -293,12 +300,13 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
     ///
     /// # Errors
     /// A marker, layout or index that does not allow it.
-    pub fn start(
-        parts: MirrorParts<E, T, C>,
+    pub async fn start(
+        mut parts: MirrorParts<E, T, C>,
         inputs: mpsc::Receiver<Dirty>,
     ) -> Result<MirrorHandle, MirrorProblem> {
         let runtime = parts.env.runtime().clone();
-        let core = core::Core::open(parts)?;
+        let ready = std::mem::replace(&mut parts.ready, Box::pin(async {}));
+        let core = core::Core::open(parts).await?;
         let status = core.status.clone();
         let (sender, commands) = mpsc::channel(4);
         let agenda = run::Agenda::new(runtime.now());
@@ -308,7 +316,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
             commands,
             agenda,
         };
-        runtime.spawn("mirror", mirror.run());
+        runtime.spawn("mirror", mirror.run(ready));
         Ok(MirrorHandle {
             status,
             commands: sender,

@@ -27,7 +27,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::mpsc;
 
 /// Bytes of entries folded at once.
@@ -60,16 +59,6 @@ pub trait Listener: Send + Sync + 'static {
     fn snapshot_installed(&self) -> Boxed;
     /// The replay cannot go on.
     fn failed(&self, why: Failure) -> Boxed;
-}
-
-/// Tells the mirror what changed, once there is one: before its first scan nothing needs telling,
-/// since the scan looks at everything.
-#[derive(Clone)]
-pub struct DirtySender {
-    /// The mirror's queue.
-    pub sender: mpsc::Sender<Dirty>,
-    /// Whether the mirror has begun.
-    pub is_open: Arc<AtomicBool>,
 }
 
 /// Why a replay ended.
@@ -123,7 +112,7 @@ pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     /// How far each partition is applied; this replay sets its own.
     pub applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     /// The mirror, where there is one.
-    pub dirty: Option<DirtySender>,
+    pub dirty: Option<mpsc::Sender<Dirty>>,
     /// Snapshots to take in.
     pub installs: mpsc::Receiver<Install>,
     /// Who is told.
@@ -166,6 +155,9 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     }
 
     async fn replay_all(&mut self) -> Result<(), Failure> {
+        // The mirror may never have heard of what was applied last before a crash.
+        self.tell_mirror(self.options.view.applied_index(), Vec::new())
+            .await;
         loop {
             let next = self
                 .options
@@ -287,9 +279,7 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             index,
             ids,
         };
-        if dirty.is_open.load(SeqCst) {
-            let _stopping = dirty.sender.send(dirty_ids).await.is_err();
-        }
+        let _stopping = dirty.send(dirty_ids).await.is_err();
     }
 
     /// An entry judged by the control partition waits until that is here.

@@ -10,17 +10,15 @@ use crate::reason::{Problem, Reason};
 use aber_log::env::{Env, Runtime};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Mirror, MirrorHandle, MirrorOptions, MirrorParts};
-use aber_materializer::replay::{
-    AppliedBatch, Boxed, DirtySender, Failure, Listener, Replay, ReplayOptions,
-};
+use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready};
+use aber_materializer::replay::{AppliedBatch, Boxed, Failure, Listener, Replay, ReplayOptions};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::generated::v1;
 use aber_proto::{ClusterId, PartitionId, codec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -148,9 +146,7 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
         .iter()
         .map(|(p, view)| (*p, Watched::new(view.applied_index())))
         .collect();
-    let (sender, inputs) = mpsc::channel(DIRTY_QUEUE);
-    let is_open = Arc::new(AtomicBool::new(true));
-    let dirty = DirtySender { sender, is_open };
+    let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
     let disk = env
         .open_folder(into)
         .map_err(|error| unusable(into, error))?;
@@ -168,8 +164,9 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
         tree: tree.clone(),
         chunks,
         options: mirror_options,
+        ready: caught_up(&applied, &cluster.wanted),
     };
-    let mirror = Mirror::start(parts, inputs);
+    let mirror = Mirror::start(parts, inputs).await;
     let mirror = mirror.map_err(|problem| unusable(into, problem))?;
     let told = Arc::new(Told {
         entries: AtomicU64::new(0),
@@ -195,6 +192,25 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
     Ok(Materialized {
         entries: told.entries.load(SeqCst),
         files,
+    })
+}
+
+/// Done once the views are where the node's log was when this began.
+fn caught_up(
+    applied: &BTreeMap<PartitionId, Watched<Option<u64>>>,
+    wanted: &BTreeMap<PartitionId, u64>,
+) -> Ready {
+    let waits: Vec<_> = applied
+        .iter()
+        .map(|(partition, applied)| {
+            let wanted = wanted.get(partition).copied().unwrap_or(0);
+            (applied.clone(), wanted)
+        })
+        .collect();
+    Box::pin(async move {
+        for (mut applied, wanted) in waits {
+            applied.until(|index| index.unwrap_or(0) >= wanted).await;
+        }
     })
 }
 
@@ -227,7 +243,7 @@ fn start_replays(
     cluster: &Cluster,
     (kv, views): (SystemKv, Views),
     applied: &BTreeMap<PartitionId, Watched<Option<u64>>>,
-    dirty: &DirtySender,
+    dirty: &mpsc::Sender<Dirty>,
     client: &Client,
     told: &Arc<Told>,
 ) -> Installs {

@@ -136,8 +136,6 @@ impl<E: Env> Node<E> {
         };
         let log = SegmentLog::open(env.clone(), identity, config.options.segment);
         let log = log.await.map_err(|problem| index::log_problem(&problem))?;
-        let known = |p| Some((p, log.state(p).committed?.index));
-        let committed = config.genesis.partition_ids().filter_map(known).collect();
         let notices = Watched::new(Vec::new());
         let (kv, views) = index::open(&env, &log, &config.genesis, &notices).await?;
         let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store);
@@ -168,7 +166,6 @@ impl<E: Env> Node<E> {
             snapshots,
             tree,
             notices,
-            committed,
         };
         wiring.finish(views, queues).await
     }

@@ -1,5 +1,6 @@
 //! What only separate processes show.
 
+mod cluster;
 mod process;
 
 use std::process::{Command, Output};

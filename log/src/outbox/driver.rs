@@ -8,6 +8,7 @@ use super::state::{self, Outcome, Phase, Sequence, State};
 use super::{Call, ITEM_PREFIX, OutboxOptions, OutboxProblem, Waiting};
 use crate::chunk::ChunkPin;
 use crate::env::{Env, Runtime};
+use crate::planted::{Bug, is_on};
 use crate::segment::SegmentProblem;
 use crate::watch::Watched;
 use aber_proto::{ChangeHash, Instant, PartitionId, RequestId, SignedChange};
@@ -133,6 +134,15 @@ impl<E: Env> Driver<E> {
                 self.take(call, &mut notes, &mut answers);
             }
             let batches = self.sign_ready(&mut notes);
+            if is_on(Bug::DroppedAtProposal) {
+                let sequences = batches.values().flatten();
+                notes.extend(sequences.map(|sequence| (item_key(*sequence), None)));
+            }
+            if is_on(Bug::QueuedEarly) {
+                for answer in answers.drain(..) {
+                    let _gone = answer.send(Ok(()));
+                }
+            }
             if !notes.is_empty()
                 && let Err(problem) = self.options.log.write_notes(notes).await
             {

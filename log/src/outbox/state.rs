@@ -9,6 +9,7 @@
 //! works, and sequence numbers arrive in their order.
 
 use super::item::Item;
+use crate::planted::{Bug, is_on};
 use aber_proto::{Instant, PartitionId, RequestId, TreePath};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -151,6 +152,9 @@ impl State {
     /// Earlier items that touch a path of `item`, one above it or one below it.
     fn earlier(&self, item: &Item) -> BTreeSet<Sequence> {
         let mut found = BTreeSet::new();
+        if is_on(Bug::OrderIgnored) {
+            return found;
+        }
         for path in &item.paths {
             let mut above = Some(path.clone());
             while let Some(at) = above {

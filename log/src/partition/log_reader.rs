@@ -3,6 +3,7 @@
 
 use super::{Partition, Shared};
 use crate::env::Env;
+use crate::planted::{Bug, is_on};
 use crate::reader::{ReadProblem, Reader, SnapshotManifest};
 use aber_proto::{Entry, LogId, PartitionId};
 use std::collections::BTreeMap;
@@ -47,7 +48,11 @@ impl<E: Env> Reader for LogReader<E> {
         let mut committed = shared.committed.clone();
         let mut flushed = shared.log.watch_flushed(partition);
         let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= from);
-        let last = committed.until(ready).await.map_or(0, |id| id.index);
+        let last = if is_on(Bug::ReadUncommitted) {
+            u64::MAX
+        } else {
+            committed.until(ready).await.map_or(0, |id| id.index)
+        };
         let durable = flushed.until(|index| *index >= from).await;
         let last = last.min(durable);
         let damaged =

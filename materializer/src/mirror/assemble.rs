@@ -9,6 +9,7 @@ use crate::tree::{Node, NodeKind};
 use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::env::disk::{Disk, File, Open, Stat};
 use aber_log::env::{Env, Runtime};
+use aber_log::planted::{Bug, is_on};
 use aber_proto::manifest::decode_list;
 use aber_proto::{ChunkList, ChunkRef, Content, Instant, limit};
 use bytes::{Bytes, BytesMut};
@@ -124,7 +125,7 @@ impl<E: Env, C: ChunkStore> Stager<E, C> {
         let mode = plan::file_mode(node.mode);
         file.set_meta(Some(mode), Some(node.mtime))
             .map_err(failed)?;
-        if self.syncs_each {
+        if self.syncs_each && !is_on(Bug::NameBeforeContent) {
             file.sync().await.map_err(failed)?;
         }
         file.stat().map_err(failed)

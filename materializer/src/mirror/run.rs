@@ -5,7 +5,7 @@
 //! their chunks are asked for in the background, a few files at a time.
 
 use super::core::{Batch, Core};
-use super::{Command, Dirty, Kind, Mirror, MirrorProblem};
+use super::{Command, Dirty, Kind, Mirror, MirrorProblem, Ready};
 use crate::tree::{NodeKind, Tree};
 use aber_log::chunk::ChunkStore;
 use aber_log::env::disk::Hint;
@@ -75,8 +75,11 @@ impl Agenda {
 }
 
 impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
-    pub(super) async fn run(mut self) {
-        let ended = self.work().await;
+    pub(super) async fn run(mut self, ready: Ready) {
+        let ended = match self.wait_for_tree(ready).await {
+            Turn::Go => self.work().await,
+            Turn::Stop => Ok(()),
+        };
         self.core.ledger.abandon();
         self.core.status.update(|status| {
             status.stopped = true;
@@ -85,6 +88,24 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
                 status.problem = Some(problem.to_string());
             }
         });
+    }
+
+    /// Takes inputs in, so that nobody waits for the mirror, and does nothing yet.
+    async fn wait_for_tree(&mut self, mut ready: Ready) -> Turn {
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut ready => return Turn::Go,
+                command = self.commands.recv() => match command {
+                    // Everything is scanned first anyway.
+                    Some(Command::Scan) => {}
+                    // An index that fails here fails the first scan too, and is reported there.
+                    Some(suspect @ Command::Suspect(_)) => drop(self.obey(Some(suspect))),
+                    Some(Command::Stop) | None => return Turn::Stop,
+                },
+                Some(dirty) = self.inputs.recv() => self.core.take_in(dirty),
+            }
+        }
     }
 
     async fn work(&mut self) -> Result<(), MirrorProblem> {

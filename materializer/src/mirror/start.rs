@@ -28,7 +28,7 @@ fn layout(path: &str) -> impl Fn(io::Error) -> MirrorProblem + '_ {
 }
 
 impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
-    pub(super) fn open(parts: MirrorParts<E, T, C>) -> Result<Self, MirrorProblem> {
+    pub(super) async fn open(parts: MirrorParts<E, T, C>) -> Result<Self, MirrorProblem> {
         let device = make_layout(&parts.disk)?;
         let ledger = Ledger::new(parts.kv, parts.options.folder);
         let mut core = Self {
@@ -52,7 +52,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             failed_syncs: 0,
             must_pause: false,
         };
-        core.check_marker_at_start()?;
+        core.check_marker_at_start().await?;
         core.load_held()?;
         let positions = core.ledger.positions()?;
         core.status.update(|status| status.positions = positions);
@@ -64,7 +64,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     }
 
     /// The marker tells that this is the folder, and this the attachment, that the rows speak of.
-    fn check_marker_at_start(&mut self) -> Result<(), MirrorProblem> {
+    async fn check_marker_at_start(&mut self) -> Result<(), MirrorProblem> {
         let wanted = self.options.marker.clone();
         let found = self.read_marker()?;
         let known = self.ledger.marker()?;
@@ -73,7 +73,8 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             if found.is_some() || is_known {
                 return Err(MirrorProblem::Marker { wanted, found });
             }
-            self.write_marker(&wanted).map_err(layout(MARKER))?;
+            let written = self.write_marker(&wanted).await;
+            written.map_err(layout(MARKER))?;
         }
         if !is_known {
             self.ledger.wipe()?;
@@ -101,8 +102,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         }
     }
 
-    /// Whole or not there; a crash before it is durable starts over.
-    fn write_marker(&self, text: &str) -> io::Result<()> {
+    /// Whole or not there, and durable before anything relies on it: a torn one would stop the
+    /// mirror for good.
+    async fn write_marker(&self, text: &str) -> io::Result<()> {
         let beside = Path::new(NEW).join("marker");
         match self.disk.remove_file(&beside) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -110,8 +112,11 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         }
         let file = self.disk.open(&beside, Open::CreateNew)?;
         file.write_at(text.as_bytes(), 0)?;
+        file.sync().await?;
         self.disk
-            .rename(&beside, Path::new(MARKER), Rename::NoReplace)
+            .rename(&beside, Path::new(MARKER), Rename::NoReplace)?;
+        self.disk.sync_dir(Path::new(".aber")).await?;
+        self.disk.sync_dir(Path::new("")).await
     }
 
     fn load_held(&mut self) -> Result<(), MirrorProblem> {

@@ -13,6 +13,7 @@ use aber_log::chunk::ChunkStore;
 use aber_log::env::disk::{FileKind, Open, Rename, Stat};
 use aber_log::env::kv::KvProblem;
 use aber_log::env::{Disk, Env, File, Runtime};
+use aber_log::planted::{Bug, is_on};
 use aber_proto::EventId;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -52,6 +53,9 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(&error)),
         };
+        if is_on(Bug::StrangerOverwritten) && stat.kind == FileKind::File {
+            return self.disk.remove_file(from).map_err(|error| failed(&error));
+        }
         let entry = displaced_by.map_or("found".to_owned(), plan::id_text);
         let flat = plan::flatten(original);
         for number in 0..SAME_NAME_MAX {

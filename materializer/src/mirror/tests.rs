@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    fn start(&mut self) -> Result<(), MirrorProblem> {
+    async fn start(&mut self) -> Result<(), MirrorProblem> {
         let (sender, inputs) = mpsc::channel(16);
         let parts = MirrorParts {
             env: self.env.clone(),
@@ -57,8 +57,9 @@ impl World {
             tree: self.tree.clone(),
             chunks: self.chunks.clone(),
             options: self.options.clone(),
+            ready: Box::pin(async {}),
         };
-        self.running = Some((Mirror::start(parts, inputs)?, sender));
+        self.running = Some((Mirror::start(parts, inputs).await?, sender));
         Ok(())
     }
 
@@ -273,7 +274,7 @@ async fn random_trees(seed: u64, has_no_exchange: bool) {
     let mut rng = Rng(seed);
     let mut world = World::new();
     world.env.disk.state().rules.has_no_exchange = has_no_exchange;
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     let known = world.watch_versions();
     for round in 0..12 {
         let mut touched = BTreeSet::new();
@@ -310,7 +311,7 @@ async fn a_directory_moves_by_one_rename() {
             .tree
             .file(directory, &number.to_string(), content.clone());
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     world.assert_equal("filled by the first scan");
     let before = world.env.disk.state().calls;
@@ -327,7 +328,7 @@ async fn many_small_files_cost_few_calls_each() {
     let mut world = World::new();
     world.options.batch_paths = 512;
     world.options.batch_bytes = 64 << 20;
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     let before = world.env.disk.state().calls;
     let content = world.chunks.content(&[7; 90]);
@@ -349,7 +350,7 @@ async fn swaps_cycles_and_type_changes_converge() {
     let b = world.tree.directory(a, "b");
     let x = world.tree.file(b, "x", one.clone());
     let y = world.tree.file(ROOT, "y", two);
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     let set = |id: FileId, parent: FileId, name: &str| {
         let mut nodes = world.tree.nodes();

@@ -8,6 +8,7 @@ use super::outcome::RequestOutcome;
 use super::table::{self, AuthorRow, OrderRow, RequestRow, Row};
 use aber_log::env::Kv;
 use aber_log::env::kv::KvProblem;
+use aber_log::planted::{Bug, is_on};
 use aber_proto::{ChangeHash, NodeId, RequestId};
 
 impl<K: Kv> Fold<K> {
@@ -22,6 +23,9 @@ impl<K: Kv> Fold<K> {
         outcome: RequestOutcome,
         most: u64,
     ) -> Result<(), KvProblem> {
+        if is_on(Bug::RequestsForgotten) {
+            return Ok(());
+        }
         let index = self.index();
         let row = RequestRow { index, outcome };
         self.rows

@@ -14,7 +14,7 @@ use aber_proto::{ChainHash, Entry, EntryKind, LogId, NodeId, PartitionId, Timest
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 pub(super) struct NodeHandler<E: Env> {
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
@@ -22,7 +22,7 @@ pub(super) struct NodeHandler<E: Env> {
     pub(super) control: Watched<Option<u64>>,
     pub(super) applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     pub(super) judge: Mutex<Judge>,
-    pub(super) mirror: Arc<OnceLock<MirrorHandle>>,
+    pub(super) mirror: Option<MirrorHandle>,
     pub(super) heads: Heads<E>,
 }
 
@@ -122,7 +122,7 @@ impl<E: Env> NodeHandler<E> {
     fn status(&self) -> Answer {
         let mirrored = self
             .mirror
-            .get()
+            .as_ref()
             .map(|mirror| mirror.status.get().positions);
         let mirrored = mirrored.unwrap_or_default();
         let position = |(id, partition): (&PartitionId, &Partition<E>)| rpc::PartitionPosition {

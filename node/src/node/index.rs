@@ -17,7 +17,6 @@ use aber_materializer::view::{EntryResult, Rejection, RequestOutcome, View};
 use aber_proto::{Genesis, NodeId, PartitionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 
 /// The note that says: the index is bad, rebuild it at the next start.
 const BAD_INDEX: &[u8] = b"index/bad";
@@ -145,7 +144,7 @@ pub(super) struct NodeListener<E: Env> {
     pub(super) log: SegmentLog<E>,
     pub(super) outbox: Outbox,
     pub(super) partition: Option<Partition<E>>,
-    pub(super) mirror: Arc<OnceLock<MirrorHandle>>,
+    pub(super) mirror: Option<MirrorHandle>,
 }
 
 impl<E: Env> Listener for NodeListener<E> {
@@ -209,7 +208,7 @@ impl<E: Env> Listener for NodeListener<E> {
     }
 
     fn snapshot_installed(&self) -> Boxed {
-        let mirror = self.mirror.get().cloned();
+        let mirror = self.mirror.clone();
         Box::pin(async move {
             if let Some(mirror) = mirror {
                 mirror.scan().await;

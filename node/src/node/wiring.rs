@@ -1,9 +1,7 @@
 //! [driver] The second half of a start: replays, mirror, outbox, links.
 //!
-//! The order matters. Replays start before the mirror, and the mirror only once every view shows
-//! what was known to be committed when the log was opened: a mirror that looked at a tree still
-//! being rebuilt would take all files for strangers. Links come before that wait, since a snapshot
-//! may have to be fetched.
+//! The mirror starts first and looks at its directory only once the views have caught up with the
+//! log: a mirror that looked at a tree still being rebuilt would take all files for strangers.
 
 use super::{Node, NodeConfig, Parts, collaborator, handler, heads, index, storage, upkeep};
 use crate::reason::{Problem, Reason};
@@ -15,18 +13,20 @@ use aber_log::partition::{LogReader, Partition};
 use aber_log::segment::SegmentLog;
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorParts};
-use aber_materializer::replay::{Ahead, DirtySender, Maker, Replay, ReplayOptions};
+use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorParts, Ready};
+use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
-use aber_proto::{ClusterId, PartitionId};
+use aber_proto::{ClusterId, LogId, PartitionId};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Dirty sets that wait for the mirror at most.
 const DIRTY_QUEUE: usize = 64;
+/// How long a mirror waits for entries that are here and not known to be committed.
+const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How far each view is applied.
 type Positions = BTreeMap<PartitionId, Watched<Option<u64>>>;
@@ -45,8 +45,6 @@ pub(super) struct Wiring<E: Env> {
     pub(super) snapshots: Snapshots<E>,
     pub(super) tree: TreeView<E::Kv>,
     pub(super) notices: Watched<Vec<String>>,
-    /// What was committed when the log was opened.
-    pub(super) committed: BTreeMap<PartitionId, u64>,
 }
 
 impl<E: Env> Wiring<E> {
@@ -59,28 +57,10 @@ impl<E: Env> Wiring<E> {
             .iter()
             .map(|(p, view)| (*p, Watched::new(view.applied_index())))
             .collect();
+        let (mirror, dirty) = self.start_mirror(&applied).await?;
         let outbox = self.start_outbox(&applied)?;
-        let (sender, inputs) = mpsc::channel(DIRTY_QUEUE);
-        let dirty = DirtySender {
-            sender,
-            is_open: Arc::new(AtomicBool::new(false)),
-        };
-        let shown = Arc::new(OnceLock::new());
-        self.start_replays(views, queues, &applied, &dirty, (&outbox, &shown))?;
-        self.start_links(&applied, &shown);
-        for (partition, wanted) in &self.committed {
-            if let Some(applied) = applied.get(partition) {
-                let mut applied = applied.clone();
-                applied
-                    .until(|index| index.is_some_and(|index| index >= *wanted))
-                    .await;
-            }
-        }
-        let mirror = self.start_mirror(inputs, &dirty, &applied).await?;
-        if let Some(mirror) = &mirror {
-            // Nobody else sets it.
-            let _first = shown.set(mirror.clone()).is_ok();
-        }
+        self.start_replays(views, queues, &applied, dirty, (&outbox, &mirror))?;
+        self.start_links(&applied, &mirror);
         let parts = Arc::new(self.parts(applied, outbox, mirror));
         let runtime = parts.env.runtime();
         runtime.spawn("sweep", upkeep::sweep_all(Arc::clone(&parts)));
@@ -133,10 +113,9 @@ impl<E: Env> Wiring<E> {
         views: BTreeMap<PartitionId, View<E::Kv>>,
         mut queues: BTreeMap<PartitionId, mpsc::Receiver<Install>>,
         applied: &Positions,
-        dirty: &DirtySender,
-        (outbox, mirror): (&Outbox, &Arc<OnceLock<MirrorHandle>>),
+        dirty: Option<mpsc::Sender<Dirty>>,
+        (outbox, mirror): (&Outbox, &Option<MirrorHandle>),
     ) -> Result<(), Problem> {
-        let has_mirror = self.config.options.mirror.is_some();
         for (partition, view) in views {
             let listener = index::NodeListener {
                 env: self.env.clone(),
@@ -144,7 +123,7 @@ impl<E: Env> Wiring<E> {
                 log: self.log.clone(),
                 outbox: outbox.clone(),
                 partition: self.partitions.get(&partition).cloned(),
-                mirror: Arc::clone(mirror),
+                mirror: mirror.clone(),
             };
             let installs = queues.remove(&partition);
             let installs = installs.ok_or_else(|| Problem::internal("two views of a partition"))?;
@@ -163,7 +142,7 @@ impl<E: Env> Wiring<E> {
                     every: self.config.options.snapshot_every,
                 }),
                 applied: applied.clone(),
-                dirty: has_mirror.then(|| dirty.clone()),
+                dirty: dirty.clone(),
                 installs,
                 listener: Arc::new(listener),
             });
@@ -172,7 +151,7 @@ impl<E: Env> Wiring<E> {
         Ok(())
     }
 
-    fn start_links(&self, applied: &Positions, mirror: &Arc<OnceLock<MirrorHandle>>) {
+    fn start_links(&self, applied: &Positions, mirror: &Option<MirrorHandle>) {
         let heads = heads::Heads {
             env: self.env.clone(),
             me: self.config.me,
@@ -191,7 +170,7 @@ impl<E: Env> Wiring<E> {
             control: control(applied),
             applied: applied.clone(),
             judge: std::sync::Mutex::new(Judge::new(&self.config.genesis)),
-            mirror: Arc::clone(mirror),
+            mirror: mirror.clone(),
             heads,
         };
         self.mesh.start(Arc::new(handler));
@@ -199,12 +178,10 @@ impl<E: Env> Wiring<E> {
 
     async fn start_mirror(
         &self,
-        inputs: mpsc::Receiver<Dirty>,
-        dirty: &DirtySender,
         applied: &Positions,
-    ) -> Result<Option<MirrorHandle>, Problem> {
+    ) -> Result<(Option<MirrorHandle>, Option<mpsc::Sender<Dirty>>), Problem> {
         let Some((path, options)) = self.config.options.mirror.clone() else {
-            return Ok(None);
+            return Ok((None, None));
         };
         let unusable = |why: String| {
             Problem::new(Reason::MirrorUnusable)
@@ -219,23 +196,40 @@ impl<E: Env> Wiring<E> {
             tree: self.tree.clone(),
             chunks: self.content.clone(),
             options,
+            ready: self.caught_up(applied),
         };
-        dirty.is_open.store(true, SeqCst);
-        let mirror =
-            Mirror::start(parts, inputs).map_err(|problem| unusable(problem.to_string()))?;
-        // Its first scan covers everything applied before it.
-        for (partition, at) in applied {
-            if let Some(index) = at.get() {
-                let (partition, ids) = (*partition, Vec::new());
-                let covered = Dirty {
-                    partition,
-                    index,
-                    ids,
-                };
-                let _stopping = dirty.sender.send(covered).await.is_err();
+        let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
+        let mirror = Mirror::start(parts, inputs).await;
+        let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
+        Ok((Some(mirror), Some(dirty)))
+    }
+
+    /// Done once the views have what the log is known to have committed and, for a while, what
+    /// else it holds: most of that is committed as soon as somebody leads.
+    fn caught_up(&self, applied: &Positions) -> Ready {
+        let waits = applied.iter().map(|(partition, applied)| {
+            let state = self.log.state(*partition);
+            let index_of = |id: Option<LogId>| id.map(|id| id.index);
+            (
+                applied.clone(),
+                index_of(state.committed),
+                index_of(state.last),
+            )
+        });
+        let waits: Vec<_> = waits.collect();
+        let runtime = self.env.runtime().clone();
+        Box::pin(async move {
+            for (mut applied, committed, _) in waits.clone() {
+                applied.until(|index| *index >= committed).await;
             }
-        }
-        Ok(Some(mirror))
+            let rest = async move {
+                for (mut applied, _, last) in waits {
+                    applied.until(|index| *index >= last).await;
+                }
+            };
+            // Without a leader the directory is looked at as it is.
+            let _alone = runtime.timeout(LEADER_PATIENCE, rest).await.is_none();
+        })
     }
 }
 

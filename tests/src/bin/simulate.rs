@@ -44,6 +44,9 @@ struct Arguments {
     /// Seconds of real time a seed may take; then it is a failure.
     #[arg(long, default_value_t = 600)]
     patience_s: u64,
+    /// Ends after the first seed that fails.
+    #[arg(long)]
+    until_failure: bool,
     /// Runs each seed twice and compares the traces' hashes.
     #[arg(long)]
     twice: bool,
@@ -117,6 +120,9 @@ fn run_here(arguments: &Arguments, seeds: std::ops::Range<u64>) -> anyhow::Resul
                 println!("  BROKEN {failure}");
             }
             println!("  repeat: {}", report.options.command());
+            if arguments.until_failure {
+                break;
+            }
         }
     }
     Ok(is_well)

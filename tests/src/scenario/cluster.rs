@@ -15,6 +15,7 @@ use crate::sim::fault::{Dealer, FaultCount, Swarm, heal, wait_until};
 use crate::sim::run::{self, Report, RunOptions, Tally};
 use crate::workload::{WorkloadOptions, drive, prepare};
 use aber_log::partition::Timing;
+use aber_log::planted::{self, Bug};
 use aber_proto::{ContentHash, Genesis, NodeId, codec};
 use check::Digests;
 use std::path::Path;
@@ -49,7 +50,16 @@ pub(super) fn run_single(options: &RunOptions) -> Report {
 fn start(options: &RunOptions, node_count: u64) -> Report {
     let mut swarm = Swarm::draw(node_count, &mut crate::sim::Random::new(!options.seed));
     swarm.safety_ms /= 10;
-    run::run_with(options, swarm, play)
+    let bug = options.planted.as_deref().map(Bug::find);
+    planted::plant(bug.flatten());
+    let mut report = run::run_with(options, swarm, play);
+    planted::plant(None);
+    if bug == Some(None) {
+        report
+            .failures
+            .push("there is no such bug to plant".to_owned());
+    }
+    report
 }
 
 /// What users did to mirrors, and where.
@@ -78,7 +88,18 @@ async fn play(world: World, swarm: Swarm) -> Tally {
     } else {
         Timing::LAN
     };
-    let cluster = Cluster::new(&world, Aber { timing });
+    let drawn = world.with_random(|random| {
+        let every = random.pick(&[6, 12, 24, 64]).copied();
+        let segment = random.pick(&[64 * 1024, 256 * 1024]).copied();
+        every.zip(segment)
+    });
+    let (snapshot_every, segment_bytes) = drawn.unwrap_or((64, 256 * 1024));
+    let subject = Aber {
+        timing,
+        snapshot_every,
+        segment_bytes,
+    };
+    let cluster = Cluster::new(&world, subject);
     for node in genesis.members.iter().map(|member| member.node) {
         cluster.add(node, codec::encode_genesis(&genesis).into());
         cluster.boot(node);
@@ -116,6 +137,8 @@ impl Run {
             large_bytes_max: swarm
                 .uplink_bytes_per_s
                 .map_or(600_000, |rate| (rate * 8).min(600_000)),
+            step_count: 200,
+            think_ms_max: 1200,
             ..WorkloadOptions::default()
         };
         let setup = workload.setup();

@@ -7,7 +7,7 @@ async fn prepared(seed: u64) -> (World, Rng) {
     for _ in 0..25 {
         world.mutate(&mut rng);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     world.assert_equal("prepared");
     (world, rng)
@@ -39,7 +39,7 @@ async fn killed_at(seed: u64, calls: u64, power: bool) -> bool {
     for bytes in world.env.disk.shown() {
         assert!(versions.contains(&bytes), "{what}: a torn file");
     }
-    let restarted = world.start();
+    let restarted = world.start().await;
     if restarted.is_err() && power {
         // The marker itself was lost with the folder: an operator attaches again (FO-2).
         return died;

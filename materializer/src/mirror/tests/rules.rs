@@ -7,7 +7,7 @@ use aber_log::env::Disk;
 #[tokio::test(start_paused = true)]
 async fn a_missing_chunk_stalls_its_path_alone() {
     let mut world = World::new();
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     let content = world.chunks.content(&[1; 350]);
     let gone = content.rows()[2].hash;
     world.chunks.missing.lock().expect("no panic").insert(gone);
@@ -22,7 +22,7 @@ async fn a_missing_chunk_stalls_its_path_alone() {
     assert_eq!(world.shown().keys().next(), Some(&PathBuf::from("other")));
     // The wait is durable.
     world.reboot();
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     assert_eq!(world.handle().status.get().waiting_count, 1);
     world.wait(30_000).await;
     world.chunks.missing.lock().expect("no panic").clear();
@@ -38,7 +38,7 @@ async fn without_its_rows_an_equal_directory_is_adopted() {
     for _ in 0..60 {
         world.mutate(&mut rng);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     let inodes = |world: &World| -> Vec<u64> {
         let paths = world.shown();
@@ -48,7 +48,7 @@ async fn without_its_rows_an_equal_directory_is_adopted() {
     let before = inodes(&world);
     world.reboot();
     *world.env.kv.states.lock().expect("no panic") = vec![BTreeMap::new()];
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     world.assert_equal("adopted");
     assert_eq!(inodes(&world), before);
@@ -59,17 +59,17 @@ async fn without_its_rows_an_equal_directory_is_adopted() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_or_foreign_marker_stops_the_mirror() {
     let mut world = World::new();
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     world.reboot();
     world.options.marker = "another".into();
-    let refused = world.start();
+    let refused = world.start().await;
     assert!(matches!(
         refused,
         Err(MirrorProblem::Marker { found: Some(_), .. })
     ));
     world.options.marker = "cluster folder epoch".into();
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world
         .env
         .disk
@@ -80,7 +80,7 @@ async fn a_missing_or_foreign_marker_stops_the_mirror() {
     let status = world.handle().status.get();
     assert!(status.stopped && status.problem.is_some(), "{status:?}");
     world.reboot();
-    let refused = world.start();
+    let refused = world.start().await;
     assert!(matches!(
         refused,
         Err(MirrorProblem::Marker { found: None, .. })
@@ -100,7 +100,7 @@ async fn links_are_tested_again_when_a_directory_above_them_moves() {
     let deep = link("deep", "../../x");
     let fine = link("fine", "y");
     let absolute = link("absolute", "/etc");
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     let is_there = |world: &World, path: &str| world.env.disk.stat(path.as_ref()).is_ok();
     assert!(is_there(&world, "p/r/deep") && is_there(&world, "p/r/fine"));
@@ -129,7 +129,7 @@ async fn a_name_too_long_for_the_disk_is_that_paths_state() {
     let directory = world.tree.directory(ROOT, &long);
     let inner = world.tree.file(directory, "f", world.chunks.content(b"in"));
     let file = world.tree.file(ROOT, "fine", world.chunks.content(b"fine"));
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![directory, inner, file]).await;
     let status = world.handle().status.get();
     assert_eq!(status.unmaterialisable_count, 1, "{status:?}");
@@ -151,7 +151,7 @@ async fn a_collision_on_a_folding_disk_is_said() {
     world.env.disk.state().rules.folds_case = true;
     let first = world.tree.file(ROOT, "a", world.chunks.content(b"first"));
     let second = world.tree.file(ROOT, "A", world.chunks.content(b"second"));
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![first, second]).await;
     let status = world.handle().status.get();
     assert_eq!(status.unmaterialisable_count, 1, "{status:?}");
@@ -170,7 +170,7 @@ async fn names_that_lead_elsewhere_are_not_materialised() {
     for name in ["..", ".", "a/b", ".ABER", ""] {
         world.tree.file(ROOT, name, world.chunks.content(b"bad"));
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     assert_eq!(world.shown().len(), 0);
     assert_eq!(world.handle().status.get().unmaterialisable_count, 5);
@@ -180,7 +180,7 @@ async fn names_that_lead_elsewhere_are_not_materialised() {
 #[tokio::test(start_paused = true)]
 async fn content_waits_for_its_volume() {
     let mut world = World::new();
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     let volume = world.tree.tick();
     let directory = world.tree.directory(volume, "d");
     let file = world.tree.file(directory, "f", world.chunks.content(b"f"));

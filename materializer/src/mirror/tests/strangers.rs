@@ -12,7 +12,7 @@ async fn a_scan_repairs_the_mirror_and_keeps_what_is_foreign() {
         let content = world.chunks.content(name.as_bytes());
         world.tree.file(directory, name, content);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     {
         use aber_log::env::Disk;
@@ -51,7 +51,7 @@ async fn a_hint_has_its_path_looked_at() {
         let content = world.chunks.content(b"ours");
         world.tree.file(directory, name, content);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     world.env.disk.state().user_writes("d/f", b"edit one");
     world.env.disk.state().user_writes("d/g", b"edit two");
@@ -76,7 +76,7 @@ async fn an_edit_survives_whatever_happens_to_its_path() {
         let file = world
             .tree
             .file(directory, "f", world.chunks.content(b"ours"));
-        world.start().expect("starts");
+        world.start().await.expect("starts");
         world.apply(vec![]).await;
         assert!(world.env.disk.state().user_writes("d/f", b"an edit"));
         let touched = match case {
@@ -98,7 +98,7 @@ async fn hammered(seed: u64, dies_after: Option<u64>) {
     for _ in 0..20 {
         world.mutate(&mut rng);
     }
-    world.start().expect("starts");
+    world.start().await.expect("starts");
     world.apply(vec![]).await;
     let written = Arc::new(Mutex::new(BTreeSet::<Vec<u8>>::new()));
     let (mine, mut dice) = (Arc::clone(&written), Rng(seed + 1));
@@ -129,14 +129,14 @@ async fn hammered(seed: u64, dies_after: Option<u64>) {
         if !world.env.disk.is_alive() {
             world.env.disk.no_intruder();
             world.reboot();
-            world.start().expect("starts again");
+            world.start().await.expect("starts again");
         }
     }
     world.env.disk.no_intruder();
     world.env.disk.state().rules.dies_after = None;
     if !world.env.disk.is_alive() {
         world.reboot();
-        world.start().expect("starts again");
+        world.start().await.expect("starts again");
     }
     world.send(vec![]).await;
     world.wait(200_000).await;
@@ -181,7 +181,7 @@ async fn an_edit_just_before_a_kill_is_found_in_staging() {
         for later in 1..3 {
             let mut world = World::new();
             let file = world.tree.file(ROOT, "f", world.chunks.content(b"ours"));
-            world.start().expect("starts");
+            world.start().await.expect("starts");
             world.apply(vec![]).await;
             let ids = world.tree.put(file, world.chunks.content(b"theirs"));
             let mut left: i64 = call;
@@ -198,7 +198,7 @@ async fn an_edit_just_before_a_kill_is_found_in_staging() {
             world.rest().await;
             world.env.disk.no_intruder();
             world.reboot();
-            world.start().expect("starts");
+            world.start().await.expect("starts");
             world.apply(ids).await;
             world.scan().await;
             let what = format!("edit at call {call}, killed {later} later");

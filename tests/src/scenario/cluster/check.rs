@@ -85,7 +85,7 @@ pub(super) fn tree_of(handle: &AberNode) -> Result<BTreeMap<PathBuf, Shown>, Str
                     NodeKind::File(content) => Shown::File {
                         content: content.blake3(),
                         size: content.size(),
-                        mode: u32::from(node.mode),
+                        mode: aber_materializer::plan::file_mode(node.mode),
                     },
                     NodeKind::Symlink(target) => Shown::Symlink(OsString::from(target)),
                 };

@@ -31,6 +31,10 @@ const APPEND_BYTES: usize = 8 * 1024;
 /// Starts whole nodes.
 pub(super) struct Aber {
     pub(super) timing: Timing,
+    /// Entries between two snapshots.
+    pub(super) snapshot_every: u64,
+    /// Bytes of a segment.
+    pub(super) segment_bytes: u64,
 }
 
 /// A node that started.
@@ -83,15 +87,15 @@ impl Subject for Aber {
         };
         let options = NodeOptions {
             segment: SegmentOptions {
-                segment_bytes: 256 * 1024,
-                batch_bytes: 64 * 1024,
+                segment_bytes: self.segment_bytes,
+                batch_bytes: 16 * 1024,
             },
             store: StoreOptions {
                 pack_bytes: 1 << 20,
                 ..StoreOptions::default()
             },
             timing: self.timing,
-            snapshot_every: 64,
+            snapshot_every: self.snapshot_every,
             mirror: Some((PathBuf::from(MIRROR), mirror)),
             ..NodeOptions::default()
         };

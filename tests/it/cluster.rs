@@ -1,0 +1,80 @@
+//! Whole nodes in the simulated world: seeds that pass, a seed twice, bugs that are found.
+
+use super::{simulate, text};
+
+/// Seeds that found bugs, and a few that never did.
+const SEEDS: [u64; 10] = [1, 2, 4, 5, 8, 9, 12, 14, 16, 18];
+
+/// Bugs, and the seeds from which on one finds them.
+const PLANTED: &[(&str, u64)] = &[];
+
+/// Most seeds it may take to find a planted bug.
+const SEEDS_TO_FIND: u64 = 20;
+
+fn run_cluster(seeds: std::ops::Range<u64>, more: &[&str]) -> std::process::Output {
+    let seeds = format!("{}..{}", seeds.start, seeds.end);
+    let all = ["--scenario", "cluster", "--seeds", &seeds];
+    simulate(&[&all[..], more].concat(), false)
+}
+
+/// D1, D3, D6, A5, C1, C7, M1, M2, M3, M4, I2.
+#[test]
+fn seeds_that_found_bugs_pass() {
+    for seed in SEEDS {
+        let output = run_cluster(seed..seed + 1, &[]);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+}
+
+/// A node alone keeps all promises that need no other node.
+#[test]
+fn a_node_alone_passes() {
+    let output = simulate(&["--scenario", "single", "--seeds", "1..6"], false);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn a_seed_of_whole_nodes_repeats_in_this_and_another_process() {
+    let twice = run_cluster(3..4, &["--twice"]);
+    assert!(twice.status.success(), "{}", text(&twice));
+    let again = simulate(&["--scenario", "cluster", "--seed", "3"], true);
+    assert_eq!(text(&twice), text(&again));
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for (bug, first) in PLANTED {
+        let seeds = *first..*first + SEEDS_TO_FIND;
+        let output = run_cluster(seeds, &["--planted", bug, "--until-failure"]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{bug} is not found: {said}");
+        let failed = said.lines().find(|line| line.ends_with(" FAILED"));
+        let seed = failed.and_then(|line| line.split(' ').nth(1)?.parse().ok());
+        let seed: u64 = seed.expect("the line of the seed that failed");
+        let without = run_cluster(seed..seed + 1, &[]);
+        assert!(without.status.success(), "{}", text(&without));
+    }
+}
+
+/// What is released has no bugs to plant: its feature is off unless the simulation asks for it.
+#[test]
+fn a_release_has_no_planted_bugs() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = std::process::Command::new(cargo);
+    command.current_dir(workspace);
+    command.args([
+        "tree",
+        "--offline",
+        "--package",
+        "aber-node",
+        "--edges",
+        "features",
+    ]);
+    command.args(["--invert", "aber-log"]);
+    let output = command.output().expect("cargo runs");
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("aber-node"), "{said}");
+    assert!(!said.contains("planted"), "{said}");
+}
