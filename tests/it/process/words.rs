@@ -19,7 +19,10 @@ fn commands_say_what_they_did() -> Result<()> {
     let source = source.display().to_string();
     // The first write also waits for a leader.
     let began = transcript(&cluster, node, &[(&["mkdir", "/music"], b"")])?;
-    expect![[r#""#]].assert_eq(&began);
+    expect![[r#"
+        $ aber mkdir /music
+        committed 0:2
+    "#]].assert_eq(&began);
     let wrote = transcript(
         &cluster,
         node,
@@ -48,7 +51,61 @@ fn commands_say_what_they_did() -> Result<()> {
             (&["status", "--check"], b""),
         ],
     )?;
-    expect![[r#""#]].assert_eq(&(wrote + &after));
+    expect![[r#"
+        $ aber put DIR/song /music/
+        read 97.7 KiB · new 97.7 KiB · committed 3:2
+        $ aber put - /note
+        read 13 B · new 0 B · committed 0:3
+        $ aber cat /note
+        a short note
+        $ aber cp /music/song /music/copy
+        committed 3:3
+        $ aber mv /music/copy /music/tune
+        committed 3:4
+        $ aber rm /music/tune
+        committed 3:5
+        $ aber ls /
+        music/
+        note
+        $ aber ls -l /music
+        -rw-r--r--    97.7 KiB  TIME  n1               3:2  song
+        $ aber ls -R /
+        music/
+        music/song
+        note
+        $ aber log
+        3:5       TIME  n1          -  /music/tune  cli
+        3:4       TIME  n1          >  /music/copy => /music/tune  cli
+        3:3       TIME  n1          +  /music/copy = version 3:2.1  cli
+        0:3       TIME  n1          +  /note  13 B  cli
+        3:2       TIME  n1          +  /music/song  97.7 KiB  cli
+        0:2       TIME  n1          *  made /music, in partition 3  cli
+        $ aber log /note
+        0:3       TIME  n1          +  /note  13 B  cli
+        $ aber where /note
+        n1                complete
+        n2                complete
+        n3                complete
+        3 nodes have it whole
+        $ aber where /music/song
+        n1                complete
+        n2                complete
+        n3                complete
+        3 nodes have it whole
+        $ aber status
+        demo   OK   3 of 3 nodes up   this node: n1
+          DIR/n1/mirror  mirror of /, up to date   2 files, 97.7 KiB (563 B on disk)
+          writing    works
+          node n1           up   127.0.0.1:PORT
+          node n2           up   127.0.0.1:PORT
+          node n3           up   127.0.0.1:PORT
+          partition 0   applied 3, shown 3, digest DIGEST at 3   led by LEADER
+          partition 1   applied 1, shown 1, digest DIGEST at 1   led by LEADER
+          partition 2   applied 1, shown 1, digest DIGEST at 1   led by LEADER
+          partition 3   applied 5, shown 5, digest DIGEST at 5   led by LEADER   music
+        $ aber status --check
+        OK: nothing to report
+    "#]].assert_eq(&(wrote + &after));
     Ok(())
 }
 
@@ -96,7 +153,161 @@ fn bad_input_is_refused_in_words() -> Result<()> {
         (&["put"], b""),
     ];
     let said = transcript(&cluster, node, rows)?;
-    expect![[r#""#]].assert_eq(&said);
+    expect![[r#"
+        $ aber put - /../x
+        error: /../x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  '.' and '..' are not names (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /d/./x
+        error: /d/./x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  '.' and '..' are not names (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn…
+        error: /nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  a name is longer than 255 bytes (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n…
+        error: /n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n… is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  the path is longer than 4,096 bytes (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /.aber/x
+        error: /.aber/x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  the name .aber is reserved (rule NA-7)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber mkdir /d/.aber
+        error: /d/.aber is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  the name .aber is reserved (rule NA-7)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - d/x
+        error: d/x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  a path of the tree starts with '/' (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /d
+        error: /d is a directory  [IS_A_DIRECTORY]
+          why:  a file is wanted here, and a directory stands there
+          mend: name a file below it, or use -r for whole trees
+        exit 1
+        $ aber put - /
+        error: the command cannot be done as given  [USAGE]
+          why:  standard input needs the path of a file: aber put - /notes/today.txt
+          mend: see: aber help
+        exit 2
+        $ aber put - /d/f/x
+        error: /d/f is not a directory  [NOT_A_DIRECTORY]
+          why:  a file or a symbolic link stands where a directory is wanted
+          mend: see what it is: aber ls -l /d/f
+        exit 1
+        $ aber put - /no/x
+        error: the directory of /no/x does not exist  [NO_PARENT]
+          why:  a file or directory is only made in a directory that is there
+          mend: make it first: aber mkdir -p
+        exit 4
+        $ aber put nothing-here /d/
+        error: nothing-here does not exist on this machine  [SOURCE_MISSING]
+          why:  the first arguments of put are local files
+          mend: check the name; nothing of it was sent
+        exit 4
+        $ aber put DIR/source /d/
+        error: the command cannot be done as given  [USAGE]
+          why:  DIR/source is a directory; with all that is in it: put -r DIR/source
+          mend: see: aber help
+        exit 2
+        $ aber put -r nothing-here /d/
+        error: nothing-here does not exist on this machine  [SOURCE_MISSING]
+          why:  the first arguments of put are local files
+          mend: check the name; nothing of it was sent
+        exit 4
+        $ aber mkdir /d
+        error: /d exists already  [PATH_EXISTS]
+          why:  it was to be free, and something stands there
+          mend: choose another name, or remove it first: aber rm
+        exit 5
+        $ aber mkdir /d/f/x
+        error: /d/f/x is not a directory  [NOT_A_DIRECTORY]
+          why:  a file or a symbolic link stands where a directory is wanted
+          mend: see what it is: aber ls -l /d/f/x
+        exit 1
+        $ aber cat /d
+        error: /d is a directory  [IS_A_DIRECTORY]
+          why:  a file is wanted here, and a directory stands there
+          mend: name a file below it, or use -r for whole trees
+        exit 1
+        $ aber cat /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber ls /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber get /nothing DIR/source
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber rm /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber rm /d
+        error: /d is not empty  [DIRECTORY_NOT_EMPTY]
+          why:  a directory goes only when it is empty, or with -r
+          mend: to remove it with all that is in it: aber rm -r /d
+        exit 1
+        $ aber rm -r /
+        error: the root of the tree stays as it is  [ROOT_FIXED]
+          why:  / cannot be removed, renamed, replaced or given attributes
+          mend: name something below it: aber ls /
+        exit 1
+        $ aber mv /d/f /no/f
+        error: the directory of /no/f does not exist  [NO_PARENT]
+          why:  a file or directory is only made in a directory that is there
+          mend: make it first: aber mkdir -p
+        exit 4
+        $ aber mv -n /d/f /d/f
+        error: /d/f exists already  [PATH_EXISTS]
+          why:  it was to be free, and something stands there
+          mend: choose another name, or remove it first: aber rm
+        exit 5
+        $ aber where /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber log nothing
+        error: nothing is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  a path of the tree starts with '/' (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber verify --unknown
+        error: unexpected argument '--unknown' found
+
+          tip: to pass '--unknown' as a value, use '-- --unknown'
+
+        Usage: aber-process verify [OPTIONS] [PATH]
+
+        For more information, try '--help'.
+        exit 2
+        $ aber put
+        error: the following required arguments were not provided:
+          <SOURCES>...
+          <DESTINATION>
+
+        Usage: aber-process put --data <DIR> <SOURCES>... <DESTINATION>
+
+        For more information, try '--help'.
+        exit 2
+    "#]].assert_eq(&said);
     ensure!(
         node.ok(&["ls", "-R", "/"])? == listing,
         "something was changed"
@@ -256,7 +467,78 @@ fn a_data_directory_of_another_kind_is_refused_in_words() -> Result<()> {
         &mut text,
         "the mirror of another folder",
     )?;
-    expect![[r#""#]].assert_eq(&text);
+    expect![[r#"
+        $ aber up     # it runs already
+        error: DIR/n1 is in use  [DATA_DIR_IN_USE]
+          why:  another aber, process PID, runs on this directory
+          mend: stop it first: aber down --data DIR/n1
+        exit 1
+        $ aber up     # the port is taken
+        error: 127.0.0.1:PORT cannot be used  [PORT_IN_USE]
+          why:  another program listens there, or the address is not of this machine: Address already in use (os error 98)
+          mend: choose another one: aber up --listen 127.0.0.1:PORT takes any free port
+        exit 1
+        $ aber up     # no address
+        error: the command cannot be done as given  [USAGE]
+          why:  --listen nonsense: this is no address with a port; it looks like 127.0.0.1:PORT or [::1]:0
+          mend: see: aber help
+        exit 2
+        $ aber ls /     # nobody runs
+        error: no node is running here  [DAEMON_NOT_RUNNING]
+          why:  nobody answers at DIR/n1/api.sock: No such file or directory (os error 2)
+          mend: start it: aber up; if it has its data elsewhere, name it: --data DIR
+        exit 9
+        $ aber up     # the genesis of another cluster
+        error: DIR/copy belongs to another cluster  [OTHER_CLUSTER]
+          why:  its cluster is OTHER, not THIS
+          mend: use the directory of this cluster, or another --data; nothing was changed
+        exit 1
+        $ aber up     # the key of another node
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  its key is that of no member of its cluster's genesis
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # a newer format
+        error: this aber is too old for DIR/copy  [VERSION_TOO_OLD]
+          why:  it has format 2, and this program knows up to 1
+          mend: install a newer aber; nothing was changed
+        exit 12
+        $ aber up     # a damaged format
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  DIR/copy is no data directory: its format file says "nonsense\n"
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # a damaged genesis
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  the bytes are no genesis: no well-formed protobuf
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # no genesis
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  its genesis file is missing; every member of the cluster has the same
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # no key
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  its key is that of no member of its cluster's genesis
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # the log of another cluster
+        error: the log belongs to another cluster  [OTHER_CLUSTER]
+          why:  its cluster is OTHER (node 1), not that of the directory's genesis and key
+          mend: use the directory of this cluster, or another --data; nothing was changed
+        exit 1
+        $ aber up     # a file
+        error: DIR/file cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  DIR/file is not a directory
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # the mirror of another folder
+        error: DIR/full cannot be used as mirror  [MIRROR_UNUSABLE]
+          why:  the marker in .aber/marker is Some("another folder\n"), not "cluster ee86863729d0d1e3589f78264116ae8ca0f71b7e69941a4fe17f766e3860bf16\nnode n1\n": attach the folder again
+          mend: name an empty directory: --mirror DIR
+        exit 1
+    "#]].assert_eq(&text);
     cluster.nodes[0].start()?;
     ensure!(cluster.nodes[0].ok(&["cat", "/kept"])? == "kept");
     Ok(())
