@@ -17,16 +17,34 @@ fn replace_after(text: &str, mark: &str, is_part: impl Fn(char) -> bool, name: &
     out
 }
 
-/// `2026-11-22T15:07:00Z` as `TIME`.
-fn without_times(line: &str) -> String {
-    let is_time = |word: &str| {
-        word.len() == 20 && word.ends_with('Z') && word.as_bytes().get(10) == Some(&b'T')
-    };
-    let words: Vec<_> = line
-        .split(' ')
-        .map(|word| if is_time(word) { "TIME" } else { word })
+/// `3:1842` and `3:1842.1` as `P:I` and `P:I.1`: a change of leader takes an index, too.
+fn without_index(word: &str) -> Option<String> {
+    let (partition, rest) = word.split_once(':')?;
+    let index: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    let tail = rest.get(index.len()..)?;
+    let is_id = is_number(partition) && is_number(&index);
+    (is_id && (tail.is_empty() || tail.starts_with('.'))).then(|| format!("P:I{tail}"))
+}
+
+/// Times and entries by their names; a line that had any loses its columns.
+fn without_numbers(line: &str) -> String {
+    let is_time = |word: &str| word.len() == 20 && word.as_bytes().get(10) == Some(&b'T');
+    let indent = line.len() - line.trim_start().len();
+    let words: Vec<String> = line
+        .split_whitespace()
+        .map(|word| match without_index(word) {
+            Some(id) => id,
+            None if is_time(word) => "TIME".to_owned(),
+            None => word.to_owned(),
+        })
         .collect();
-    words.join(" ")
+    let words = words.join(" ");
+    if words.contains("P:I") {
+        format!("{}{words}", " ".repeat(indent))
+    } else {
+        line.to_owned()
+    }
 }
 
 /// What a command said, without what differs from run to run.
@@ -35,19 +53,27 @@ pub(crate) fn plain(cluster: &Cluster, text: &str) -> String {
     let text = text.replace(&directory, "DIR");
     let text = replace_after(&text, "127.0.0.1:", |c| c.is_ascii_digit(), "PORT");
     let text = replace_after(&text, "process ", |c| c.is_ascii_digit(), "PID");
+    let is_digit = |c: char| c.is_ascii_digit();
+    let text = replace_after(&text, "applied ", is_digit, "I");
+    let text = replace_after(&text, "shown ", is_digit, "I");
+    let text = replace_after(&text, "in partition ", is_digit, "P");
+    let text = replace_after(&text, "not \"cluster ", |c| c.is_ascii_hexdigit(), "THIS");
     let text = replace_after(&text, "digest ", |c| c.is_ascii_hexdigit(), "DIGEST");
+    let text = replace_after(&text, "DIGEST at ", is_digit, "I");
     let text = replace_after(&text, "led by ", |c| c.is_alphanumeric(), "LEADER");
     let text = replace_after(&text, "its cluster is ", |c| c.is_ascii_hexdigit(), "OTHER");
     let text = replace_after(&text, "OTHER, not ", |c| c.is_ascii_hexdigit(), "THIS");
     let lines: Vec<_> = text
         .lines()
         .map(|line| {
-            let line = without_times(line);
-            line.split("   leads ")
-                .next()
-                .unwrap_or_default()
-                .trim_end()
-                .to_owned()
+            let line = without_numbers(line);
+            // Who leads, and where a volume is placed, is not the same each time.
+            let cut = |line: &str, mark: &str| -> String {
+                line.find(mark).map_or(line, |at| &line[..at]).to_owned()
+            };
+            let line = cut(&line, "   leads ");
+            let line = line.replace("LEADER   music", "LEADER");
+            line.trim_end().to_owned()
         })
         .collect();
     lines.join("\n") + "\n"

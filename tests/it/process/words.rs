@@ -21,8 +21,9 @@ fn commands_say_what_they_did() -> Result<()> {
     let began = transcript(&cluster, node, &[(&["mkdir", "/music"], b"")])?;
     expect![[r#"
         $ aber mkdir /music
-        committed 0:2
-    "#]].assert_eq(&began);
+        committed P:I
+    "#]]
+    .assert_eq(&began);
     let wrote = transcript(
         &cluster,
         node,
@@ -53,35 +54,35 @@ fn commands_say_what_they_did() -> Result<()> {
     )?;
     expect![[r#"
         $ aber put DIR/song /music/
-        read 97.7 KiB · new 97.7 KiB · committed 3:2
+        read 97.7 KiB · new 97.7 KiB · committed P:I
         $ aber put - /note
-        read 13 B · new 0 B · committed 0:3
+        read 13 B · new 0 B · committed P:I
         $ aber cat /note
         a short note
         $ aber cp /music/song /music/copy
-        committed 3:3
+        committed P:I
         $ aber mv /music/copy /music/tune
-        committed 3:4
+        committed P:I
         $ aber rm /music/tune
-        committed 3:5
+        committed P:I
         $ aber ls /
         music/
         note
         $ aber ls -l /music
-        -rw-r--r--    97.7 KiB  TIME  n1               3:2  song
+        -rw-r--r-- 97.7 KiB TIME n1 P:I song
         $ aber ls -R /
         music/
         music/song
         note
         $ aber log
-        3:5       TIME  n1          -  /music/tune  cli
-        3:4       TIME  n1          >  /music/copy => /music/tune  cli
-        3:3       TIME  n1          +  /music/copy = version 3:2.1  cli
-        0:3       TIME  n1          +  /note  13 B  cli
-        3:2       TIME  n1          +  /music/song  97.7 KiB  cli
-        0:2       TIME  n1          *  made /music, in partition 3  cli
+        P:I TIME n1 - /music/tune cli
+        P:I TIME n1 > /music/copy => /music/tune cli
+        P:I TIME n1 + /music/copy = version P:I.1 cli
+        P:I TIME n1 + /note 13 B cli
+        P:I TIME n1 + /music/song 97.7 KiB cli
+        P:I TIME n1 * made /music, in partition P cli
         $ aber log /note
-        0:3       TIME  n1          +  /note  13 B  cli
+        P:I TIME n1 + /note 13 B cli
         $ aber where /note
         n1                complete
         n2                complete
@@ -99,13 +100,14 @@ fn commands_say_what_they_did() -> Result<()> {
           node n1           up   127.0.0.1:PORT
           node n2           up   127.0.0.1:PORT
           node n3           up   127.0.0.1:PORT
-          partition 0   applied 3, shown 3, digest DIGEST at 3   led by LEADER
-          partition 1   applied 1, shown 1, digest DIGEST at 1   led by LEADER
-          partition 2   applied 1, shown 1, digest DIGEST at 1   led by LEADER
-          partition 3   applied 5, shown 5, digest DIGEST at 5   led by LEADER   music
+          partition 0   applied I, shown I, digest DIGEST at I   led by LEADER
+          partition 1   applied I, shown I, digest DIGEST at I   led by LEADER
+          partition 2   applied I, shown I, digest DIGEST at I   led by LEADER
+          partition 3   applied I, shown I, digest DIGEST at I   led by LEADER
         $ aber status --check
         OK: nothing to report
-    "#]].assert_eq(&(wrote + &after));
+    "#]]
+    .assert_eq(&(wrote + &after));
     Ok(())
 }
 
@@ -294,7 +296,7 @@ fn bad_input_is_refused_in_words() -> Result<()> {
 
           tip: to pass '--unknown' as a value, use '-- --unknown'
 
-        Usage: aber-process verify [OPTIONS] [PATH]
+        Usage: aber verify [OPTIONS] [PATH]
 
         For more information, try '--help'.
         exit 2
@@ -303,7 +305,7 @@ fn bad_input_is_refused_in_words() -> Result<()> {
           <SOURCES>...
           <DESTINATION>
 
-        Usage: aber-process put --data <DIR> <SOURCES>... <DESTINATION>
+        Usage: aber put --data <DIR> <SOURCES>... <DESTINATION>
 
         For more information, try '--help'.
         exit 2
@@ -535,7 +537,7 @@ fn a_data_directory_of_another_kind_is_refused_in_words() -> Result<()> {
         exit 1
         $ aber up     # the mirror of another folder
         error: DIR/full cannot be used as mirror  [MIRROR_UNUSABLE]
-          why:  the marker in .aber/marker is Some("another folder\n"), not "cluster ee86863729d0d1e3589f78264116ae8ca0f71b7e69941a4fe17f766e3860bf16\nnode n1\n": attach the folder again
+          why:  its .aber/marker says "another folder\n", not "cluster THIS\nnode n1\n": it shows another folder
           mend: name an empty directory: --mirror DIR
         exit 1
     "#]].assert_eq(&text);
