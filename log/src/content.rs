@@ -52,6 +52,30 @@ struct Inner<E: Env> {
     ahead: mpsc::Sender<Vec<ChunkRef>>,
 }
 
+impl<E: Env> Inner<E> {
+    fn fetching(&self) -> std::sync::MutexGuard<'_, BTreeSet<ChunkHash>> {
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Chunks that one task fetches and others wait for; given up when it ends, however it ends.
+struct Claim<E: Env> {
+    inner: Arc<Inner<E>>,
+    chunks: Vec<ChunkRef>,
+}
+
+impl<E: Env> Drop for Claim<E> {
+    fn drop(&mut self) {
+        {
+            let mut fetching = self.inner.fetching();
+            for chunk in &self.chunks {
+                fetching.remove(&chunk.hash);
+            }
+        }
+        self.inner.fetched.update(|count| *count += 1);
+    }
+}
+
 impl<E: Env> Clone for NodeContent<E> {
     fn clone(&self) -> Self {
         Self {
@@ -145,40 +169,25 @@ impl<E: Env> NodeContent<E> {
         first: Option<NodeId>,
     ) -> Result<(), ChunkProblem> {
         let lacking = self.inner.store.missing(chunks)?;
-        let (mine, others) = self.claim(&lacking);
+        let (claim, others) = self.claim(&lacking);
         for peer in self.peers_from(first) {
-            let wanted = self.inner.store.missing(&mine)?;
+            let wanted = self.inner.store.missing(&claim.chunks)?;
             if wanted.is_empty() {
                 break;
             }
             // The next peer is asked for what this one could not give.
             let _failed = self.fetch_from(peer, wanted).await.is_err();
         }
-        self.release(&mine);
+        drop(claim);
         self.wait_for(&others).await;
         Ok(())
     }
 
-    fn fetching(&self) -> std::sync::MutexGuard<'_, BTreeSet<ChunkHash>> {
-        self.inner
-            .fetching
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn claim(&self, chunks: &[ChunkRef]) -> (Vec<ChunkRef>, Vec<ChunkRef>) {
-        let mut fetching = self.fetching();
-        chunks.iter().partition(|chunk| fetching.insert(chunk.hash))
-    }
-
-    fn release(&self, chunks: &[ChunkRef]) {
-        {
-            let mut fetching = self.fetching();
-            for chunk in chunks {
-                fetching.remove(&chunk.hash);
-            }
-        }
-        self.inner.fetched.update(|count| *count += 1);
+    fn claim(&self, chunks: &[ChunkRef]) -> (Claim<E>, Vec<ChunkRef>) {
+        let mut fetching = self.inner.fetching();
+        let (chunks, others) = chunks.iter().partition(|chunk| fetching.insert(chunk.hash));
+        let inner = Arc::clone(&self.inner);
+        (Claim { inner, chunks }, others)
     }
 
     async fn wait_for(&self, chunks: &[ChunkRef]) {
@@ -186,7 +195,7 @@ impl<E: Env> NodeContent<E> {
         let wait = async {
             while chunks
                 .iter()
-                .any(|chunk| self.fetching().contains(&chunk.hash))
+                .any(|chunk| self.inner.fetching().contains(&chunk.hash))
             {
                 fetched.changed().await;
             }

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::mpsc;
 
 /// Bytes of entries folded at once.
@@ -57,8 +58,33 @@ pub trait Listener: Send + Sync + 'static {
     fn snapshot_made(&self) -> Boxed;
     /// A snapshot took the place of the view: what was there before may be gone.
     fn snapshot_installed(&self) -> Boxed;
+    /// The replay cannot go on.
+    fn failed(&self, why: Failure) -> Boxed;
+}
+
+/// Tells the mirror what changed, once there is one: before its first scan nothing needs telling,
+/// since the scan looks at everything.
+#[derive(Clone)]
+pub struct DirtySender {
+    /// The mirror's queue.
+    pub sender: mpsc::Sender<Dirty>,
+    /// Whether the mirror has begun.
+    pub is_open: Arc<AtomicBool>,
+}
+
+/// Why a replay ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
     /// The index failed or contradicts the log: it must be rebuilt.
-    fn index_failed(&self, why: String) -> Boxed;
+    Index(String),
+    /// The log cannot be read: it is damaged.
+    Log(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Index(why)
+    }
 }
 
 /// Asks for chunks before anybody reads them.
@@ -97,7 +123,7 @@ pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     /// How far each partition is applied; this replay sets its own.
     pub applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     /// The mirror, where there is one.
-    pub dirty: Option<mpsc::Sender<Dirty>>,
+    pub dirty: Option<DirtySender>,
     /// Snapshots to take in.
     pub installs: mpsc::Receiver<Install>,
     /// Who is told.
@@ -135,11 +161,11 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     /// Replays until the log is closed or the index fails.
     pub async fn run(mut self) {
         if let Err(why) = self.replay_all().await {
-            self.options.listener.index_failed(why).await;
+            self.options.listener.failed(why).await;
         }
     }
 
-    async fn replay_all(&mut self) -> Result<(), String> {
+    async fn replay_all(&mut self) -> Result<(), Failure> {
         loop {
             let next = self
                 .options
@@ -170,7 +196,7 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         }
     }
 
-    async fn next_step(&mut self, next: u64) -> Result<Option<Step>, String> {
+    async fn next_step(&mut self, next: u64) -> Result<Option<Step>, Failure> {
         let partition = self.partition();
         let read = tokio::select! {
             biased;
@@ -181,7 +207,7 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             Ok(entries) => Ok(Some(Step::Entries(entries))),
             Err(ReadProblem::Forgotten { .. }) => Ok(Some(Step::Forgotten)),
             Err(ReadProblem::Closed(_)) => Ok(None),
-            Err(problem) => Err(problem.to_string()),
+            Err(problem) => Err(Failure::Log(problem.to_string())),
         }
     }
 
@@ -261,7 +287,9 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             index,
             ids,
         };
-        let _stopping = dirty.send(dirty_ids).await.is_err();
+        if dirty.is_open.load(SeqCst) {
+            let _stopping = dirty.sender.send(dirty_ids).await.is_err();
+        }
     }
 
     /// An entry judged by the control partition waits until that is here.

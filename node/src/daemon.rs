@@ -31,6 +31,8 @@ pub const LINK_PORT: u16 = 7787;
 const PARTITIONS: u32 = 4;
 /// For calls that are under way when the node stops.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
+/// Written once the node's log exists: from then on a log that is missing was lost.
+const STARTED_FILE: &str = "started";
 const GENESIS_FILE: &str = "genesis";
 const GENESIS_BYTES: usize = 4 * 1024 * 1024;
 
@@ -170,7 +172,15 @@ async fn run(
         genesis,
     };
     let cluster_name = config.genesis.name.clone();
+    check_log_is_there(&env)?;
     let node = Node::start(config, env.clone()).await?;
+    write_small(
+        env.disk(),
+        Path::new(STARTED_FILE),
+        b"this node has a log\n",
+    )
+    .await
+    .map_err(|error| unusable(&data, error))?;
     let (stop, mut stopped) = mpsc::channel(1);
     let listener = api::Listener::bind(&data).await?;
     let socket = listener.path().to_path_buf();
@@ -213,6 +223,18 @@ where
     }
 }
 
+/// A voter that forgot its log would vote again, and acknowledged entries could be lost (promise
+/// D5): a node whose log was there and is gone does not start.
+fn check_log_is_there(env: &SystemEnv) -> Result<(), Problem> {
+    let was_there = env.disk().stat(Path::new(STARTED_FILE)).is_ok();
+    let segments = env.disk().list(Path::new("log")).unwrap_or_default();
+    if !was_there || !segments.is_empty() {
+        return Ok(());
+    }
+    let what = "the log directory is empty, and this node had a log before";
+    Err(Problem::new(Reason::LogDamaged).with("detail", what))
+}
+
 async fn wait_for_end(stopped: &mut mpsc::Receiver<()>) {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = signal(SignalKind::terminate());
@@ -236,33 +258,38 @@ async fn load_or_found(
     options: &UpOptions,
     key: &SecretKey,
 ) -> Result<(Genesis, bool), Problem> {
+    if let Some(genesis) = found_genesis(env)? {
+        return Ok((genesis, false));
+    }
+    if env.data().is_claimed() {
+        // A new cluster here would cut the node off from its own log.
+        let why = "its genesis file is missing; every member of the cluster has the same";
+        return Err(unusable(env.data().path(), why));
+    }
+    let name = options.name.clone().unwrap_or_else(host_name);
+    let member = Member {
+        node: NodeId(1),
+        name: name.clone(),
+        key: key.public(),
+        role: Role::Admin,
+        address: String::new(),
+    };
+    let genesis = genesis_of(name, vec![member], env.runtime().wall_clock());
+    genesis
+        .check()
+        .map_err(|problem| Problem::usage(problem.to_string()))?;
+    write_genesis(env, &genesis).await?;
+    Ok((genesis, true))
+}
+
+fn found_genesis(env: &SystemEnv) -> Result<Option<Genesis>, Problem> {
     let data = env.data().path();
     match read_small(env.disk(), Path::new(GENESIS_FILE), GENESIS_BYTES) {
         Ok(bytes) => {
             let genesis = codec::decode_genesis(&bytes);
-            Ok((genesis.map_err(|problem| unusable(data, problem))?, false))
+            Ok(Some(genesis.map_err(|problem| unusable(data, problem))?))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if env.data().is_claimed() {
-                // A new cluster here would cut the node off from its own log.
-                let why = "its genesis file is missing; every member of the cluster has the same";
-                return Err(unusable(data, why));
-            }
-            let name = options.name.clone().unwrap_or_else(host_name);
-            let member = Member {
-                node: NodeId(1),
-                name: name.clone(),
-                key: key.public(),
-                role: Role::Admin,
-                address: String::new(),
-            };
-            let genesis = genesis_of(name, vec![member], env.runtime().wall_clock());
-            genesis
-                .check()
-                .map_err(|problem| Problem::usage(problem.to_string()))?;
-            write_genesis(env, &genesis).await?;
-            Ok((genesis, true))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unusable(data, error)),
     }
 }
@@ -364,7 +391,7 @@ impl NodeOptions {
 }
 
 /// Lays out the data directories of a new cluster: a genesis that lists all members, and each
-/// one's key. Nothing is done to a directory that already belongs to a cluster.
+/// one's key. Directories that are laid out like this already are left as they are.
 ///
 /// # Errors
 /// A directory cannot be written, or belongs to something else.
@@ -373,6 +400,7 @@ pub async fn prepare_cluster(
     names: &[String],
     addresses: &[SocketAddr],
 ) -> Result<(), Problem> {
+    let mut found = Vec::new();
     let mut envs = Vec::with_capacity(directories.len());
     let mut members = Vec::with_capacity(directories.len());
     let rows = directories.iter().zip(names).zip(addresses).zip(1..);
@@ -383,8 +411,8 @@ pub async fn prepare_cluster(
             runtime,
         });
         let env = env.map_err(|problem| data_problem(&problem))?;
-        if env.disk().stat(Path::new(GENESIS_FILE)).is_ok() {
-            return Err(unusable(data, "it belongs to a cluster already"));
+        if let Some(genesis) = found_genesis(&env)? {
+            found.push(genesis);
         }
         let key = identity::load_or_create(&env)
             .await
@@ -397,6 +425,18 @@ pub async fn prepare_cluster(
             address: address.to_string(),
         });
         envs.push(env);
+    }
+    if let Some(first) = found.first() {
+        let is_ours = found.len() == members.len()
+            && found.iter().all(|genesis| genesis == first)
+            && first.members == members;
+        let other = directories.first().cloned().unwrap_or_default();
+        let why = "it was laid out otherwise: other names, addresses or members";
+        return if is_ours {
+            Ok(())
+        } else {
+            Err(unusable(&other, why))
+        };
     }
     let created = envs
         .first()

@@ -10,15 +10,17 @@ use crate::reason::{Problem, Reason};
 use aber_log::env::{Env, Runtime};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts};
-use aber_materializer::replay::{AppliedBatch, Boxed, Listener, Replay, ReplayOptions};
+use aber_materializer::mirror::{Mirror, MirrorHandle, MirrorOptions, MirrorParts};
+use aber_materializer::replay::{
+    AppliedBatch, Boxed, DirtySender, Failure, Listener, Replay, ReplayOptions,
+};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::generated::v1;
-use aber_proto::{ClusterId, NodeId, PartitionId, PublicKey, Role};
+use aber_proto::{ClusterId, PartitionId, codec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -66,7 +68,8 @@ impl Listener for Told {
         Box::pin(async {})
     }
 
-    fn index_failed(&self, why: String) -> Boxed {
+    fn failed(&self, why: Failure) -> Boxed {
+        let (Failure::Index(why) | Failure::Log(why)) = why;
         self.failure.set(Some(why));
         Box::pin(async {})
     }
@@ -109,16 +112,14 @@ async fn cluster_of(client: &Client) -> Result<Cluster, Problem> {
     let members = client
         .list_members(v1::ListMembersRequest::default())
         .await?;
-    let members = members.members.into_iter().filter_map(|member| {
-        let key = PublicKey(member.key.as_ref().try_into().ok()?);
-        let role = match member.role() {
-            v1::Role::Admin => Role::Admin,
-            v1::Role::Writer => Role::Writer,
-            v1::Role::Reader | v1::Role::Unspecified => Role::Reader,
-        };
-        Some((NodeId(member.id), (key, role)))
-    });
-    let judge = Judge::of_members(members);
+    // The id is the genesis' hash: members and keys are those the cluster was made with.
+    let genesis = codec::decode_genesis(&members.genesis).map_err(Problem::internal)?;
+    if genesis.cluster_id() != id {
+        return Err(Problem::internal(
+            "the node's genesis is not that of its cluster",
+        ));
+    }
+    let judge = Judge::new(&genesis);
     let partitions = client
         .list_partitions(v1::ListPartitionsRequest::default())
         .await?;
@@ -147,7 +148,9 @@ async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Mate
         .iter()
         .map(|(p, view)| (*p, Watched::new(view.applied_index())))
         .collect();
-    let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
+    let (sender, inputs) = mpsc::channel(DIRTY_QUEUE);
+    let is_open = Arc::new(AtomicBool::new(true));
+    let dirty = DirtySender { sender, is_open };
     let disk = env
         .open_folder(into)
         .map_err(|error| unusable(into, error))?;
@@ -224,7 +227,7 @@ fn start_replays(
     cluster: &Cluster,
     (kv, views): (SystemKv, Views),
     applied: &BTreeMap<PartitionId, Watched<Option<u64>>>,
-    dirty: &mpsc::Sender<Dirty>,
+    dirty: &DirtySender,
     client: &Client,
     told: &Arc<Told>,
 ) -> Installs {

@@ -9,6 +9,7 @@ mod heads;
 mod index;
 mod service;
 mod upkeep;
+mod wiring;
 
 pub use service::NodeService;
 pub use upkeep::SweepOptions;
@@ -16,25 +17,21 @@ pub use upkeep::SweepOptions;
 use crate::reason::{Problem, Reason};
 use aber_log::chunk::store::{PackStore, StoreOptions};
 use aber_log::content::NodeContent;
-use aber_log::env::{Env, Runtime};
+use aber_log::env::Env;
 use aber_log::mesh::Mesh;
-use aber_log::outbox::{Outbox, OutboxOptions};
+use aber_log::outbox::Outbox;
 use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
-use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts};
-use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
+use aber_materializer::mirror::{MirrorHandle, MirrorOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
-use aber_materializer::view::{TreeView, View};
+use aber_materializer::view::TreeView;
 use aber_proto::{ClusterId, Genesis, NodeId, PartitionId, SecretKey};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-
-/// Dirty sets that wait for the mirror at most.
-const DIRTY_QUEUE: usize = 64;
+use wiring::Wiring;
 
 /// What a node is and how it behaves.
 #[derive(Clone)]
@@ -139,6 +136,8 @@ impl<E: Env> Node<E> {
         };
         let log = SegmentLog::open(env.clone(), identity, config.options.segment);
         let log = log.await.map_err(|problem| index::log_problem(&problem))?;
+        let known = |p| Some((p, log.state(p).committed?.index));
+        let committed = config.genesis.partition_ids().filter_map(known).collect();
         let notices = Watched::new(Vec::new());
         let (kv, views) = index::open(&env, &log, &config.genesis, &notices).await?;
         let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store);
@@ -162,7 +161,9 @@ impl<E: Env> Node<E> {
         let tree = TreeView::new(kv.clone());
         let wiring = Wiring {
             config,
+            cluster,
             env,
+            kv,
             log,
             mesh,
             content,
@@ -170,8 +171,10 @@ impl<E: Env> Node<E> {
             reader,
             snapshots,
             tree,
+            notices,
+            committed,
         };
-        wiring.finish(kv, views, queues, notices).await
+        wiring.finish(views, queues).await
     }
 
     /// Stops groups and log in order: what is acknowledged is durable before and after.
@@ -189,188 +192,7 @@ impl<E: Env> Node<E> {
     }
 }
 
-/// The parts that are there before views, mirror and outbox start.
-struct Wiring<E: Env> {
-    config: NodeConfig,
-    env: E,
-    log: SegmentLog<E>,
-    mesh: Mesh<E>,
-    content: NodeContent<E>,
-    partitions: BTreeMap<PartitionId, Partition<E>>,
-    reader: LogReader<E>,
-    snapshots: Snapshots<E>,
-    tree: TreeView<E::Kv>,
-}
-
-impl<E: Env> Wiring<E> {
-    async fn finish(
-        self,
-        kv: E::Kv,
-        views: BTreeMap<PartitionId, View<E::Kv>>,
-        mut queues: BTreeMap<PartitionId, mpsc::Receiver<Install>>,
-        notices: Watched<Vec<String>>,
-    ) -> Result<Node<E>, Problem> {
-        let cluster = self.config.genesis.cluster_id();
-        let applied: BTreeMap<_, _> = views
-            .iter()
-            .map(|(p, view)| (*p, Watched::new(view.applied_index())))
-            .collect();
-        let (mirror, dirty) = self.start_mirror(&kv)?;
-        let collaborator = collaborator::NodeCollaborator {
-            env: self.env.clone(),
-            me: self.config.me,
-            copies: self.config.genesis.min_copies as usize,
-            mesh: self.mesh.clone(),
-            content: self.content.clone(),
-            partitions: self.partitions.clone(),
-            tree: self.tree.clone(),
-            control: applied
-                .get(&PartitionId::CONTROL)
-                .cloned()
-                .unwrap_or_else(|| Watched::new(None)),
-        };
-        let outbox = Outbox::start(OutboxOptions {
-            env: self.env.clone(),
-            log: self.log.clone(),
-            cluster,
-            me: self.config.me,
-            key: Arc::clone(&self.config.key),
-            collaborator: Arc::new(collaborator),
-        });
-        let outbox = outbox.map_err(|problem| storage(&problem))?;
-        for (partition, view) in views {
-            let listener = index::NodeListener {
-                env: self.env.clone(),
-                me: self.config.me,
-                log: self.log.clone(),
-                outbox: outbox.clone(),
-                partition: self.partitions.get(&partition).cloned(),
-                mirror: mirror.clone(),
-            };
-            let installs = queues
-                .remove(&partition)
-                .ok_or_else(|| Problem::internal("a queue twice"))?;
-            let replay = Replay::new(ReplayOptions {
-                env: self.env.clone(),
-                cluster,
-                view,
-                kv: kv.clone(),
-                judge: Judge::new(&self.config.genesis),
-                reader: self.reader.clone(),
-                chunks: self.content.clone(),
-                ahead: Some(ahead_of(&self.content)),
-                maker: Some(Maker {
-                    store: self.content.store().clone(),
-                    snapshots: self.snapshots.clone(),
-                    every: self.config.options.snapshot_every,
-                }),
-                applied: applied.clone(),
-                dirty: dirty.clone(),
-                installs,
-                listener: Arc::new(listener),
-            });
-            self.env.runtime().spawn("replay", replay.run());
-        }
-        let heads = heads::Heads {
-            env: self.env.clone(),
-            me: self.config.me,
-            key: Arc::clone(&self.config.key),
-            cluster,
-            genesis: Arc::new(self.config.genesis.clone()),
-            log: self.log.clone(),
-            mesh: self.mesh.clone(),
-            partitions: self.partitions.clone(),
-            notices: notices.clone(),
-        };
-        self.env.runtime().spawn("heads", heads.clone().run());
-        let handler = handler::NodeHandler {
-            me: self.config.me,
-            partitions: self.partitions.clone(),
-            content: self.content.clone(),
-            control: applied
-                .get(&PartitionId::CONTROL)
-                .cloned()
-                .unwrap_or_else(|| Watched::new(None)),
-            applied: applied.clone(),
-            judge: std::sync::Mutex::new(Judge::new(&self.config.genesis)),
-            mirror: mirror.as_ref().map(|mirror| mirror.status.clone()),
-            heads,
-        };
-        self.mesh.start(Arc::new(handler));
-        let Self {
-            config,
-            env,
-            log,
-            mesh,
-            content,
-            partitions,
-            reader,
-            snapshots,
-            tree,
-        } = self;
-        let parts = Parts {
-            env,
-            config,
-            cluster,
-            log,
-            mesh,
-            content,
-            partitions,
-            reader,
-            snapshots,
-            tree,
-            applied,
-            outbox,
-            mirror,
-            notices,
-        };
-        let parts = Arc::new(parts);
-        parts
-            .env
-            .runtime()
-            .spawn("sweep", upkeep::sweep_all(Arc::clone(&parts)));
-        Ok(Node { parts })
-    }
-
-    fn start_mirror(
-        &self,
-        kv: &E::Kv,
-    ) -> Result<(Option<MirrorHandle>, Option<mpsc::Sender<Dirty>>), Problem> {
-        let Some((path, options)) = self.config.options.mirror.clone() else {
-            return Ok((None, None));
-        };
-        let unusable = |why: String| {
-            Problem::new(Reason::MirrorUnusable)
-                .with("dir", path.display())
-                .with("detail", why)
-        };
-        let disk = self
-            .env
-            .open_folder(&path)
-            .map_err(|error| unusable(error.to_string()))?;
-        let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
-        let parts = MirrorParts {
-            env: self.env.clone(),
-            disk,
-            kv: kv.clone(),
-            tree: self.tree.clone(),
-            chunks: self.content.clone(),
-            options,
-        };
-        let mirror = Mirror::start(parts, inputs);
-        let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
-        Ok((Some(mirror), Some(dirty)))
-    }
-}
-
-fn ahead_of<E: Env>(content: &NodeContent<E>) -> Ahead {
-    let content = content.clone();
-    // A store that failed stops the node by itself; a chunk that is not fetched ahead is fetched
-    // when it is read.
-    Arc::new(move |chunks| drop(content.want(chunks)))
-}
-
-fn storage(problem: &impl std::fmt::Display) -> Problem {
+pub(crate) fn storage(problem: &impl std::fmt::Display) -> Problem {
     Problem::new(Reason::StorageFailed).with("detail", problem)
 }
 

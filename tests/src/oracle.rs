@@ -46,6 +46,29 @@ pub enum Asked {
     },
 }
 
+impl Asked {
+    fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::Put { path, .. } | Self::MakeDir { path } | Self::Remove { path } => vec![path],
+            Self::Rename { from, to } => vec![from, to],
+        }
+    }
+
+    /// Whether both touch one path, or one a path above the other's.
+    fn touches_as(&self, other: &Self) -> bool {
+        let is_within = |path: &str, above: &str| {
+            let rest = path.strip_prefix(above);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let others = other.paths();
+        let meets = |path: &str| {
+            let mut others = others.iter();
+            others.any(|other| is_within(path, other) || is_within(other, path))
+        };
+        self.paths().into_iter().any(meets)
+    }
+}
+
 /// What a call was answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {

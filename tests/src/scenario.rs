@@ -1,5 +1,6 @@
 //! Scenarios: what is run on a seed, by name.
 
+mod cluster;
 mod echo;
 
 use crate::sim::run::{Report, RunOptions};
@@ -8,7 +9,11 @@ use crate::sim::run::{Report, RunOptions};
 pub type Scenario = fn(&RunOptions) -> Report;
 
 /// All scenarios with their names.
-pub const SCENARIOS: &[(&str, Scenario)] = &[("echo", echo::run)];
+pub const SCENARIOS: &[(&str, Scenario)] = &[
+    ("echo", echo::run),
+    ("cluster", cluster::run),
+    ("single", cluster::run_single),
+];
 
 /// A scenario by name.
 #[must_use]

@@ -342,9 +342,16 @@ pub async fn prepare<A: ClientApi>(world: &World, oracle: &Oracle, api: &A, step
     }
 }
 
-/// Lets all clients do their steps, side by side, and waits for them.
-pub async fn drive<A: ClientApi>(world: &World, oracle: &Oracle, api: &A, steps: Vec<Vec<Step>>) {
-    let mut tasks = Vec::new();
+/// Lets all clients do their steps, side by side, and waits for them. None begins a step at
+/// `ends_ns` of the world's clock or later.
+pub fn drive<A: ClientApi>(
+    world: &World,
+    oracle: &Oracle,
+    api: &A,
+    steps: Vec<Vec<Step>>,
+    ends_ns: u64,
+) -> impl Future<Output = ()> + Send + use<A> {
+    let mut clients = Vec::new();
     for steps in steps {
         let mut client = Client {
             world: world.clone(),
@@ -353,14 +360,20 @@ pub async fn drive<A: ClientApi>(world: &World, oracle: &Oracle, api: &A, steps:
             node: NodeId::default(),
         };
         client.move_on();
-        tasks.push(tokio::spawn(async move {
+        clients.push(async move {
             for step in &steps {
+                if client.world.now_ns() >= ends_ns {
+                    return;
+                }
                 client.take(step).await;
             }
-        }));
+        });
     }
-    for task in tasks {
-        // A client that panicked is found by the panic hook.
-        let _ = task.await;
+    async move {
+        let tasks: Vec<_> = clients.into_iter().map(tokio::spawn).collect();
+        for task in tasks {
+            // A client that panicked is found by the panic hook.
+            let _ = task.await;
+        }
     }
 }

@@ -412,8 +412,9 @@ pub(crate) async fn where_is(context: &Context, args: WhereArgs) -> Outcome {
         .iter()
         .filter(|holder| holder.held_bytes >= item.size)
         .count();
-    let have = if complete == 1 { "has" } else { "have" };
-    let text = format!("{} {have} it whole", print::plural(complete as u64, "node"));
+    let verb = if complete == 1 { "has" } else { "have" };
+    let nodes = print::plural(complete as u64, "node");
+    let text = format!("{nodes} {verb} it whole");
     context.out.result(Some(text), print::item_value(&item));
     Ok(0)
 }

@@ -2,7 +2,7 @@
 
 use aber_log::chunk::ChunkPin;
 use aber_log::content::NodeContent;
-use aber_log::env::Env;
+use aber_log::env::{Env, Runtime};
 use aber_log::mesh::{Mesh, Method};
 use aber_log::outbox::item::Item;
 use aber_log::outbox::state::Outcome;
@@ -80,18 +80,21 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
         };
         let control_index = self.control.get().unwrap_or(0);
         let (mesh, me) = (self.mesh.clone(), self.me);
-        let _world = &self.env;
         match group.leader() {
             Some(leader) if leader == me => {
                 let answers = group.propose(changes, control_index);
+                let runtime = self.env.runtime().clone();
                 Box::pin(async move {
-                    for answer in answers {
-                        let answer = answer
-                            .await
-                            .map_err(|_| "the node is stopping".to_owned())?;
-                        answer.map_err(|problem| problem.to_string())?;
-                    }
-                    Ok(())
+                    let all = async {
+                        for answer in answers {
+                            let answer = answer.await;
+                            let answer = answer.map_err(|_| "the node is stopping".to_owned())?;
+                            answer.map_err(|problem| problem.to_string())?;
+                        }
+                        Ok(())
+                    };
+                    let ordered = runtime.timeout(PROPOSE_DEADLINE, all).await;
+                    ordered.unwrap_or_else(|| Err("a majority of the voters is away".to_owned()))
                 })
             }
             Some(leader) => Box::pin(forward(mesh, leader, partition, changes)),

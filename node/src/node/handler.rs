@@ -7,23 +7,22 @@ use aber_log::mesh::{Answer, Handler, Method};
 use aber_log::partition::{Partition, ProposeProblem};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::MirrorStatus;
+use aber_materializer::mirror::MirrorHandle;
 use aber_materializer::view::Verdict;
 use aber_proto::generated::rpc;
 use aber_proto::{ChainHash, Entry, EntryKind, LogId, NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub(super) struct NodeHandler<E: Env> {
-    pub(super) me: NodeId,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
     pub(super) content: NodeContent<E>,
     pub(super) control: Watched<Option<u64>>,
     pub(super) applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     pub(super) judge: Mutex<Judge>,
-    pub(super) mirror: Option<Watched<MirrorStatus>>,
+    pub(super) mirror: Arc<OnceLock<MirrorHandle>>,
     pub(super) heads: Heads<E>,
 }
 
@@ -123,9 +122,9 @@ impl<E: Env> NodeHandler<E> {
     fn status(&self) -> Answer {
         let mirrored = self
             .mirror
-            .as_ref()
-            .map(|status| status.get().positions)
-            .unwrap_or_default();
+            .get()
+            .map(|mirror| mirror.status.get().positions);
+        let mirrored = mirrored.unwrap_or_default();
         let position = |(id, partition): (&PartitionId, &Partition<E>)| rpc::PartitionPosition {
             partition: id.0,
             committed: partition.committed().get().map_or(0, |id| id.index),
@@ -133,7 +132,6 @@ impl<E: Env> NodeHandler<E> {
             mirrored: mirrored.get(id).copied().unwrap_or(0),
         };
         let positions = self.partitions.iter().map(position).collect();
-        let _me = self.me;
         let heads = self.heads.of_led();
         let response = rpc::StatusResponse {
             positions,

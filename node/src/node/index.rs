@@ -12,16 +12,19 @@ use aber_log::partition::Partition;
 use aber_log::segment::{SegmentLog, SegmentProblem};
 use aber_log::watch::Watched;
 use aber_materializer::mirror::MirrorHandle;
-use aber_materializer::replay::{AppliedBatch, Boxed, Listener};
+use aber_materializer::replay::{AppliedBatch, Boxed, Failure, Listener};
 use aber_materializer::view::{EntryResult, Rejection, RequestOutcome, View};
 use aber_proto::{Genesis, NodeId, PartitionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 /// The note that says: the index is bad, rebuild it at the next start.
 const BAD_INDEX: &[u8] = b"index/bad";
 /// The exit code of a node whose index failed while it ran; its next start rebuilds it.
 const EXIT_INDEX: i32 = 75;
+/// The exit code of a node that found damage it cannot mend (as the command line's).
+const EXIT_DAMAGE: i32 = 8;
 
 type Views<K> = BTreeMap<PartitionId, View<K>>;
 
@@ -142,7 +145,7 @@ pub(super) struct NodeListener<E: Env> {
     pub(super) log: SegmentLog<E>,
     pub(super) outbox: Outbox,
     pub(super) partition: Option<Partition<E>>,
-    pub(super) mirror: Option<MirrorHandle>,
+    pub(super) mirror: Arc<OnceLock<MirrorHandle>>,
 }
 
 impl<E: Env> Listener for NodeListener<E> {
@@ -206,7 +209,7 @@ impl<E: Env> Listener for NodeListener<E> {
     }
 
     fn snapshot_installed(&self) -> Boxed {
-        let mirror = self.mirror.clone();
+        let mirror = self.mirror.get().cloned();
         Box::pin(async move {
             if let Some(mirror) = mirror {
                 mirror.scan().await;
@@ -214,15 +217,20 @@ impl<E: Env> Listener for NodeListener<E> {
         })
     }
 
-    fn index_failed(&self, why: String) -> Boxed {
+    fn failed(&self, why: Failure) -> Boxed {
         let (log, runtime) = (self.log.clone(), self.env.runtime().clone());
         Box::pin(async move {
-            let note = (
-                Bytes::from_static(BAD_INDEX),
-                Some(Bytes::from(why.clone())),
-            );
+            let why = match why {
+                Failure::Log(why) => {
+                    runtime.fail(EXIT_DAMAGE, &format!("the log is damaged: {why}"));
+                    return;
+                }
+                Failure::Index(why) => why,
+            };
+            let note = Some(Bytes::from(why.clone()));
+            let notes = vec![(Bytes::from_static(BAD_INDEX), note)];
             // If the log fails too, the next start finds out by itself.
-            let _failed = log.write_notes(vec![note]).await.is_err();
+            let _failed = log.write_notes(notes).await.is_err();
             runtime.fail(EXIT_INDEX, &format!("the index must be rebuilt: {why}"));
         })
     }

@@ -56,6 +56,51 @@ impl Oracle {
         broken
     }
 
+    /// C7: of two changes made one after the other at one node that touch a common path, the
+    /// earlier is ordered first.
+    #[must_use]
+    pub fn check_author_order(&self, history: &[Landed]) -> Vec<String> {
+        let decided = history
+            .iter()
+            .filter(|row| row.outcome != Outcome::Repeated)
+            .map(|row| (row.request, row));
+        let landed: BTreeMap<RequestId, &Landed> = decided.collect();
+        let record = self.record();
+        // Calls repeated elsewhere may have been ordered from anywhere.
+        let single = record.calls.iter().filter_map(|(request, call)| {
+            let is_taken = matches!(
+                call.answers.as_slice(),
+                [(_, Answer::Queued | Answer::Committed { .. })]
+            );
+            let row = landed.get(request).filter(|_| is_taken)?;
+            Some((call, *row))
+        });
+        let single: Vec<_> = single.collect();
+        let mut broken = Vec::new();
+        for (earlier, first) in &single {
+            for (later, second) in &single {
+                let is_after = earlier.ended_ns.is_some_and(|ended| ended < later.began_ns);
+                if earlier.node == later.node
+                    && is_after
+                    && first.partition == second.partition
+                    && first.index > second.index
+                    && earlier.asked.touches_as(&later.asked)
+                {
+                    broken.push(format!(
+                        "C7: {}:{} {:?} was made before {}:{} {:?}",
+                        first.partition,
+                        first.index,
+                        earlier.asked,
+                        second.partition,
+                        second.index,
+                        later.asked
+                    ));
+                }
+            }
+        }
+        broken
+    }
+
     /// M1: every file shows a content that somebody wrote.
     #[must_use]
     pub fn check_contents(&self, shown: &BTreeMap<PathBuf, Shown>) -> Vec<String> {

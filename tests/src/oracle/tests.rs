@@ -107,7 +107,7 @@ fn findings(lie: Lie) -> (Vec<String>, String) {
         let (oracle, workload) = (Oracle::default(), WorkloadOptions::default());
         prepare(&world, &oracle, &fake, &workload.setup()).await;
         let steps = world.with_random(|random| workload.draw(random));
-        drive(&world, &oracle, &fake, steps).await;
+        drive(&world, &oracle, &fake, steps, u64::MAX).await;
         let history = fake.history.lock().unwrap().clone();
         let found = [oracle.check_history(&history), check_order(&history)].concat();
         found.into_iter().for_each(|what| world.broken(what));

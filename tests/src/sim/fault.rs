@@ -35,6 +35,7 @@ enum Fault {
     Supervise,
     Crash,
     DieAtCall,
+    Outage,
     Boot(NodeId),
     Cut,
     Heal(Vec<(NodeId, NodeId)>),
@@ -76,6 +77,7 @@ impl<'a, S: Subject> Dealer<'a, S> {
             (swarm.slow_every_ms, Fault::Slow),
             (swarm.disk_error_every_ms, Fault::DiskError),
             (swarm.index_damage_every_ms, Fault::DamageIndex),
+            (swarm.outage_every_ms, Fault::Outage),
         ] {
             dealer.plan_next(every_ms, fault);
         }
@@ -137,6 +139,14 @@ impl<'a, S: Subject> Dealer<'a, S> {
                     with_faults(self.world(), node, |faults| faults.die_after(calls));
                 }
                 self.plan_next(swarm.die_at_call_every_ms, Fault::DieAtCall);
+            }
+            Fault::Outage => {
+                for node in self.cluster.nodes() {
+                    if !self.cluster.is_down(node) {
+                        self.take_down(node).await;
+                    }
+                }
+                self.plan_next(swarm.outage_every_ms, Fault::Outage);
             }
             Fault::Boot(node) => self.cluster.boot(node),
             Fault::Cut => {

@@ -135,11 +135,16 @@ impl Cluster {
 
     /// Waits until every node has applied the same, and every mirror shows it.
     pub(crate) fn settle(&self) -> Result<()> {
-        wait_until("everything is everywhere", SETTLE_PATIENCE, || {
+        let mut last = String::new();
+        let settled = wait_until("everything is everywhere", SETTLE_PATIENCE, || {
             let looks = self
                 .on_all(|api| async move { Ok((api.status().await?, api.partitions().await?)) })?;
-            Ok(is_settled(&looks))
-        })
+            let waits = waits_for(&looks);
+            let is_settled = waits.is_none();
+            last = waits.unwrap_or_default();
+            Ok(is_settled)
+        });
+        settled.with_context(|| last)
     }
 
     /// The node that leads the partition of a volume.
@@ -207,24 +212,39 @@ async fn look(data: &Path) -> Result<Node> {
     })
 }
 
-/// Whether all nodes have applied and show the highest index any of them knows.
-fn is_settled(looks: &[(v1::GetStatusResponse, Vec<v1::Partition>)]) -> bool {
+/// The first thing that is not everywhere: all nodes have applied, and show, the highest index any
+/// of them knows, and nothing waits.
+fn waits_for(looks: &[(v1::GetStatusResponse, Vec<v1::Partition>)]) -> Option<String> {
     let all = || looks.iter().flat_map(|(_, partitions)| partitions);
     let highest = |id: u32| {
         let same = all().filter(|partition| partition.id == id);
         same.map(|p| p.committed_index.max(p.applied_index)).max()
     };
-    let behind = |p: &v1::Partition| {
-        Some(p.applied_index) < highest(p.id) || p.mirrored_index < p.applied_index
-    };
-    let waits = |status: &v1::GetStatusResponse| {
-        status.outbox_changes + status.fetch_bytes + status.entries_to_apply > 0
-            || status
-                .folders
-                .iter()
-                .any(|f| f.waiting_count + f.pending_count > 0)
-    };
-    !looks.iter().any(|(status, _)| waits(status)) && !all().any(behind)
+    for (status, partitions) in looks {
+        let node = &status.node;
+        let paths = status
+            .folders
+            .iter()
+            .map(|f| f.waiting_count + f.pending_count);
+        let counts = [
+            (status.outbox_changes, "changes to order"),
+            (status.entries_to_apply, "entries to apply"),
+            (status.fetch_bytes, "bytes to fetch"),
+            (paths.sum(), "paths to show"),
+        ];
+        if let Some((count, what)) = counts.iter().find(|(count, _)| *count > 0) {
+            return Some(format!("{node} has {count} {what}"));
+        }
+        for p in partitions {
+            if Some(p.applied_index) < highest(p.id) || p.mirrored_index < p.applied_index {
+                let (id, applied, shown) = (p.id, p.applied_index, p.mirrored_index);
+                return Some(format!(
+                    "{node}: partition {id}: {applied} applied, {shown} shown"
+                ));
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -248,21 +268,21 @@ mod tests {
             quiet.clone(),
             vec![partition(0, 5, 5, 5), partition(1, 3, 3, 3)],
         );
-        assert!(is_settled(&[good.clone(), good.clone()]));
+        assert_eq!(waits_for(&[good.clone(), good.clone()]), None);
         let behind = (
             quiet.clone(),
             vec![partition(0, 4, 4, 4), partition(1, 3, 3, 3)],
         );
-        assert!(!is_settled(&[good.clone(), behind]));
+        assert!(waits_for(&[good.clone(), behind]).is_some());
         let hidden = (
             quiet.clone(),
             vec![partition(0, 5, 5, 5), partition(1, 3, 3, 2)],
         );
-        assert!(!is_settled(&[good.clone(), hidden]));
+        assert!(waits_for(&[good.clone(), hidden]).is_some());
         let waiting = v1::GetStatusResponse {
             outbox_changes: 1,
             ..quiet
         };
-        assert!(!is_settled(&[(waiting, good.1.clone())]));
+        assert!(waits_for(&[(waiting, good.1.clone())]).is_some());
     }
 }

@@ -2,12 +2,12 @@
 
 use super::Rng;
 use super::state::{Body, Inode, ROOT, Rules, State, fail, only_one_name};
-use aber_log::env::disk::{DirEntry, Disk, File, FileKind, Hint, Open, Rename, Space, Stat};
+use aber_log::env::disk::{DirEntry, Disk, File, Hint, Open, Rename, Space, Stat};
 use aber_proto::FileTime;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -40,6 +40,7 @@ impl MemDisk {
             rules: Rules::default(),
             rng: Rng(1),
             intruder: None,
+            hints: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -347,7 +348,9 @@ impl Disk for MemDisk {
             free_bytes: 1 << 40,
         })
     }
-    fn hints(&self, _: usize) -> Option<tokio::sync::mpsc::Receiver<Hint>> {
-        None
+    fn hints(&self, bound: usize) -> Option<tokio::sync::mpsc::Receiver<Hint>> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(bound);
+        self.state().hints = Some(sender);
+        Some(receiver)
     }
 }

@@ -49,6 +49,8 @@ pub(in super::super) struct State {
     pub(in super::super) rules: Rules,
     pub(super) rng: Rng,
     pub(super) intruder: Option<Intruder>,
+    /// Where hints go.
+    pub(in super::super) hints: Option<tokio::sync::mpsc::Sender<aber_log::env::disk::Hint>>,
 }
 
 pub(super) const ROOT: u64 = 1;

@@ -41,6 +41,32 @@ async fn a_scan_repairs_the_mirror_and_keeps_what_is_foreign() {
     );
 }
 
+/// DE-5: a hint has its path looked at after the settle time; lost hints have everything scanned.
+#[tokio::test(start_paused = true)]
+async fn a_hint_has_its_path_looked_at() {
+    use aber_log::env::disk::Hint;
+    let mut world = World::new();
+    let directory = world.tree.directory(ROOT, "d");
+    for name in ["f", "g"] {
+        let content = world.chunks.content(b"ours");
+        world.tree.file(directory, name, content);
+    }
+    world.start().expect("starts");
+    world.apply(vec![]).await;
+    world.env.disk.state().user_writes("d/f", b"edit one");
+    world.env.disk.state().user_writes("d/g", b"edit two");
+    let sender = world.env.disk.state().hints.clone().expect("watched");
+    sender.send(Hint::Path("d/f".into())).await.expect("heard");
+    world.wait(1000).await;
+    assert_eq!(world.lost().len(), 0, "not yet settled");
+    world.wait(2000).await;
+    assert_eq!(world.lost(), [b"edit one".to_vec()]);
+    sender.send(Hint::Everything).await.expect("heard");
+    world.wait(100_000).await;
+    assert_eq!(world.lost().len(), 2);
+    world.assert_equal("repaired");
+}
+
 /// M3: an edited file that is then updated, moved, removed, or removed with its directory.
 #[tokio::test(start_paused = true)]
 async fn an_edit_survives_whatever_happens_to_its_path() {
@@ -144,4 +170,44 @@ async fn a_hammering_writer_loses_nothing_when_the_mirror_is_killed() {
             hammered(seed, Some(calls * 3)).await;
         }
     }
+}
+
+/// M3, MA-2: an edit that slips in right before any call, the mirror killed one or two calls later:
+/// what the exchange took out lies in `swap/` unseen, and is found at the start.
+#[tokio::test(start_paused = true)]
+async fn an_edit_just_before_a_kill_is_found_in_staging() {
+    let mut edits = 0;
+    for call in 0..14 {
+        for later in 1..3 {
+            let mut world = World::new();
+            let file = world.tree.file(ROOT, "f", world.chunks.content(b"ours"));
+            world.start().expect("starts");
+            world.apply(vec![]).await;
+            let ids = world.tree.put(file, world.chunks.content(b"theirs"));
+            let mut left: i64 = call;
+            let done = Arc::new(Mutex::new(false));
+            let wrote = Arc::clone(&done);
+            world.env.disk.intrude(move |state| {
+                if left == 0 {
+                    *wrote.lock().expect("no panic") = state.user_writes("f", b"an edit");
+                }
+                left -= 1;
+            });
+            world.env.disk.state().rules.dies_after = Some(call.unsigned_abs() + later);
+            world.send(ids.clone()).await;
+            world.rest().await;
+            world.env.disk.no_intruder();
+            world.reboot();
+            world.start().expect("starts");
+            world.apply(ids).await;
+            world.scan().await;
+            let what = format!("edit at call {call}, killed {later} later");
+            world.assert_equal(&what);
+            if *done.lock().expect("no panic") {
+                edits += 1;
+                assert_eq!(world.lost(), [b"an edit".to_vec()], "{what}");
+            }
+        }
+    }
+    assert!(edits > 10, "{edits} edits");
 }

@@ -10,7 +10,7 @@ use aber_log::chunk::ChunkPin;
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest::ContentWriter;
 use aber_log::outbox::item::{Item, PENDING_VOLUME};
-use aber_materializer::tree::{NodeKind, Tree};
+use aber_materializer::tree::{NodeKind, ROOT, Tree};
 use aber_materializer::view::Resolved;
 use aber_proto::generated::v1;
 use aber_proto::{
@@ -396,21 +396,10 @@ impl<E: Env> NodeService<E> {
         }
         let target = self.target(&path, false, draft).await?;
         if target.place.volume != VolumeId::ROOT && target.place.path.is_root() {
-            let id = aber_materializer::tree::ROOT;
-            let name = path.name().unwrap_or_default();
-            let node = self
-                .node
-                .parts
-                .tree
-                .child(id, name)
-                .map_err(index_problem)?;
-            let children = match node {
-                Some(node) => self.node.parts.tree.children(node.id, None, 1),
-                None => Ok(Vec::new()),
-            };
-            if !children.map_err(index_problem)?.is_empty() {
+            if !self.is_empty(&path)? {
                 return Err(Problem::new(Reason::DirectoryNotEmpty).with("path", &path));
             }
+            let name = path.name().unwrap_or_default();
             let operation = Operation::RemoveVolume {
                 volume: target.place.volume,
             };
@@ -431,6 +420,39 @@ impl<E: Env> NodeService<E> {
             base,
         };
         draft.add(precondition, operation, &[(&path, &target)])
+    }
+
+    /// Whether a volume has nothing in it, as applied here.
+    pub(super) fn is_empty(&self, volume: &TreePath) -> Result<bool, Problem> {
+        let tree = &self.node.parts.tree;
+        let name = volume.name().unwrap_or_default();
+        let node = tree.child(ROOT, name).map_err(index_problem)?;
+        let Some(node) = node else { return Ok(true) };
+        let children = tree.children(node.id, None, 1).map_err(index_problem)?;
+        Ok(children.is_empty())
+    }
+
+    /// Adds the removal of all that is in a volume.
+    pub(super) fn draft_emptying(
+        &self,
+        path: &TreePath,
+        target: &Target,
+        base: Option<&v1::EntryId>,
+        draft: &mut Draft,
+    ) -> Result<(), Problem> {
+        let applied = self
+            .node
+            .parts
+            .applied
+            .get(&target.partition)
+            .and_then(|at| at.get());
+        let base = base.map_or(applied.unwrap_or(0), |entry| entry.index);
+        let operation = Operation::Remove {
+            place: target.place.clone(),
+            recursive: true,
+            base,
+        };
+        draft.add(Precondition::default(), operation, &[(path, target)])
     }
 
     /// The finished item.

@@ -135,26 +135,35 @@ impl<E: Env> NodeService<E> {
                 self.is_up(member.node).then_some(inline.len() as u64)
             } else if member.node == parts.config.me {
                 Some(all - bytes(&lacking))
+            } else if chunks.is_empty() {
+                // Inline content is in the log itself.
+                parts.mesh.is_up(member.node).then_some(0)
             } else {
                 parts.content.held_by(member.node, &chunks).await
             };
+            let is_whole = held.is_some_and(|held| held >= all);
             let now = parts.env.runtime().wall_clock();
             holders.push(v1::Holder {
                 node: member.name.clone(),
-                // The list of a very large file counts with its content.
-                held_bytes: held.unwrap_or(0).min(content.size().max(all)),
+                // The list of a very large file is not counted with its content.
+                held_bytes: match held {
+                    _ if is_whole => content.size(),
+                    Some(held) => held.min(content.size().saturating_sub(1)),
+                    None => 0,
+                },
                 reachable: held.is_some(),
                 check_time: held.is_some().then(|| render::stamp_message(now)),
             });
         }
-        let complete = |holder: &&v1::Holder| holder.reachable && holder.held_bytes >= all;
+        let size = content.size();
+        let complete = |holder: &&v1::Holder| holder.reachable && holder.held_bytes >= size;
         let copies = u32::try_from(holders.iter().filter(complete).count()).unwrap_or(u32::MAX);
         let reachable = holders.iter().filter(|holder| holder.reachable);
         let least = reachable.map(|holder| holder.held_bytes).min().unwrap_or(0);
         let spread = v1::Spread {
             copies,
             copies_wanted: u32::try_from(holders.len()).unwrap_or(u32::MAX),
-            left_bytes: all.saturating_sub(least),
+            left_bytes: size.saturating_sub(least),
             here: lacking.is_empty(),
         };
         Ok((holders, spread))

@@ -6,7 +6,7 @@ use aber_log::env::{Disk, Env, Runtime};
 use aber_log::mesh::Method;
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
-use aber_proto::{NodeId, PartitionId, Role};
+use aber_proto::{NodeId, PartitionId, Role, codec};
 use bytes::Bytes;
 use prost::Message;
 use std::time::Duration;
@@ -199,7 +199,10 @@ impl<E: Env> NodeService<E> {
         }
         let waiting = parts.outbox.list().await;
         if let Some(first) = waiting.iter().find(|waiting| waiting.problem.is_some()) {
-            let what = format!("{} changes wait in the outbox", waiting.len());
+            let what = match waiting.len() {
+                1 => "a change waits in the outbox".to_owned(),
+                more => format!("{more} changes wait in the outbox"),
+            };
             let path = first.path.clone().unwrap_or_default();
             let why = format!("{path}: {}", first.problem.clone().unwrap_or_default());
             let mend = "nothing is lost; they land by themselves once the cause is gone".to_owned();
@@ -286,6 +289,7 @@ impl<E: Env> NodeService<E> {
         v1::ListMembersResponse {
             members,
             next_page_token: String::new(),
+            genesis: codec::encode_genesis(&parts.config.genesis).into(),
         }
     }
 

@@ -10,7 +10,7 @@ use aber_log::outbox::OutboxProblem;
 use aber_log::outbox::state::Outcome;
 use aber_materializer::view::{Rejection, RequestOutcome};
 use aber_proto::generated::v1;
-use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, codec};
+use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, VolumeId, codec};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -48,6 +48,12 @@ impl<E: Env> NodeService<E> {
     ) -> Answer<v1::AppendChangeResponse> {
         let options = request.options.unwrap_or_default();
         let id = self.request_id(&options.request_id)?;
+        if let [event] = request.events.as_slice()
+            && let Some(v1::event::Operation::Remove(remove)) = &event.operation
+            && remove.recursive
+        {
+            self.empty_volume(remove, &options).await?;
+        }
         let mut draft = Draft::default();
         for event in request.events {
             self.draft_event(event, &mut draft).await?;
@@ -56,6 +62,34 @@ impl<E: Env> NodeService<E> {
         Ok(v1::AppendChangeResponse {
             result: Some(result),
         })
+    }
+
+    /// The first half of removing a volume: its partition's part is emptied, and only then the
+    /// name is dropped. What others add meanwhile stays, and then so does the name; a repetition
+    /// goes on where this one stopped.
+    async fn empty_volume(
+        &self,
+        remove: &v1::Remove,
+        options: &v1::WriteOptions,
+    ) -> Result<(), Problem> {
+        let path = parse_path(&remove.path)?;
+        if !path.split_volume().is_some_and(|(_, rest)| rest.is_root()) {
+            return Ok(());
+        }
+        let mut draft = Draft::default();
+        let target = self.target(&path, false, &mut draft).await?;
+        if target.place.volume == VolumeId::ROOT || self.is_empty(&path)? {
+            return Ok(());
+        }
+        self.draft_emptying(&path, &target, remove.base.as_ref(), &mut draft)?;
+        let request = self.new_request();
+        let mut first = options.clone();
+        first.set_acknowledgement(v1::Acknowledgement::Committed);
+        let result = self.write_draft(draft, request, &first).await?;
+        if result.acknowledgement() < v1::Acknowledgement::Committed {
+            return Err(Problem::new(Reason::NoMajority).with("partition", target.partition));
+        }
+        Ok(())
     }
 
     pub(super) async fn write_upload(

@@ -36,6 +36,8 @@ pub struct Swarm {
     pub disk_error_every_ms: Option<u64>,
     /// Indexes that are damaged.
     pub index_damage_every_ms: Option<u64>,
+    /// All nodes down at once.
+    pub outage_every_ms: Option<u64>,
     /// Drift of monotonic clocks.
     pub drift_ppm_max: u64,
     /// Base latency between two nodes, one way.
@@ -67,6 +69,7 @@ impl Swarm {
             slow_every_ms: None,
             disk_error_every_ms: None,
             index_damage_every_ms: None,
+            outage_every_ms: None,
             drift_ppm_max: 0,
             latency_ms: (1, 5),
             jitter_permille: 300,
@@ -106,6 +109,7 @@ impl Swarm {
             latency_ms: random.pick(&latencies).copied().unwrap_or((1, 30)),
             jitter_permille: random.between(0, 2000),
             has_any_subset: random.chance(300),
+            outage_every_ms: random.chance(400).then(|| random.between(10_000, 60_000)),
             ..calm
         }
     }
@@ -145,6 +149,7 @@ impl fmt::Display for Swarm {
             ("slow disk", self.slow_every_ms),
             ("disk error", self.disk_error_every_ms),
             ("index damage", self.index_damage_every_ms),
+            ("outage", self.outage_every_ms),
         ] {
             if let Some(every_ms) = every_ms {
                 write!(f, ", {name} each {every_ms} ms")?;
