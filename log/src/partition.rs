@@ -4,17 +4,20 @@
 //! `purged ≤ snapshot ≤ applied ≤ committed ≤ last`, and a reader is given only what is both
 //! committed and durable here. What entries mean is none of this module's business.
 
+mod log_reader;
 pub mod log_store;
 pub mod raft_types;
 pub mod router;
 pub mod state_machine;
 
+pub use log_reader::LogReader;
+
 use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
-use crate::reader::{ReadProblem, Reader, SnapshotManifest, SnapshotSource};
+use crate::reader::SnapshotSource;
 use crate::segment::{PartitionState, SegmentLog};
 use crate::watch::Watched;
-use aber_proto::{ChainHash, Entry, LogId, NodeId, PartitionId, Timestamp};
+use aber_proto::{ChainHash, LogId, NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
@@ -450,74 +453,5 @@ async fn tell_results(
             Err(fatal) => Err(ProposeProblem::Unknown(fatal.to_string())),
         };
         let _gone = answer.send(result);
-    }
-}
-
-/// Reads what is committed and durable here, of all partitions.
-pub struct LogReader<E: Env> {
-    partitions: Arc<BTreeMap<PartitionId, Arc<Shared<E>>>>,
-}
-
-impl<E: Env> Clone for LogReader<E> {
-    fn clone(&self) -> Self {
-        Self {
-            partitions: Arc::clone(&self.partitions),
-        }
-    }
-}
-
-impl<E: Env> LogReader<E> {
-    /// A reader over these partitions.
-    pub fn new<'a>(partitions: impl IntoIterator<Item = &'a Partition<E>>) -> Self {
-        let of = |p: &Partition<E>| (p.shared.partition, Arc::clone(&p.shared));
-        Self {
-            partitions: Arc::new(partitions.into_iter().map(of).collect()),
-        }
-    }
-
-    fn shared(&self, partition: PartitionId) -> Result<&Arc<Shared<E>>, ReadProblem> {
-        let shared = self.partitions.get(&partition);
-        shared.ok_or_else(|| ReadProblem::Closed(format!("there is no partition {partition}")))
-    }
-}
-
-impl<E: Env> Reader for LogReader<E> {
-    async fn read(
-        &self,
-        partition: PartitionId,
-        from: u64,
-        bytes: usize,
-    ) -> Result<Vec<Entry>, ReadProblem> {
-        let shared = self.shared(partition)?;
-        let mut committed = shared.committed.clone();
-        let mut flushed = shared.log.watch_flushed(partition);
-        let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= from);
-        let last = committed.until(ready).await.map_or(0, |id| id.index);
-        let durable = flushed.until(|index| *index >= from).await;
-        let last = last.min(durable);
-        let damaged =
-            |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
-        let entries = shared
-            .log
-            .read(partition, from, last + 1, bytes)
-            .map_err(damaged)?;
-        match entries.first() {
-            Some(first) if first.log_id.index == from => Ok(entries),
-            _ => {
-                let oldest = shared.log.state(partition).oldest.unwrap_or(u64::MAX);
-                Err(ReadProblem::Forgotten {
-                    partition,
-                    wanted: from,
-                    oldest,
-                })
-            }
-        }
-    }
-
-    async fn newest_snapshot(
-        &self,
-        partition: PartitionId,
-    ) -> Result<Option<SnapshotManifest>, ReadProblem> {
-        Ok(self.shared(partition)?.snapshots.newest(partition))
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! Every command but `up`, `demo` and `materialize` is a client of a node's socket. What goes wrong
 //! is a [`Problem`], whose row says the exit code; `print` says it in words or JSON.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the command line reads and writes the user's own files"
+)]
 
 mod batch;
 pub(crate) mod cluster;

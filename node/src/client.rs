@@ -4,6 +4,11 @@
 //! (`client/follow.rs`). Connecting fails at once where nobody listens; a connection that breaks
 //! later is made anew by the next call. Every problem is one of [`crate::reason`]: a refused
 //! connection is DAEMON_NOT_RUNNING, a broken one STOPPING.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a client runs outside of any node, on the real clock"
+)]
 
 mod follow;
 

@@ -3,6 +3,11 @@
 //! The command line calls these and knows nothing of how they work. A data directory holds, beside
 //! what the node keeps there, `genesis` (what the cluster started from) and `key` (who this node
 //! is); the node's number is that of the member whose key it has.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the daemon listens for real signals"
+)]
 
 use crate::api;
 use crate::env::lock::{DataDirProblem, FORMAT_VERSION};

@@ -5,6 +5,11 @@
 //! applied and shows everything (`demo/spread.rs` decides), and compares every mirror with TREE
 //! (`demo/compare.rs`). Nodes may be killed at any moment meanwhile: they are started again, and
 //! calls are repeated under their request id until the time given is over.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the demo looks after real processes and directories"
+)]
 
 mod child;
 mod compare;

@@ -1,3 +1,5 @@
+//! What the segment log promises, on a hostile disk.
+
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

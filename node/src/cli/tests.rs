@@ -1,3 +1,5 @@
+//! What the command line understands.
+
 use super::*;
 
 fn parsed(arguments: &[&str]) -> Cli {

@@ -4,6 +4,7 @@
 
 mod follow;
 mod history;
+mod operations;
 mod prepare;
 mod read;
 mod render;

@@ -1,3 +1,5 @@
+//! The table of reasons is whole.
+
 use super::*;
 use aber_proto::generated::v1::ErrorReason;
 

@@ -1,3 +1,5 @@
+//! The oracle finds lies.
+
 use super::*;
 use crate::sim::fault::Swarm;
 use crate::sim::outsider::Shown;

@@ -1,3 +1,5 @@
+//! The order of changes, and when each may go.
+
 use super::*;
 use aber_proto::{
     Attributes, Change, ChangeHash, ChunkHash, ChunkList, ChunkRef, ClusterId, Content,

@@ -1,3 +1,5 @@
+//! Every flip and every truncation of a small log.
+
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

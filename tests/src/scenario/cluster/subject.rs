@@ -93,6 +93,7 @@ impl Subject for Aber {
             timing: self.timing,
             snapshot_every: 64,
             mirror: Some((PathBuf::from(MIRROR), mirror)),
+            ..NodeOptions::default()
         };
         let config = NodeConfig {
             me: boot.node,

@@ -1,3 +1,5 @@
+//! The simulated disk forgets only what it may.
+
 use super::*;
 use crate::sim::Random;
 use proptest::prelude::*;

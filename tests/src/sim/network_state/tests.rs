@@ -1,3 +1,5 @@
+//! The simulated links keep order and break.
+
 use super::*;
 
 const ONE: NodeId = NodeId(1);
