@@ -17,6 +17,7 @@ mod index;
 mod ledger;
 mod open;
 mod problem;
+mod read;
 mod record;
 mod recovery;
 mod seal;
@@ -25,9 +26,9 @@ mod writer;
 
 pub use self::problem::SegmentProblem;
 
-use self::core::{Core, Done, Found, Item, Limits, Status};
-use self::record::{NoteValue, Place};
-use self::store::{Store, damaged};
+use self::core::{Core, Done, Item, Limits, Status};
+use self::record::NoteValue;
+use self::store::Store;
 use crate::env::{Env, Runtime};
 use crate::planted::{Bug, is_on};
 use crate::watch::Watched;
@@ -113,6 +114,8 @@ struct Shared<E: Env> {
     room: Notify,
     failure: Watched<Option<String>>,
     has_ended: Watched<bool>,
+    /// The first damage that was read.
+    damage: Mutex<Option<SegmentProblem>>,
 }
 
 impl<E: Env> Shared<E> {
@@ -133,6 +136,7 @@ impl<E: Env> Shared<E> {
             room: Notify::new(),
             failure: Watched::new(None),
             has_ended: Watched::new(false),
+            damage: Mutex::new(None),
         }
     }
 
@@ -367,64 +371,6 @@ impl<E: Env> SegmentLog<E> {
         committed: LogId,
     ) -> Result<(), SegmentProblem> {
         self.shared.core().committed(partition, committed)
-    }
-
-    /// Entries from `from` on below `to_exclusive`, consecutive, about `max_bytes` at most but at
-    /// least one if it is here. Checksums are checked (promise I2). Empty if `from` is not here.
-    ///
-    /// # Errors
-    /// `Damaged`, `Disk`.
-    pub fn read(
-        &self,
-        partition: PartitionId,
-        from: u64,
-        to_exclusive: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<Entry>, SegmentProblem> {
-        let found = self
-            .shared
-            .core()
-            .find(partition, from, to_exclusive, max_bytes);
-        let places: Vec<Place> = found
-            .iter()
-            .filter_map(|found| match found {
-                Found::At(_, place) => Some(*place),
-                Found::Entry(_) => None,
-            })
-            .collect();
-        let mut bytes = self.shared.store.read_all(&places)?.into_iter();
-        let mut entries = Vec::with_capacity(found.len());
-        for found in found {
-            entries.push(match found {
-                Found::Entry(entry) => entry,
-                Found::At(index, place) => {
-                    let entry = Entry::decode(&bytes.next().unwrap_or_default());
-                    let entry = entry.map_err(|problem| damaged(&place, &problem.to_string()))?;
-                    if entry.partition != partition || entry.log_id.index != index {
-                        return Err(damaged(&place, "another entry stands there"));
-                    }
-                    entry
-                }
-            });
-        }
-        Ok(entries)
-    }
-
-    /// Log id and chain hash at an index: of the entry, or of the purge pointer.
-    ///
-    /// # Errors
-    /// `Damaged`, `Disk`.
-    pub fn chain_at(
-        &self,
-        partition: PartitionId,
-        index: u64,
-    ) -> Result<Option<(LogId, ChainHash)>, SegmentProblem> {
-        let pointer = self.shared.core().pointer_at(partition, index);
-        if pointer.is_some() {
-            return Ok(pointer);
-        }
-        let entries = self.read(partition, index, index.saturating_add(1), 0)?;
-        Ok(entries.first().map(|entry| (entry.log_id, entry.chain)))
     }
 
     /// The last durable index of a partition, as it moves; 0 if none is. A truncation lowers it.

@@ -174,7 +174,10 @@ pub enum MirrorProblem {
         error: String,
     },
     /// The marker is missing, or is that of another folder (rule FO-2).
-    #[error("the marker in .aber/marker is {found:?}, not {wanted:?}: attach the folder again")]
+    #[error(
+        "its .aber/marker {}, not {wanted:?}: it shows another folder",
+        found.as_ref().map_or("is missing".to_owned(), |found| format!("says {found:?}"))
+    )]
     Marker {
         /// What the folder should say.
         wanted: String,

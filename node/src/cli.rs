@@ -98,7 +98,7 @@ Examples:
 
 /// A shared folder for machines that trust each other a little
 #[derive(Parser, Debug)]
-#[command(name = "aber", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "aber", bin_name = "aber", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,

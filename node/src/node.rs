@@ -150,7 +150,11 @@ impl<E: Env> Node<E> {
         let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
         let (installs, queues) = install_queues(&config.genesis);
         let snapshots = Snapshots::open(log.clone(), installs).map_err(Problem::internal)?;
-        let partitions = start_partitions(&config, &env, &log, &mesh, &snapshots).await?;
+        let started = start_partitions(&config, &env, &log, &mesh, &snapshots).await;
+        let partitions = started.map_err(|problem| match log.damage() {
+            Some(damage) => index::log_problem(&damage),
+            None => problem,
+        })?;
         let reader = LogReader::new(partitions.values());
         let tree = TreeView::new(kv.clone());
         let wiring = Wiring {

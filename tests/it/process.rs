@@ -9,7 +9,12 @@
     reason = "these are tests of real processes: they wait in real time"
 )]
 
+mod away;
+mod damage;
+mod golden;
 mod kill;
+mod space;
+mod words;
 
 /// The program under test.
 pub(crate) const ABER: &str = env!("CARGO_BIN_EXE_aber-process");

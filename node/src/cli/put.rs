@@ -138,6 +138,11 @@ fn sources(locals: &[PathBuf], destination: &TreePath, into: bool) -> Result<Vec
 }
 
 fn put_result(out: &Output, summary: &Summary, level: v1::Acknowledgement) -> Outcome {
+    let done = summary.files + summary.directories + summary.links + summary.waiting;
+    if let (0, 1, Some(problem)) = (done, summary.failed, &summary.first_failure) {
+        // There was one thing to do.
+        return Err(problem.clone());
+    }
     let entries: Vec<String> = summary
         .entries
         .iter()

@@ -130,10 +130,7 @@ impl<E: Env> NodeService<E> {
             .map_err(|p| chunk_problem(&p, ""))?;
         let mut holders = Vec::new();
         for member in &parts.config.genesis.members {
-            let held = if let Content::Inline(inline) = content {
-                // It is in the log itself.
-                self.is_up(member.node).then_some(inline.len() as u64)
-            } else if member.node == parts.config.me {
+            let held = if member.node == parts.config.me {
                 Some(all - bytes(&lacking))
             } else if chunks.is_empty() {
                 // Inline content is in the log itself.

@@ -214,6 +214,13 @@ impl<E: Env> NodeService<E> {
             notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
         }
         notices.extend(self.no_space());
+        if let Some(damage) = parts.log.damage() {
+            let what = "the log of this node is damaged".to_owned();
+            let mend =
+                "what is damaged is not served; check the disk, and ask another node".to_owned();
+            let why = damage.to_string();
+            notices.push(notice("LOG_DAMAGED", v1::Health::Failed, what, why, mend));
+        }
         if let Some(mirror) = &parts.mirror {
             notices.extend(waiting_paths(&mirror.status.get()));
             for edit in mirror.status.get().notices.iter().rev().take(3) {

@@ -1,0 +1,547 @@
+//! What the command line says: when all is well, and when it is not.
+
+use super::ABER;
+use super::golden::{say, transcript};
+use aber_tests::process::run::run;
+use aber_tests::process::{Cluster, PATIENCE};
+use anyhow::{Result, ensure};
+use expect_test::expect;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+#[test]
+fn commands_say_what_they_did() -> Result<()> {
+    let cluster = Cluster::start(ABER, 3)?;
+    let node = &cluster.nodes[0];
+    let source = cluster.directory.path().join("song");
+    std::fs::write(&source, vec![7; 100_000])?;
+    let source = source.display().to_string();
+    // The first write also waits for a leader.
+    let began = transcript(&cluster, node, &[(&["mkdir", "/music"], b"")])?;
+    expect![[r#"
+        $ aber mkdir /music
+        committed P:I
+    "#]]
+    .assert_eq(&began);
+    let wrote = transcript(
+        &cluster,
+        node,
+        &[
+            (&["put", &source, "/music/"], b""),
+            (&["put", "-", "/note"], b"a short note\n"),
+            (&["cat", "/note"], b""),
+            (&["cp", "/music/song", "/music/copy"], b""),
+            (&["mv", "/music/copy", "/music/tune"], b""),
+            (&["rm", "/music/tune"], b""),
+            (&["ls", "/"], b""),
+            (&["ls", "-l", "/music"], b""),
+            (&["ls", "-R", "/"], b""),
+            (&["log"], b""),
+            (&["log", "/note"], b""),
+        ],
+    )?;
+    cluster.settle(PATIENCE)?;
+    let after = transcript(
+        &cluster,
+        node,
+        &[
+            (&["where", "/note"], b""),
+            (&["where", "/music/song"], b""),
+            (&["status"], b""),
+            (&["status", "--check"], b""),
+        ],
+    )?;
+    expect![[r#"
+        $ aber put DIR/song /music/
+        read 97.7 KiB · new 97.7 KiB · committed P:I
+        $ aber put - /note
+        read 13 B · new 0 B · committed P:I
+        $ aber cat /note
+        a short note
+        $ aber cp /music/song /music/copy
+        committed P:I
+        $ aber mv /music/copy /music/tune
+        committed P:I
+        $ aber rm /music/tune
+        committed P:I
+        $ aber ls /
+        music/
+        note
+        $ aber ls -l /music
+        -rw-r--r-- 97.7 KiB TIME n1 P:I song
+        $ aber ls -R /
+        music/
+        music/song
+        note
+        $ aber log
+        P:I TIME n1 - /music/tune cli
+        P:I TIME n1 > /music/copy => /music/tune cli
+        P:I TIME n1 + /music/copy = version P:I.1 cli
+        P:I TIME n1 + /note 13 B cli
+        P:I TIME n1 + /music/song 97.7 KiB cli
+        P:I TIME n1 * made /music, in partition P cli
+        $ aber log /note
+        P:I TIME n1 + /note 13 B cli
+        $ aber where /note
+        n1                complete
+        n2                complete
+        n3                complete
+        3 nodes have it whole
+        $ aber where /music/song
+        n1                complete
+        n2                complete
+        n3                complete
+        3 nodes have it whole
+        $ aber status
+        demo   OK   3 of 3 nodes up   this node: n1
+          DIR/n1/mirror  mirror of /, up to date   2 files, 97.7 KiB (563 B on disk)
+          writing    works
+          node n1           up   127.0.0.1:PORT
+          node n2           up   127.0.0.1:PORT
+          node n3           up   127.0.0.1:PORT
+          partition 0   applied I, shown I, digest DIGEST at I   led by LEADER
+          partition 1   applied I, shown I, digest DIGEST at I   led by LEADER
+          partition 2   applied I, shown I, digest DIGEST at I   led by LEADER
+          partition 3   applied I, shown I, digest DIGEST at I   led by LEADER
+        $ aber status --check
+        OK: nothing to report
+    "#]]
+    .assert_eq(&(wrote + &after));
+    Ok(())
+}
+
+/// Bad input gets a code and a sentence, and changes nothing.
+#[test]
+fn bad_input_is_refused_in_words() -> Result<()> {
+    let cluster = Cluster::start(ABER, 1)?;
+    let node = &cluster.nodes[0];
+    node.ok(&["mkdir", "/d"])?;
+    ensure!(node.put(b"file", "/d/f")?.code == 0);
+    let (long, deep) = (format!("/{}", "n".repeat(256)), "/n".repeat(2100));
+    let directory = cluster.directory.path().join("source");
+    std::fs::create_dir(&directory)?;
+    let directory = directory.display().to_string();
+    let listing = node.ok(&["ls", "-R", "/"])?;
+    let rows: &[(&[&str], &[u8])] = &[
+        (&["put", "-", "/../x"], b"x"),
+        (&["put", "-", "/d/./x"], b"x"),
+        (&["put", "-", &long], b"x"),
+        (&["put", "-", &deep], b"x"),
+        (&["put", "-", "/.aber/x"], b"x"),
+        (&["mkdir", "/d/.aber"], b""),
+        (&["put", "-", "d/x"], b"x"),
+        (&["put", "-", "/d"], b"x"),
+        (&["put", "-", "/"], b"x"),
+        (&["put", "-", "/d/f/x"], b"x"),
+        (&["put", "-", "/no/x"], b"x"),
+        (&["put", "nothing-here", "/d/"], b""),
+        (&["put", &directory, "/d/"], b""),
+        (&["put", "-r", "nothing-here", "/d/"], b""),
+        (&["mkdir", "/d"], b""),
+        (&["mkdir", "/d/f/x"], b""),
+        (&["cat", "/d"], b""),
+        (&["cat", "/nothing"], b""),
+        (&["ls", "/nothing"], b""),
+        (&["get", "/nothing", &directory], b""),
+        (&["rm", "/nothing"], b""),
+        (&["rm", "/d"], b""),
+        (&["rm", "-r", "/"], b""),
+        (&["mv", "/d/f", "/no/f"], b""),
+        (&["mv", "-n", "/d/f", "/d/f"], b""),
+        (&["where", "/nothing"], b""),
+        (&["log", "nothing"], b""),
+        (&["verify", "--unknown"], b""),
+        (&["put"], b""),
+    ];
+    let said = transcript(&cluster, node, rows)?;
+    expect![[r#"
+        $ aber put - /../x
+        error: /../x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  '.' and '..' are not names (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /d/./x
+        error: /d/./x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  '.' and '..' are not names (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn…
+        error: /nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  a name is longer than 255 bytes (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n…
+        error: /n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n… is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  the path is longer than 4,096 bytes (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /.aber/x
+        error: /.aber/x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  the name .aber is reserved (rule NA-7)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber mkdir /d/.aber
+        error: /d/.aber is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  the name .aber is reserved (rule NA-7)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - d/x
+        error: d/x is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  a path of the tree starts with '/' (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber put - /d
+        error: /d is a directory  [IS_A_DIRECTORY]
+          why:  a file is wanted here, and a directory stands there
+          mend: name a file below it, or use -r for whole trees
+        exit 1
+        $ aber put - /
+        error: the command cannot be done as given  [USAGE]
+          why:  standard input needs the path of a file: aber put - /notes/today.txt
+          mend: see: aber help
+        exit 2
+        $ aber put - /d/f/x
+        error: /d/f is not a directory  [NOT_A_DIRECTORY]
+          why:  a file or a symbolic link stands where a directory is wanted
+          mend: see what it is: aber ls -l /d/f
+        exit 1
+        $ aber put - /no/x
+        error: the directory of /no/x does not exist  [NO_PARENT]
+          why:  a file or directory is only made in a directory that is there
+          mend: make it first: aber mkdir -p
+        exit 4
+        $ aber put nothing-here /d/
+        error: nothing-here does not exist on this machine  [SOURCE_MISSING]
+          why:  the first arguments of put are local files
+          mend: check the name; nothing of it was sent
+        exit 4
+        $ aber put DIR/source /d/
+        error: the command cannot be done as given  [USAGE]
+          why:  DIR/source is a directory; with all that is in it: put -r DIR/source
+          mend: see: aber help
+        exit 2
+        $ aber put -r nothing-here /d/
+        error: nothing-here does not exist on this machine  [SOURCE_MISSING]
+          why:  the first arguments of put are local files
+          mend: check the name; nothing of it was sent
+        exit 4
+        $ aber mkdir /d
+        error: /d exists already  [PATH_EXISTS]
+          why:  it was to be free, and something stands there
+          mend: choose another name, or remove it first: aber rm
+        exit 5
+        $ aber mkdir /d/f/x
+        error: /d/f/x is not a directory  [NOT_A_DIRECTORY]
+          why:  a file or a symbolic link stands where a directory is wanted
+          mend: see what it is: aber ls -l /d/f/x
+        exit 1
+        $ aber cat /d
+        error: /d is a directory  [IS_A_DIRECTORY]
+          why:  a file is wanted here, and a directory stands there
+          mend: name a file below it, or use -r for whole trees
+        exit 1
+        $ aber cat /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber ls /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber get /nothing DIR/source
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber rm /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber rm /d
+        error: /d is not empty  [DIRECTORY_NOT_EMPTY]
+          why:  a directory goes only when it is empty, or with -r
+          mend: to remove it with all that is in it: aber rm -r /d
+        exit 1
+        $ aber rm -r /
+        error: the root of the tree stays as it is  [ROOT_FIXED]
+          why:  / cannot be removed, renamed, replaced or given attributes
+          mend: name something below it: aber ls /
+        exit 1
+        $ aber mv /d/f /no/f
+        error: the directory of /no/f does not exist  [NO_PARENT]
+          why:  a file or directory is only made in a directory that is there
+          mend: make it first: aber mkdir -p
+        exit 4
+        $ aber mv -n /d/f /d/f
+        error: /d/f exists already  [PATH_EXISTS]
+          why:  it was to be free, and something stands there
+          mend: choose another name, or remove it first: aber rm
+        exit 5
+        $ aber where /nothing
+        error: /nothing does not exist  [PATH_NOT_FOUND]
+          why:  nothing stands at this path in the tree, as this node knows it
+          mend: see what is there: aber ls -R /
+        exit 4
+        $ aber log nothing
+        error: nothing is not a path of the tree  [NAME_NOT_ALLOWED]
+          why:  a path of the tree starts with '/' (rule NA-1)
+          mend: paths look like /music/song.flac: they start with '/', and no name is '.', '..', '.aber' or above 255 bytes
+        exit 2
+        $ aber verify --unknown
+        error: unexpected argument '--unknown' found
+
+          tip: to pass '--unknown' as a value, use '-- --unknown'
+
+        Usage: aber verify [OPTIONS] [PATH]
+
+        For more information, try '--help'.
+        exit 2
+        $ aber put
+        error: the following required arguments were not provided:
+          <SOURCES>...
+          <DESTINATION>
+
+        Usage: aber put --data <DIR> <SOURCES>... <DESTINATION>
+
+        For more information, try '--help'.
+        exit 2
+    "#]].assert_eq(&said);
+    ensure!(
+        node.ok(&["ls", "-R", "/"])? == listing,
+        "something was changed"
+    );
+    Ok(())
+}
+
+/// A source that is there and cannot be read: a directory of another's, or a file of the kernel's.
+#[test]
+fn an_unreadable_source_is_named() -> Result<()> {
+    let cluster = Cluster::start(ABER, 1)?;
+    let node = &cluster.nodes[0];
+    // Reading this one fails for every user, root included.
+    let ran = node.aber(&["put", "/proc/self/mem", "/x"])?;
+    ensure!(
+        ran.code == 1 && ran.reason() == Some("SOURCE_UNREADABLE"),
+        "{ran:?}"
+    );
+    ensure!(node.ok(&["ls", "/"])?.is_empty());
+    Ok(())
+}
+
+/// Promise D3: an upload that breaks off leaves nothing.
+#[test]
+fn a_broken_upload_leaves_nothing() -> Result<()> {
+    let cluster = Cluster::start(ABER, 1)?;
+    let node = &cluster.nodes[0];
+    for sent_bytes in [100, 3_000_000] {
+        let mut child = node
+            .command(&["put", "-", "/broken"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(&vec![7; sent_bytes])?;
+        stdin.flush()?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        child.kill()?;
+        child.wait()?;
+        drop(stdin);
+        ensure!(node.put(b"whole", "/after")?.code == 0);
+        cluster.settle(PATIENCE)?;
+        ensure!(node.ok(&["ls", "/"])? == "after\n");
+        ensure!(!node.mirror().join("broken").exists());
+    }
+    Ok(())
+}
+
+fn up(cluster: &Cluster, data: &Path, more: &[&str], text: &mut String, what: &str) -> Result<()> {
+    let mut command = Command::new(ABER);
+    command
+        .arg("up")
+        .args(more)
+        .env("ABER_DATA", data)
+        .env("NO_COLOR", "1")
+        .env("ABER_LOG", "off");
+    let ran = run(command, cluster.directory.path(), b"", PATIENCE)?;
+    say(cluster, text, &format!("up     # {what}"), &ran);
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A data directory that cannot be used is refused, and left as it is.
+#[test]
+fn a_data_directory_of_another_kind_is_refused_in_words() -> Result<()> {
+    let mut cluster = Cluster::start(ABER, 1)?;
+    let other = Cluster::start(ABER, 1)?;
+    let node = &cluster.nodes[0];
+    ensure!(node.put(b"kept", "/kept")?.code == 0);
+    let mut text = String::new();
+    up(&cluster, &node.data, &[], &mut text, "it runs already")?;
+    let address = node.status()?["link_address"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let fresh = cluster.directory.path().join("fresh");
+    up(
+        &cluster,
+        &fresh,
+        &["--listen", &address],
+        &mut text,
+        "the port is taken",
+    )?;
+    up(
+        &cluster,
+        &fresh,
+        &["--listen", "nonsense"],
+        &mut text,
+        "no address",
+    )?;
+    cluster.nodes[0].stop()?;
+    let ran = cluster.nodes[0].aber(&["ls", "/"])?;
+    say(&cluster, &mut text, "ls /     # nobody runs", &ran);
+    let whole = cluster.nodes[0].data.clone();
+    let stranger = &other.nodes[0].data;
+    type Hurt<'a> = &'a dyn Fn(&Path) -> std::io::Result<()>;
+    let from = |name: &'static str| {
+        move |data: &Path| std::fs::copy(stranger.join(name), data.join(name)).map(drop)
+    };
+    let cases: [(&str, Hurt<'_>); 8] = [
+        ("the genesis of another cluster", &from("genesis")),
+        ("the key of another node", &from("key")),
+        ("a newer format", &|data| {
+            std::fs::write(data.join("format"), "aber data 2\n")
+        }),
+        ("a damaged format", &|data| {
+            std::fs::write(data.join("format"), "nonsense\n")
+        }),
+        ("a damaged genesis", &|data| {
+            std::fs::write(data.join("genesis"), "nonsense")
+        }),
+        ("no genesis", &|data| {
+            std::fs::remove_file(data.join("genesis"))
+        }),
+        ("no key", &|data| std::fs::remove_file(data.join("key"))),
+        ("the log of another cluster", &|data| {
+            for entry in std::fs::read_dir(stranger.join("log"))? {
+                let entry = entry?;
+                std::fs::copy(entry.path(), data.join("log").join(entry.file_name()))?;
+            }
+            Ok(())
+        }),
+    ];
+    for (what, hurt) in cases {
+        let copy = cluster.directory.path().join("copy");
+        copy_tree(&whole, &copy)?;
+        hurt(&copy)?;
+        up(&cluster, &copy, &[], &mut text, what)?;
+        std::fs::remove_dir_all(&copy)?;
+    }
+    let file = cluster.directory.path().join("file");
+    std::fs::write(&file, "")?;
+    up(&cluster, &file, &[], &mut text, "a file")?;
+    let full = cluster.directory.path().join("full");
+    std::fs::create_dir_all(full.join(".aber"))?;
+    std::fs::write(full.join(".aber/marker"), "another folder\n")?;
+    let full = full.display().to_string();
+    up(
+        &cluster,
+        &whole,
+        &["--mirror", &full],
+        &mut text,
+        "the mirror of another folder",
+    )?;
+    expect![[r#"
+        $ aber up     # it runs already
+        error: DIR/n1 is in use  [DATA_DIR_IN_USE]
+          why:  another aber, process PID, runs on this directory
+          mend: stop it first: aber down --data DIR/n1
+        exit 1
+        $ aber up     # the port is taken
+        error: 127.0.0.1:PORT cannot be used  [PORT_IN_USE]
+          why:  another program listens there, or the address is not of this machine: Address already in use (os error 98)
+          mend: choose another one: aber up --listen 127.0.0.1:PORT takes any free port
+        exit 1
+        $ aber up     # no address
+        error: the command cannot be done as given  [USAGE]
+          why:  --listen nonsense: this is no address with a port; it looks like 127.0.0.1:PORT or [::1]:0
+          mend: see: aber help
+        exit 2
+        $ aber ls /     # nobody runs
+        error: no node is running here  [DAEMON_NOT_RUNNING]
+          why:  nobody answers at DIR/n1/api.sock: No such file or directory (os error 2)
+          mend: start it: aber up; if it has its data elsewhere, name it: --data DIR
+        exit 9
+        $ aber up     # the genesis of another cluster
+        error: DIR/copy belongs to another cluster  [OTHER_CLUSTER]
+          why:  its cluster is OTHER, not THIS
+          mend: use the directory of this cluster, or another --data; nothing was changed
+        exit 1
+        $ aber up     # the key of another node
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  its key is that of no member of its cluster's genesis
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # a newer format
+        error: this aber is too old for DIR/copy  [VERSION_TOO_OLD]
+          why:  it has format 2, and this program knows up to 1
+          mend: install a newer aber; nothing was changed
+        exit 12
+        $ aber up     # a damaged format
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  DIR/copy is no data directory: its format file says "nonsense\n"
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # a damaged genesis
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  the bytes are no genesis: no well-formed protobuf
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # no genesis
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  its genesis file is missing; every member of the cluster has the same
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # no key
+        error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  its key is that of no member of its cluster's genesis
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # the log of another cluster
+        error: the log belongs to another cluster  [OTHER_CLUSTER]
+          why:  its cluster is OTHER (node 1), not that of the directory's genesis and key
+          mend: use the directory of this cluster, or another --data; nothing was changed
+        exit 1
+        $ aber up     # a file
+        error: DIR/file cannot be used as data directory  [DATA_DIR_UNUSABLE]
+          why:  DIR/file is not a directory
+          mend: name another one by --data, or mend its owner and mode; nothing was changed
+        exit 1
+        $ aber up     # the mirror of another folder
+        error: DIR/full cannot be used as mirror  [MIRROR_UNUSABLE]
+          why:  its .aber/marker says "another folder\n", not "cluster THIS\nnode n1\n": it shows another folder
+          mend: name an empty directory: --mirror DIR
+        exit 1
+    "#]].assert_eq(&text);
+    cluster.nodes[0].start()?;
+    ensure!(cluster.nodes[0].ok(&["cat", "/kept"])? == "kept");
+    Ok(())
+}
