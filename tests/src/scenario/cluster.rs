@@ -49,7 +49,8 @@ pub(super) fn run_single(options: &RunOptions) -> Report {
 
 fn start(options: &RunOptions, node_count: u64) -> Report {
     let mut swarm = Swarm::draw(node_count, &mut crate::sim::Random::new(!options.seed));
-    swarm.safety_ms /= 10;
+    swarm.safety_ms /= 4;
+    swarm.down_ms_max *= 2;
     let bug = options.planted.as_deref().map(Bug::find);
     planted::plant(bug.flatten());
     let mut report = run::run_with(options, swarm, play);
@@ -87,7 +88,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         Timing::LAN
     };
     let drawn = world.with_random(|random| {
-        let every = random.pick(&[6, 12, 24, 64]).copied();
+        let every = random.pick(&[3, 6, 16, 64]).copied();
         let segment = random.pick(&[64 * 1024, 256 * 1024]).copied();
         every.zip(segment)
     });
@@ -108,7 +109,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         oracle: Oracle::default(),
         digests: Digests::default(),
         scribbles: Scribbles::default(),
-        may_scribble: swarm.power_permille == 0 || swarm.crash_every_ms.is_none(),
+        may_scribble: swarm.power_permille == 0,
     };
     let (faults, clients) = run.be_unsafe(&swarm).await;
     heal(&cluster).await;
@@ -135,8 +136,8 @@ impl Run {
             large_bytes_max: swarm
                 .uplink_bytes_per_s
                 .map_or(600_000, |rate| (rate * 8).min(600_000)),
-            step_count: 200,
-            think_ms_max: 1200,
+            step_count: 400,
+            think_ms_max: 800,
             ..WorkloadOptions::default()
         };
         let setup = workload.setup();
