@@ -17,7 +17,7 @@ use crate::workload::{WorkloadOptions, drive, prepare};
 use aber_log::partition::Timing;
 use aber_log::planted::{self, Bug};
 use aber_proto::{ContentHash, Genesis, NodeId, codec};
-use check::Digests;
+use check::{Archive, Digests};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,6 +69,7 @@ struct Run {
     cluster: Cluster<Aber>,
     oracle: Oracle,
     digests: Digests,
+    archive: Archive,
     scribbles: Scribbles,
     /// A user's bytes are not synced: only where no power goes are they sure to stay.
     may_scribble: bool,
@@ -108,6 +109,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         cluster: cluster.clone(),
         oracle: Oracle::default(),
         digests: Digests::default(),
+        archive: Archive::default(),
         scribbles: Scribbles::default(),
         may_scribble: swarm.power_permille == 0,
     };
@@ -160,6 +162,12 @@ impl Run {
             let pause_ms = self.world.between(500, 4000);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             let nodes = self.cluster.nodes();
+            for node in &nodes {
+                if let Some((_, handle)) = self.cluster.handle(*node) {
+                    let findings = check::collect(*node, &handle, &self.archive, false);
+                    findings.into_iter().for_each(|what| self.world.broken(what));
+                }
+            }
             let node = self.world.with_random(|random| random.pick(&nodes).copied());
             let Some(node) = node else { return };
             check::check_torn(&self.world, &self.oracle, node);
@@ -233,7 +241,8 @@ impl Run {
                     .broken(format!("M3: a user's {content} is gone from node {node}"));
             }
         }
-        let findings = check::check_all(&self.cluster, genesis, &self.oracle, &self.digests);
+        let seen = (&self.digests, &self.archive);
+        let findings = check::check_all(&self.cluster, genesis, &self.oracle, seen);
         for finding in findings {
             self.world.broken(finding);
         }

@@ -146,39 +146,48 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
     left
 }
 
-/// The entries of all nodes together, and where two nodes differ.
-fn entries(cluster: &Cluster<Aber>) -> (BTreeMap<(PartitionId, u64), Entry>, Vec<String>) {
-    let (mut entries, mut broken) = (BTreeMap::new(), Vec::new());
-    for node in cluster.nodes() {
-        let Some((_, handle)) = cluster.handle(node) else {
-            continue;
-        };
-        let parts = &handle.node.parts;
-        for (id, partition) in &parts.partitions {
-            let state = parts.log.state(*id);
-            let end = partition.committed().get().map_or(0, |id| id.index + 1);
-            let mut next = state.oldest.unwrap_or(end);
-            while next < end {
-                let read = match parts.log.read(*id, next, end, READ_BYTES) {
-                    Ok(read) => read,
-                    Err(problem) => {
-                        broken.push(format!("I2: node {node} cannot read {id}:{next}: {problem}"));
-                        break;
-                    }
-                };
-                let Some(last) = read.last() else { break };
-                next = last.log_id.index + 1;
-                for entry in read {
-                    let place = (*id, entry.log_id.index);
-                    let known = entries.entry(place).or_insert_with(|| entry.clone());
-                    if *known != entry {
-                        broken.push(format!("C1: node {node} has another {id}:{}", place.1));
-                    }
+/// All committed entries that any node showed.
+pub(super) type Archive = Arc<Mutex<BTreeMap<(PartitionId, u64), Entry>>>;
+
+/// C1: takes what a node has committed into the archive, and tells where it differs. A node that
+/// took a snapshot in has no history from before it, so it is collected while the run goes on:
+/// `is_all` reads everything, else only what the archive lacks.
+pub(super) fn collect(
+    node: NodeId,
+    handle: &AberNode,
+    archive: &Archive,
+    is_all: bool,
+) -> Vec<String> {
+    let (mut entries, mut broken) = (lock(archive), Vec::new());
+    let parts = &handle.node.parts;
+    for (id, partition) in &parts.partitions {
+        let end = partition.committed().get().map_or(0, |id| id.index + 1);
+        let newest = entries.range((*id, 0)..=(*id, u64::MAX)).next_back();
+        let known = newest.map_or(0, |((_, index), _)| index + 1);
+        let oldest = parts.log.state(*id).oldest.unwrap_or(end);
+        let mut next = if is_all { oldest } else { oldest.max(known) };
+        while next < end {
+            let read = match parts.log.read(*id, next, end, READ_BYTES) {
+                Ok(read) => read,
+                Err(problem) if is_all => {
+                    broken.push(format!("I2: node {node} cannot read {id}:{next}: {problem}"));
+                    break;
+                }
+                // A planned fault of its disk.
+                Err(_) => break,
+            };
+            let Some(last) = read.last() else { break };
+            next = last.log_id.index + 1;
+            for entry in read {
+                let place = (*id, entry.log_id.index);
+                let known = entries.entry(place).or_insert_with(|| entry.clone());
+                if *known != entry {
+                    broken.push(format!("C1: node {node} has another {id}:{}", place.1));
                 }
             }
         }
     }
-    (entries, broken)
+    broken
 }
 
 /// The whole history, replayed by a view that no node has.
@@ -255,11 +264,16 @@ pub(super) fn check_all(
     cluster: &Cluster<Aber>,
     genesis: &Genesis,
     oracle: &Oracle,
-    digests: &Digests,
+    (digests, archive): (&Digests, &Archive),
 ) -> Vec<String> {
     let world = cluster.world();
-    let (entries, mut broken) = entries(cluster);
-    let replayed = replay(genesis, &entries);
+    let mut broken = Vec::new();
+    for node in cluster.nodes() {
+        if let Some((_, handle)) = cluster.handle(node) {
+            broken.extend(collect(node, &handle, archive, true));
+        }
+    }
+    let replayed = replay(genesis, &lock(archive));
     broken.extend(replayed.broken);
     broken.extend(oracle.check_history(&replayed.landed));
     broken.extend(check_order(&replayed.landed));
