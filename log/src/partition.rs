@@ -453,7 +453,7 @@ impl<E: Env> Partition<E> {
 
 type Results = futures::stream::BoxStream<
     'static,
-    Result<openraft::raft::WriteResult<C>, openraft::errors::Fatal<C>>,
+    Result<openraft::raft::WriteResult<C>, Fatal<C>>,
 >;
 
 async fn tell_results(

@@ -177,6 +177,8 @@ impl State {
     pub fn next_wake(&self) -> Option<Instant> {
         let times = self.slots.values().filter_map(|slot| match slot.phase {
             Phase::Proposed(again) => Some(again),
+            // It became ready while others were looked at: nobody else will call for it.
+            Phase::Ready => Some(Instant::default()),
             _ => None,
         });
         times.min()
@@ -266,5 +268,47 @@ impl Slot {
             Phase::Blocked | Phase::Copying => Phase::Ready,
             ref later => later.clone(),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aber_proto::{Change, ChangeHash, ClusterId, NodeId, Timestamp};
+    use bytes::Bytes;
+
+    fn item(request: u8, path: &str) -> Item {
+        let change = Change {
+            cluster: ClusterId([1; 32]),
+            partition: PartitionId(1),
+            author: NodeId(1),
+            author_sequence: 0,
+            previous: ChangeHash::default(),
+            request: RequestId([request; 16]),
+            wall_time: Timestamp(0),
+            comment: String::new(),
+            via: String::new(),
+            events: Vec::new(),
+        };
+        Item {
+            change,
+            volume: None,
+            paths: vec![TreePath::parse(path).unwrap()],
+            min_copies: 0,
+            signed: None,
+        }
+    }
+
+    /// A2: a change that becomes ready because another is found to be answered is not forgotten.
+    #[test]
+    fn what_becomes_ready_is_looked_at_at_once() {
+        let mut state = State::default();
+        let first = state.add(item(1, "/a"), None);
+        state.add(item(2, "/a/b"), None);
+        state.item_mut(first).unwrap().signed = Some((1, Bytes::new()));
+        state.proposed(first, Instant(7));
+        assert_eq!(state.next_wake(), Some(Instant(7) + PROPOSE_AGAIN));
+        state.finished(RequestId([1; 16]));
+        assert_eq!(state.next_wake(), Some(Instant::default()));
     }
 }
