@@ -21,7 +21,7 @@ use aber_proto::{ChainHash, LogId, NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ClientWriteError;
+use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::BasicNode;
 use openraft::{Config, SnapshotPolicy};
 use raft_types::{C, Proposal, decode_membership, to_raft_id};
@@ -37,6 +37,8 @@ pub type Raft<E> = openraft::Raft<C, state_machine::StateMachine<E>>;
 const PROPOSALS_WAITING: usize = 4096;
 /// Changes handed to Raft in one call.
 const PROPOSALS_AT_ONCE: usize = 64;
+/// The exit code of a node whose log cannot be read or written.
+const EXIT_GROUP: i32 = 74;
 
 /// How patient Raft is. All voters of a cluster use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -240,6 +242,7 @@ impl<E: Env> Partition<E> {
         this.initialize(&options.voters).await?;
         let runtime = options.env.runtime();
         runtime.spawn("proposer", this.clone().order_all(waiting));
+        runtime.spawn("group", this.clone().end_with_group());
         if !options.learners.is_empty() {
             runtime.spawn("learners", this.clone().keep_learners(options.learners));
         }
@@ -263,6 +266,25 @@ impl<E: Env> Partition<E> {
             // Another voter was quicker: its entry is the same as ours would have been.
             Err(openraft::errors::RaftError::APIError(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// A group that stopped over a failure takes the node with it (promise D4): a voter that looks
+    /// alive and neither votes nor follows would stay behind for ever.
+    async fn end_with_group(self) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Err(Fatal::Stopped) => return,
+                Err(fatal) => {
+                    let partition = self.shared.partition;
+                    let why = format!("partition {partition} stopped: {fatal}");
+                    return self.shared.runtime.fail(EXIT_GROUP, &why);
+                }
+                Ok(()) if metrics.changed().await.is_err() => return,
+                Ok(()) => {}
+            }
         }
     }
 
@@ -433,7 +455,7 @@ impl<E: Env> Partition<E> {
 
 type Results = futures::stream::BoxStream<
     'static,
-    Result<openraft::raft::WriteResult<C>, openraft::errors::Fatal<C>>,
+    Result<openraft::raft::WriteResult<C>, Fatal<C>>,
 >;
 
 async fn tell_results(

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Bytes of entries folded at once.
@@ -35,6 +36,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const AHEAD_CHUNKS: usize = 16 * 1024;
 /// Nodes read at a time when a whole partition is dirty.
 const PAGE: usize = 1024;
+
+/// Between attempts to fetch what a snapshot lacks.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A boxed future of the listener.
 pub type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -347,19 +351,14 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
 
     /// Replaces the view by a snapshot: every chunk is verified, then every row, then the digest.
     async fn install(&mut self, snapshot: &SnapshotManifest) -> Result<(), String> {
-        let chunks = &self.options.chunks;
-        let data = aber_log::ingest::resolve_chunks(chunks, &snapshot.content).await;
-        let data = data.map_err(|problem| problem.to_string())?;
+        let data = self.chunks_of_snapshot(snapshot).await?;
         if let Some(ahead) = &self.options.ahead {
             ahead(&data);
         }
         let (kv, partition) = (self.options.kv.clone(), self.partition());
         let mut installer = SnapshotInstall::new(kv, partition, self.options.cluster);
         for chunk in data {
-            let bytes = chunks
-                .get(chunk)
-                .await
-                .map_err(|problem| problem.to_string())?;
+            let bytes = self.chunk_of_snapshot(chunk).await?;
             installer
                 .push(&bytes)
                 .map_err(|problem| problem.to_string())?;
@@ -395,6 +394,37 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         Ok(())
     }
 
+    /// The chunks of a snapshot. Like each of them, its list may take long to come: who has it may
+    /// be away. That is no reason to give the index up; nothing is replayed meanwhile.
+    async fn chunks_of_snapshot(
+        &self,
+        snapshot: &SnapshotManifest,
+    ) -> Result<Vec<ChunkRef>, String> {
+        let (chunks, runtime) = (&self.options.chunks, self.options.env.runtime());
+        loop {
+            match aber_log::ingest::resolve_chunks(chunks, &snapshot.content).await {
+                Err(ContentProblem::Chunk(problem)) if may_come(&problem) => {
+                    runtime.trace(format_args!("a snapshot waits: {problem}"));
+                    runtime.sleep(SNAPSHOT_PAUSE).await;
+                }
+                other => return other.map_err(|problem| problem.to_string()),
+            }
+        }
+    }
+
+    async fn chunk_of_snapshot(&self, chunk: ChunkRef) -> Result<Bytes, String> {
+        let runtime = self.options.env.runtime();
+        loop {
+            match self.options.chunks.get(chunk).await {
+                Err(problem) if may_come(&problem) => {
+                    runtime.trace(format_args!("a snapshot waits: {problem}"));
+                    runtime.sleep(SNAPSHOT_PAUSE).await;
+                }
+                other => return other.map_err(|problem| problem.to_string()),
+            }
+        }
+    }
+
     /// After a snapshot anything may have changed.
     async fn tell_all_dirty(&self) -> Result<(), String> {
         let index = self.options.view.applied_index();
@@ -413,6 +443,11 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         }
         Ok(())
     }
+}
+
+/// Whether a chunk that could not be had may be had later.
+fn may_come(problem: &ChunkProblem) -> bool {
+    !matches!(problem, ChunkProblem::Storage(_))
 }
 
 /// A small snapshot too is stored, so that another node can fetch it.

@@ -6,7 +6,16 @@ use super::{simulate, text};
 const SEEDS: [u64; 10] = [1, 2, 4, 5, 8, 9, 12, 14, 16, 18];
 
 /// Bugs, and the seeds from which on one finds them.
-const PLANTED: &[(&str, u64)] = &[];
+const PLANTED: [(&str, u64); 8] = [
+    ("ack-before-sync", 1),
+    ("vote-unsynced", 1),
+    ("dropped-at-proposal", 1),
+    ("read-uncommitted", 1),
+    ("name-before-content", 1),
+    ("stranger-overwritten", 1),
+    ("requests-forgotten", 1),
+    ("order-ignored", 1),
+];
 
 /// Most seeds it may take to find a planted bug.
 const SEEDS_TO_FIND: u64 = 20;

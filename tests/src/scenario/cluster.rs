@@ -17,7 +17,7 @@ use crate::workload::{WorkloadOptions, drive, prepare};
 use aber_log::partition::Timing;
 use aber_log::planted::{self, Bug};
 use aber_proto::{ContentHash, Genesis, NodeId, codec};
-use check::Digests;
+use check::{Archive, Digests};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,15 +49,14 @@ pub(super) fn run_single(options: &RunOptions) -> Report {
 
 fn start(options: &RunOptions, node_count: u64) -> Report {
     let mut swarm = Swarm::draw(node_count, &mut crate::sim::Random::new(!options.seed));
-    swarm.safety_ms /= 10;
+    swarm.safety_ms /= 4;
+    swarm.down_ms_max *= 2;
     let bug = options.planted.as_deref().map(Bug::find);
     planted::plant(bug.flatten());
     let mut report = run::run_with(options, swarm, play);
     planted::plant(None);
     if bug == Some(None) {
-        report
-            .failures
-            .push("there is no such bug to plant".to_owned());
+        report.failures.push("there is no such bug to plant".to_owned());
     }
     report
 }
@@ -70,6 +69,7 @@ struct Run {
     cluster: Cluster<Aber>,
     oracle: Oracle,
     digests: Digests,
+    archive: Archive,
     scribbles: Scribbles,
     /// A user's bytes are not synced: only where no power goes are they sure to stay.
     may_scribble: bool,
@@ -89,7 +89,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         Timing::LAN
     };
     let drawn = world.with_random(|random| {
-        let every = random.pick(&[6, 12, 24, 64]).copied();
+        let every = random.pick(&[3, 6, 16, 64]).copied();
         let segment = random.pick(&[64 * 1024, 256 * 1024]).copied();
         every.zip(segment)
     });
@@ -109,8 +109,9 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         cluster: cluster.clone(),
         oracle: Oracle::default(),
         digests: Digests::default(),
+        archive: Archive::default(),
         scribbles: Scribbles::default(),
-        may_scribble: swarm.power_permille == 0 || swarm.crash_every_ms.is_none(),
+        may_scribble: swarm.power_permille == 0,
     };
     let (faults, clients) = run.be_unsafe(&swarm).await;
     heal(&cluster).await;
@@ -137,8 +138,8 @@ impl Run {
             large_bytes_max: swarm
                 .uplink_bytes_per_s
                 .map_or(600_000, |rate| (rate * 8).min(600_000)),
-            step_count: 200,
-            think_ms_max: 1200,
+            step_count: 400,
+            think_ms_max: 800,
             ..WorkloadOptions::default()
         };
         let setup = workload.setup();
@@ -161,9 +162,13 @@ impl Run {
             let pause_ms = self.world.between(500, 4000);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             let nodes = self.cluster.nodes();
-            let node = self
-                .world
-                .with_random(|random| random.pick(&nodes).copied());
+            for node in &nodes {
+                if let Some((_, handle)) = self.cluster.handle(*node) {
+                    let findings = check::collect(*node, &handle, &self.archive, false);
+                    findings.into_iter().for_each(|what| self.world.broken(what));
+                }
+            }
+            let node = self.world.with_random(|random| random.pick(&nodes).copied());
             let Some(node) = node else { return };
             check::check_torn(&self.world, &self.oracle, node);
             if let Some((_, handle)) = self.cluster.handle(node) {
@@ -236,7 +241,8 @@ impl Run {
                     .broken(format!("M3: a user's {content} is gone from node {node}"));
             }
         }
-        let findings = check::check_all(&self.cluster, genesis, &self.oracle, &self.digests);
+        let seen = (&self.digests, &self.archive);
+        let findings = check::check_all(&self.cluster, genesis, &self.oracle, seen);
         for finding in findings {
             self.world.broken(finding);
         }

@@ -193,3 +193,17 @@ proptest! {
         prop_assert_eq!(Item::decode(item.encode()), Ok(item));
     }
 }
+
+/// A2: a change that becomes ready because another is found to be answered is not forgotten.
+#[test]
+fn what_becomes_ready_is_looked_at_at_once() {
+    let mut state = State::default();
+    let first = state.add(item(1, &["/v/a"], false), None);
+    state.add(item(2, &["/v/a/b"], false), None);
+    sign(&mut state, first, 1);
+    state.sent(PartitionId(1), &[first]);
+    state.answered(PartitionId(1), &[first], NOW, None);
+    assert_eq!(state.next_wake(), Some(NOW + PROPOSE_AGAIN));
+    state.finished(RequestId([1; 16]));
+    assert_eq!(state.next_wake(), Some(Instant(0)));
+}

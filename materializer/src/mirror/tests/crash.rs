@@ -39,12 +39,7 @@ async fn killed_at(seed: u64, calls: u64, power: bool) -> bool {
     for bytes in world.env.disk.shown() {
         assert!(versions.contains(&bytes), "{what}: a torn file");
     }
-    let restarted = world.start().await;
-    if restarted.is_err() && power {
-        // The marker itself was lost with the folder: an operator attaches again (FO-2).
-        return died;
-    }
-    restarted.expect(&what);
+    world.start().await.expect(&what);
     let after = world.handle().status.get().positions;
     assert!(power || after >= before, "{what}: positions fell");
     // The node replays from the durable position.

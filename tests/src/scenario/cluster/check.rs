@@ -116,9 +116,7 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
         };
         let waiting = handle.node.parts.outbox.waiting().get();
         if waiting > 0 {
-            left.push(format!(
-                "{waiting} changes wait in the outbox of node {node}"
-            ));
+            left.push(format!("{waiting} changes wait in the outbox of node {node}"));
         }
         let Some(mirror) = &handle.node.parts.mirror else {
             continue;
@@ -141,51 +139,55 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
             .iter()
             .filter_map(|(_, handle)| Some(applied(&handle.as_ref()?.1, partition)))
             .collect();
-        if at
-            .iter()
-            .any(|index| Some(index) != at.first() || index.is_none())
-        {
+        if at.iter().any(|index| Some(index) != at.first() || index.is_none()) {
             left.push(format!("the views of partition {partition} are at {at:?}"));
         }
     }
     left
 }
 
-/// The entries of all nodes together, and where two nodes differ.
-fn entries(cluster: &Cluster<Aber>) -> (BTreeMap<(PartitionId, u64), Entry>, Vec<String>) {
-    let (mut entries, mut broken) = (BTreeMap::new(), Vec::new());
-    for node in cluster.nodes() {
-        let Some((_, handle)) = cluster.handle(node) else {
-            continue;
-        };
-        let parts = &handle.node.parts;
-        for (id, partition) in &parts.partitions {
-            let state = parts.log.state(*id);
-            let end = partition.committed().get().map_or(0, |id| id.index + 1);
-            let mut next = state.oldest.unwrap_or(end);
-            while next < end {
-                let read = match parts.log.read(*id, next, end, READ_BYTES) {
-                    Ok(read) => read,
-                    Err(problem) => {
-                        broken.push(format!(
-                            "I2: node {node} cannot read {id}:{next}: {problem}"
-                        ));
-                        break;
-                    }
-                };
-                let Some(last) = read.last() else { break };
-                next = last.log_id.index + 1;
-                for entry in read {
-                    let place = (*id, entry.log_id.index);
-                    let known = entries.entry(place).or_insert_with(|| entry.clone());
-                    if *known != entry {
-                        broken.push(format!("C1: node {node} has another {id}:{}", place.1));
-                    }
+/// All committed entries that any node showed.
+pub(super) type Archive = Arc<Mutex<BTreeMap<(PartitionId, u64), Entry>>>;
+
+/// C1: takes what a node has committed into the archive, and tells where it differs. A node that
+/// took a snapshot in has no history from before it, so it is collected while the run goes on:
+/// `is_all` reads everything, else only what the archive lacks.
+pub(super) fn collect(
+    node: NodeId,
+    handle: &AberNode,
+    archive: &Archive,
+    is_all: bool,
+) -> Vec<String> {
+    let (mut entries, mut broken) = (lock(archive), Vec::new());
+    let parts = &handle.node.parts;
+    for (id, partition) in &parts.partitions {
+        let end = partition.committed().get().map_or(0, |id| id.index + 1);
+        let newest = entries.range((*id, 0)..=(*id, u64::MAX)).next_back();
+        let known = newest.map_or(0, |((_, index), _)| index + 1);
+        let oldest = parts.log.state(*id).oldest.unwrap_or(end);
+        let mut next = if is_all { oldest } else { oldest.max(known) };
+        while next < end {
+            let read = match parts.log.read(*id, next, end, READ_BYTES) {
+                Ok(read) => read,
+                Err(problem) if is_all => {
+                    broken.push(format!("I2: node {node} cannot read {id}:{next}: {problem}"));
+                    break;
+                }
+                // A planned fault of its disk.
+                Err(_) => break,
+            };
+            let Some(last) = read.last() else { break };
+            next = last.log_id.index + 1;
+            for entry in read {
+                let place = (*id, entry.log_id.index);
+                let known = entries.entry(place).or_insert_with(|| entry.clone());
+                if *known != entry {
+                    broken.push(format!("C1: node {node} has another {id}:{}", place.1));
                 }
             }
         }
     }
-    (entries, broken)
+    broken
 }
 
 /// The whole history, replayed by a view that no node has.
@@ -211,9 +213,7 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
         let mut view = match opened {
             Ok(view) => view,
             Err(problem) => {
-                replayed
-                    .broken
-                    .push(format!("the oracle's view: {problem}"));
+                replayed.broken.push(format!("the oracle's view: {problem}"));
                 continue;
             }
         };
@@ -264,11 +264,16 @@ pub(super) fn check_all(
     cluster: &Cluster<Aber>,
     genesis: &Genesis,
     oracle: &Oracle,
-    digests: &Digests,
+    (digests, archive): (&Digests, &Archive),
 ) -> Vec<String> {
     let world = cluster.world();
-    let (entries, mut broken) = entries(cluster);
-    let replayed = replay(genesis, &entries);
+    let mut broken = Vec::new();
+    for node in cluster.nodes() {
+        if let Some((_, handle)) = cluster.handle(node) {
+            broken.extend(collect(node, &handle, archive, true));
+        }
+    }
+    let replayed = replay(genesis, &lock(archive));
     broken.extend(replayed.broken);
     broken.extend(oracle.check_history(&replayed.landed));
     broken.extend(check_order(&replayed.landed));
@@ -282,9 +287,7 @@ pub(super) fn check_all(
     }
     // Node 0 is the oracle's own view.
     let own = replayed.digests.into_iter();
-    let mut shown: Vec<_> = own
-        .map(|((p, i), digest)| (NodeId(0), p, i, digest))
-        .collect();
+    let mut shown: Vec<_> = own.map(|((p, i), digest)| (NodeId(0), p, i, digest)).collect();
     shown.extend(lock(digests).iter().copied());
     broken.extend(check_digests(&shown));
     broken
@@ -322,3 +325,4 @@ pub(super) fn is_kept(world: &World, node: NodeId, content: aber_proto::ContentH
     let is_it = |what: &Shown| matches!(what, Shown::File { content: c, .. } if *c == content);
     shown.is_ok_and(|shown| shown.values().any(is_it))
 }
+
