@@ -163,13 +163,7 @@ async fn run(
         .mirror
         .clone()
         .unwrap_or_else(|| data.join("mirror"));
-    let mut node_options = NodeOptions::system(&genesis, &me, mirror.clone());
-    if let Some(entries) = options.snapshot_every {
-        node_options.snapshot_every = entries.max(1);
-    }
-    if let Some(bytes) = options.segment_bytes {
-        node_options.segment.segment_bytes = bytes;
-    }
+    let node_options = NodeOptions::system(&genesis, &me, mirror.clone(), &options);
     let config = NodeConfig {
         me: me.node,
         key: Arc::new(key),
@@ -186,29 +180,39 @@ async fn run(
     )
     .await
     .map_err(|error| unusable(&data, error))?;
-    let (stop, mut stopped) = mpsc::channel(1);
     let listener = api::Listener::bind(&data).await?;
-    let socket = listener.path().to_path_buf();
+    let up = Started {
+        cluster: cluster_name,
+        node: me.name,
+        is_new,
+        socket: listener.path().to_path_buf(),
+        listen,
+        mirror,
+    };
+    serve(&env, &node, listener, move || started(&up)).await;
+    node.stop().await;
+    Ok(())
+}
+
+/// Answers calls until somebody ends the node.
+async fn serve(
+    env: &SystemEnv,
+    node: &Node<SystemEnv>,
+    listener: api::Listener,
+    started: impl FnOnce() + Send,
+) {
+    let (stop, mut stopped) = mpsc::channel(1);
     let service = NodeService::new(node.clone(), stop.clone());
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let served = listener.serve(service, async move {
         // A sender that is gone closes too.
         let _gone = closed.await.is_err();
     });
-    let served = serve_beside(&env, served);
-    started(&Started {
-        cluster: cluster_name,
-        node: me.name,
-        is_new,
-        socket,
-        listen,
-        mirror,
-    });
+    let served = serve_beside(env, served);
+    started();
     wait_for_end(&mut stopped).await;
     let _over = close.send(()).is_err();
     env.runtime().timeout(CLOSE_TIME, served).await;
-    node.stop().await;
-    Ok(())
 }
 
 /// Runs the API beside the node; what is answered ends when the API does.
@@ -382,16 +386,23 @@ async fn listen(
 
 impl NodeOptions {
     /// The options of a daemon on this machine.
-    fn system(genesis: &Genesis, me: &Member, mirror: PathBuf) -> Self {
+    fn system(genesis: &Genesis, me: &Member, mirror: PathBuf, told: &UpOptions) -> Self {
         let marker = format!("cluster {}\nnode {}\n", genesis.cluster_id(), me.name);
         let options = MirrorOptions {
             marker,
             ..MirrorOptions::default()
         };
-        Self {
+        let mut all = Self {
             mirror: Some((mirror, options)),
             ..Self::default()
+        };
+        if let Some(entries) = told.snapshot_every {
+            all.snapshot_every = entries.max(1);
         }
+        if let Some(bytes) = told.segment_bytes {
+            all.segment.segment_bytes = bytes;
+        }
+        all
     }
 }
 

@@ -178,6 +178,7 @@ fn placeholders(template: &str) -> impl Iterator<Item = &str> {
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let row = problem.reason.row();
+        #[expect(clippy::disallowed_types, reason = "the library wants this map")]
         let facts: std::collections::HashMap<_, _> = problem.metadata.clone().into_iter().collect();
         let details = ErrorDetails::with_error_info(problem.reason.name(), DOMAIN, facts);
         Self::with_error_details(row.code, problem.what(), details)

@@ -1,4 +1,11 @@
 //! What only separate processes show.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    reason = "tests look after real processes and files; long tables are read from top to bottom"
+)]
 
 mod cluster;
 mod process;

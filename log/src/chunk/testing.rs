@@ -1,5 +1,6 @@
 //! A small hostile world for the tests of chunks: a disk with a live and a durable image, an index
 //! that may be older after a crash, a runtime that remembers that it was stopped.
+#![allow(clippy::disallowed_methods, reason = "a test starts its own world")]
 
 mod disk;
 

@@ -115,7 +115,6 @@ impl<E: Env> Driver<E> {
                 .get(ITEM_PREFIX.len()..)
                 .and_then(|bytes| bytes.try_into().ok());
             let item = Item::decode(value).map_err(|p| OutboxProblem::Storage(p.to_string()))?;
-            #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
             let number = number.map(u64::from_be_bytes);
             let pin = self.options.collaborator.pin(&item);
             let sequence = self.state.add(item, number);

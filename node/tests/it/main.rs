@@ -6,6 +6,8 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::too_many_lines,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "tests"
 )]
 

@@ -109,7 +109,9 @@ impl Link for SystemLink {
             Ok(None) => tracing::debug!(node = %self.remote, "the other end closed the link"),
             // A second hello, or a frame of a kind this version does not know.
             Ok(Some(_)) => tracing::info!(node = %self.remote, "a link broke its protocol"),
-            Err(status) => tracing::info!(node = %self.remote, why = status.message(), "a link was lost"),
+            Err(status) => {
+                tracing::info!(node = %self.remote, why = status.message(), "a link was lost")
+            }
         }
         *slot = None;
         self.is_closed.send_replace(true);

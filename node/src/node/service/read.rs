@@ -178,31 +178,49 @@ impl<E: Env> NodeService<E> {
             Some(_) => return Err(Problem::new(Reason::NotADirectory).with("path", &path)),
         };
         let asked = usize::try_from(request.page_size).unwrap_or(0);
-        let most = if asked == 0 {
-            PAGE_DEFAULT
-        } else {
-            asked.min(limit::PAGE_ITEMS)
+        let most = match asked {
+            0 => PAGE_DEFAULT,
+            asked => asked.min(limit::PAGE_ITEMS),
         };
-        let prefix = if path.is_root() {
-            String::new()
-        } else {
-            path.to_string()
-        };
+        let prefix = path.as_str().trim_end_matches('/').to_owned();
         let token = &request.page_token;
         let mut levels = self.resume(directory, prefix, token, request.recursive)?;
         let (mut items, mut writers) = (Vec::new(), Writers::default());
-        while let Some(level) = levels.last_mut() {
+        while items.len() < most {
             let wanted = if request.recursive {
                 1
             } else {
                 most - items.len()
             };
-            let after = level.after.as_deref();
-            let children = self
-                .node
-                .parts
-                .tree
-                .children(level.directory, after, wanted);
+            let Some(found) = self.next_children(&mut levels, wanted, request.recursive)? else {
+                break;
+            };
+            for (path, child) in found {
+                let mut item = render::item(path, &child);
+                self.add_writer(&mut item, &mut writers);
+                items.push(item);
+            }
+        }
+        let last = items.last().filter(|_| items.len() >= most);
+        let next_page_token = last.map(|item| item.path.clone()).unwrap_or_default();
+        let cursor = self.cursor();
+        Ok(v1::ListItemsResponse {
+            items,
+            next_page_token,
+            cursor,
+        })
+    }
+
+    /// The next names of the deepest level that has any; `None` when all are listed.
+    fn next_children(
+        &self,
+        levels: &mut Vec<Level>,
+        wanted: usize,
+        is_recursive: bool,
+    ) -> Result<Option<Vec<(String, Node)>>, Problem> {
+        while let Some(level) = levels.last_mut() {
+            let tree = &self.node.parts.tree;
+            let children = tree.children(level.directory, level.after.as_deref(), wanted);
             let children = children.map_err(index_problem)?;
             let Some(last) = children.last() else {
                 levels.pop();
@@ -210,37 +228,21 @@ impl<E: Env> NodeService<E> {
             };
             level.after = Some(last.name.clone());
             let parent = level.path.clone();
-            for child in children {
-                let path = format!("{parent}/{}", child.name);
-                let mut item = render::item(path.clone(), &child);
-                self.add_writer(&mut item, &mut writers);
-                items.push(item);
-                if request.recursive && child.is_directory() {
-                    levels.push(Level {
-                        directory: child.id,
-                        path,
-                        after: None,
-                    });
-                }
+            let named = children
+                .into_iter()
+                .map(|child| (format!("{parent}/{}", child.name), child));
+            let found: Vec<_> = named.collect();
+            if is_recursive {
+                let below = found.iter().filter(|(_, child)| child.is_directory());
+                levels.extend(below.map(|(path, child)| Level {
+                    directory: child.id,
+                    path: path.clone(),
+                    after: None,
+                }));
             }
-            if items.len() >= most {
-                let next_page_token = items
-                    .last()
-                    .map(|item| item.path.clone())
-                    .unwrap_or_default();
-                return Ok(v1::ListItemsResponse {
-                    items,
-                    next_page_token,
-                    cursor: self.cursor(),
-                });
-            }
+            return Ok(Some(found));
         }
-        let next_page_token = String::new();
-        Ok(v1::ListItemsResponse {
-            items,
-            next_page_token,
-            cursor: self.cursor(),
-        })
+        Ok(None)
     }
 
     /// Where a listing goes on: after the path that the token names.

@@ -127,6 +127,7 @@ fn precondition(
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm an operation")]
 pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -> v1::Event {
     use v1::event::Operation as Told;
     let text = |place: &Place| place_text(place, names);

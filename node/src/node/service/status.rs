@@ -157,6 +157,27 @@ impl<E: Env> NodeService<E> {
         })
     }
 
+    /// Partitions that cannot order changes now.
+    fn no_majority(&self, away: &[&str]) -> Option<v1::Notice> {
+        let partitions = &self.node.parts.partitions;
+        let stuck = partitions.keys().filter(|p| !self.has_majority(**p));
+        let stuck: Vec<_> = stuck.map(ToString::to_string).collect();
+        if stuck.is_empty() {
+            return None;
+        }
+        let (some, all) = (stuck.len(), partitions.len());
+        let what = format!("changes are not ordered in {some} of {all} partitions");
+        let why = if away.is_empty() {
+            format!("no leader is known for partitions {}", stuck.join(", "))
+        } else {
+            format!("too many voters are away: {}", away.join(", "))
+        };
+        let mend =
+            "writes wait in the outbox and land by themselves; start the nodes that are away";
+        let mend = mend.to_owned();
+        Some(notice("NO_MAJORITY", v1::Health::Queuing, what, why, mend))
+    }
+
     async fn notices(&self) -> Vec<v1::Notice> {
         let parts = &self.node.parts;
         let mut notices = Vec::new();
@@ -174,29 +195,8 @@ impl<E: Env> NodeService<E> {
             let what = format!("{} is away", member.name);
             notices.push(notice("NODE_AWAY", v1::Health::Degraded, what, why, mend));
         }
-        let stuck: Vec<_> = parts
-            .partitions
-            .keys()
-            .filter(|p| !self.has_majority(**p))
-            .collect();
-        if !stuck.is_empty() {
-            let names: Vec<_> = away.iter().map(|member| member.name.as_str()).collect();
-            let list: Vec<_> = stuck.iter().map(ToString::to_string).collect();
-            let what = format!(
-                "changes are not ordered in {} of {} partitions",
-                stuck.len(),
-                parts.partitions.len()
-            );
-            let why = if names.is_empty() {
-                format!("no leader is known for partitions {}", list.join(", "))
-            } else {
-                format!("too many voters are away: {}", names.join(", "))
-            };
-            let mend =
-                "writes wait in the outbox and land by themselves; start the nodes that are away"
-                    .to_owned();
-            notices.push(notice("NO_MAJORITY", v1::Health::Queuing, what, why, mend));
-        }
+        let away: Vec<_> = away.iter().map(|member| member.name.as_str()).collect();
+        notices.extend(self.no_majority(&away));
         let waiting = parts.outbox.list().await;
         if let Some(first) = waiting.iter().find(|waiting| waiting.problem.is_some()) {
             let what = match waiting.len() {
