@@ -11,6 +11,7 @@
 
 mod away;
 mod damage;
+mod demo;
 mod golden;
 mod kill;
 mod space;

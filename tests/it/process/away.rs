@@ -3,7 +3,8 @@
 use super::ABER;
 use aber_tests::process::content::content;
 use aber_tests::process::{Cluster, PATIENCE, tree};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use std::time::{Duration, Instant};
 
@@ -196,5 +197,30 @@ fn a_large_file_passes_through_little_memory() -> Result<()> {
             node.name
         );
     }
+    Ok(())
+}
+
+/// Promises A1, A5: a node that hangs is a node that is away, the leader included.
+#[test]
+fn a_frozen_node_holds_nobody_up() -> Result<()> {
+    let cluster = Cluster::start(ABER, 3)?;
+    cluster.nodes[0].ok(&["mkdir", "/d"])?;
+    cluster.settle(PATIENCE)?;
+    for (frozen, node) in cluster.nodes.iter().enumerate() {
+        let id = node.process_id().and_then(|id| i32::try_from(id).ok());
+        let id = id.and_then(Pid::from_raw).context("it runs")?;
+        kill_process(id, Signal::STOP)?;
+        let mut wrote = Vec::new();
+        for at in (0..3).filter(|at| *at != frozen) {
+            let path = format!("/d/f{frozen}{at}");
+            wrote.push(cluster.nodes[at].put(&content(&path, 1, 50_000), &path)?);
+        }
+        // It goes on whatever was found.
+        kill_process(id, Signal::CONT)?;
+        let all_done = wrote.iter().all(|ran| ran.code == 0);
+        ensure!(all_done, "{} was frozen: {wrote:?}", node.name);
+    }
+    cluster.settle(PATIENCE)?;
+    ensure!(cluster.equal_mirrors()?.len() == 7);
     Ok(())
 }
