@@ -53,7 +53,7 @@ fn a_seed_of_whole_nodes_repeats_in_this_and_another_process() {
 #[test]
 fn planted_bugs_are_found() {
     for (bug, first) in PLANTED {
-        let seeds = *first..*first + SEEDS_TO_FIND;
+        let seeds = first..first + SEEDS_TO_FIND;
         let output = run_cluster(seeds, &["--planted", bug, "--until-failure"]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{bug} is not found: {said}");

@@ -56,7 +56,9 @@ fn start(options: &RunOptions, node_count: u64) -> Report {
     let mut report = run::run_with(options, swarm, play);
     planted::plant(None);
     if bug == Some(None) {
-        report.failures.push("there is no such bug to plant".to_owned());
+        report
+            .failures
+            .push("there is no such bug to plant".to_owned());
     }
     report
 }
@@ -165,10 +167,14 @@ impl Run {
             for node in &nodes {
                 if let Some((_, handle)) = self.cluster.handle(*node) {
                     let findings = check::collect(*node, &handle, &self.archive, false);
-                    findings.into_iter().for_each(|what| self.world.broken(what));
+                    findings
+                        .into_iter()
+                        .for_each(|what| self.world.broken(what));
                 }
             }
-            let node = self.world.with_random(|random| random.pick(&nodes).copied());
+            let node = self
+                .world
+                .with_random(|random| random.pick(&nodes).copied());
             let Some(node) = node else { return };
             check::check_torn(&self.world, &self.oracle, node);
             if let Some((_, handle)) = self.cluster.handle(node) {
