@@ -121,11 +121,14 @@ impl Run {
         if !simulate.is_file() {
             bail!("{}: not built", simulate.display());
         }
-        self.step(&format!("simulate --seeds {SEEDS} --fork"), |root| {
-            let mut command = Command::new(&simulate);
-            command.args(["--seeds", SEEDS, "--fork"]);
-            succeed(command.current_dir(root))
-        })
+        self.step(
+            &format!("simulate --scenario cluster --seeds {SEEDS} --fork"),
+            |root| {
+                let mut command = Command::new(&simulate);
+                command.args(["--scenario", "cluster", "--seeds", SEEDS, "--fork"]);
+                succeed(command.current_dir(root))
+            },
+        )
     }
 
     /// Licences, advisories and sources, where cargo-deny is installed.
