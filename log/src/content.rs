@@ -13,6 +13,7 @@ use crate::watch::Watched;
 use aber_proto::generated::rpc;
 use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, limit, manifest};
 use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,10 @@ use tokio::sync::{Semaphore, mpsc};
 const CHUNKS_DEADLINE: Duration = Duration::from_secs(60);
 /// For a parcel to be fetched, verified and synced by another node.
 const HOLD_DEADLINE: Duration = Duration::from_secs(300);
+/// A peer that does not hold content after so long may hang: the next one is asked as well.
+const HOLD_PATIENCE: Duration = Duration::from_secs(1);
+/// And for so many bytes a millisecond more: a slow uplink is no reason to send content twice.
+const HOLD_BYTES_PER_MS: u64 = 64;
 /// Raw bytes asked for in one group: compressed or not, it fits one message.
 const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 /// Groups on their way at the same time.
@@ -297,15 +302,25 @@ impl<E: Env> NodeContent<E> {
             .sync()
             .await
             .map_err(|problem| problem.to_string())?;
-        let mut holders = 1;
-        let mut problems = Vec::new();
-        for peer in self.peers_from(None) {
-            if holders >= copies {
-                break;
+        let (mut holders, mut problems) = (1, Vec::new());
+        let mut peers = self.peers_from(None).into_iter();
+        let mut asked = FuturesUnordered::new();
+        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let patience = HOLD_PATIENCE + Duration::from_millis(bytes / HOLD_BYTES_PER_MS);
+        while holders < copies {
+            // No more are asked than copies are wanted, unless one does not answer.
+            if holders + asked.len() < copies
+                && let Some(peer) = peers.next()
+            {
+                asked.push(self.ask_to_hold(peer, chunks));
+                continue;
             }
-            match self.ask_to_hold(peer, chunks).await {
-                Ok(()) => holders += 1,
-                Err(problem) => problems.push(problem.to_string()),
+            let runtime = self.inner.env.runtime();
+            match runtime.timeout(patience, asked.next()).await {
+                Some(Some(Ok(()))) => holders += 1,
+                Some(Some(Err(problem))) => problems.push(problem.to_string()),
+                Some(None) => break,
+                None => asked.extend(peers.next().map(|peer| self.ask_to_hold(peer, chunks))),
             }
         }
         if holders >= copies {
