@@ -29,7 +29,6 @@ use self::core::{Core, Done, Found, Item, Limits, Status};
 use self::record::{NoteValue, Place};
 use self::store::{Store, damaged};
 use crate::env::{Env, Runtime};
-use crate::planted::{Bug, is_on};
 use crate::watch::Watched;
 use aber_proto::{ChainHash, ClusterId, Entry, LogId, NodeId, PartitionId};
 use bytes::Bytes;
@@ -237,11 +236,6 @@ impl<E: Env> SegmentLog<E> {
         done: impl FnOnce(Result<(), SegmentProblem>) + Send + 'static,
     ) -> Result<(), SegmentProblem> {
         let mut done: Option<Done> = Some(Box::new(done));
-        if is_on(Bug::AckBeforeSync)
-            && let Some(early) = done.replace(Box::new(|_| {}))
-        {
-            early(Ok(()));
-        }
         let outcome = self.shared.core().append(partition, entries, &mut done);
         self.shared.bell.notify_one();
         if let (Err(problem), Some(done)) = (&outcome, done) {
@@ -278,12 +272,6 @@ impl<E: Env> SegmentLog<E> {
         partition: PartitionId,
         vote: Vote,
     ) -> Result<(), SegmentProblem> {
-        if is_on(Bug::VoteUnsynced) {
-            let mut done: Option<Done> = Some(Box::new(|_| {}));
-            self.shared.core().vote(partition, vote, &mut done)?;
-            self.shared.bell.notify_one();
-            return Ok(());
-        }
         self.durably(|core, done| core.vote(partition, vote, done))
             .await
     }
