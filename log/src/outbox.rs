@@ -10,8 +10,8 @@ pub mod item;
 pub mod state;
 
 use crate::env::{Env, Runtime};
-use crate::segment::{SegmentLog, SegmentProblem};
 use crate::planted::{Bug, is_on};
+use crate::segment::{SegmentLog, SegmentProblem};
 use crate::watch::Watched;
 use aber_proto::{ChangeHash, ClusterId, NodeId, PartitionId, RequestId, SecretKey, SignedChange};
 use aber_proto::{TreePath, VolumeId, codec, limit};

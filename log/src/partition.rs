@@ -451,10 +451,8 @@ impl<E: Env> Partition<E> {
     }
 }
 
-type Results = futures::stream::BoxStream<
-    'static,
-    Result<openraft::raft::WriteResult<C>, Fatal<C>>,
->;
+type Results =
+    futures::stream::BoxStream<'static, Result<openraft::raft::WriteResult<C>, Fatal<C>>>;
 
 async fn tell_results(
     mut results: Results,

@@ -10,9 +10,7 @@ use crate::reason::{Problem, Reason};
 use aber_log::env::{Env, Runtime};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{
-    Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready,
-};
+use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready};
 use aber_materializer::replay::{AppliedBatch, Boxed, Listener, Replay, ReplayOptions};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::generated::v1;

@@ -20,9 +20,7 @@ use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
-use aber_materializer::mirror::{
-    Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready,
-};
+use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready};
 use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
@@ -351,7 +349,11 @@ impl<E: Env> Wiring<E> {
         let waits = applied.iter().map(|(partition, applied)| {
             let state = self.log.state(*partition);
             let index_of = |id: Option<LogId>| id.map(|id| id.index);
-            (applied.clone(), index_of(state.committed), index_of(state.last))
+            (
+                applied.clone(),
+                index_of(state.committed),
+                index_of(state.last),
+            )
         });
         let waits: Vec<_> = waits.collect();
         let runtime = self.env.runtime().clone();

@@ -3,7 +3,7 @@
 use super::{simulate, text};
 
 /// Seeds that found bugs, and a few that never did.
-const SEEDS: [u64; 10] = [1, 2, 4, 5, 8, 9, 12, 14, 16, 18];
+const SEEDS: [u64; 10] = [1, 3, 6, 8, 12, 24, 29, 39, 49, 51];
 
 /// Bugs, and the seeds from which on one finds them.
 const PLANTED: [(&str, u64); 8] = [
@@ -72,7 +72,14 @@ fn a_release_has_no_planted_bugs() {
     let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = std::process::Command::new(cargo);
     command.current_dir(workspace);
-    command.args(["tree", "--offline", "--package", "aber-node", "--edges", "features"]);
+    command.args([
+        "tree",
+        "--offline",
+        "--package",
+        "aber-node",
+        "--edges",
+        "features",
+    ]);
     command.args(["--invert", "aber-log"]);
     let output = command.output().expect("cargo runs");
     let said = text(&output);

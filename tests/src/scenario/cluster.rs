@@ -56,7 +56,9 @@ fn start(options: &RunOptions, node_count: u64) -> Report {
     let mut report = run::run_with(options, swarm, play);
     planted::plant(None);
     if bug == Some(None) {
-        report.failures.push("there is no such bug to plant".to_owned());
+        report
+            .failures
+            .push("there is no such bug to plant".to_owned());
     }
     report
 }
@@ -164,7 +166,9 @@ impl Run {
             let pause_ms = self.world.between(500, 4000);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             let nodes = self.cluster.nodes();
-            let node = self.world.with_random(|random| random.pick(&nodes).copied());
+            let node = self
+                .world
+                .with_random(|random| random.pick(&nodes).copied());
             let Some(node) = node else { return };
             check::check_torn(&self.world, &self.oracle, node);
             if let Some((_, handle)) = self.cluster.handle(node) {

@@ -116,7 +116,9 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
         };
         let waiting = handle.node.parts.outbox.waiting().get();
         if waiting > 0 {
-            left.push(format!("{waiting} changes wait in the outbox of node {node}"));
+            left.push(format!(
+                "{waiting} changes wait in the outbox of node {node}"
+            ));
         }
         let Some(mirror) = &handle.node.parts.mirror else {
             continue;
@@ -139,7 +141,10 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
             .iter()
             .filter_map(|(_, handle)| Some(applied(&handle.as_ref()?.1, partition)))
             .collect();
-        if at.iter().any(|index| Some(index) != at.first() || index.is_none()) {
+        if at
+            .iter()
+            .any(|index| Some(index) != at.first() || index.is_none())
+        {
             left.push(format!("the views of partition {partition} are at {at:?}"));
         }
     }
@@ -170,7 +175,9 @@ pub(super) fn collect(
             let read = match parts.log.read(*id, next, end, READ_BYTES) {
                 Ok(read) => read,
                 Err(problem) if is_all => {
-                    broken.push(format!("I2: node {node} cannot read {id}:{next}: {problem}"));
+                    broken.push(format!(
+                        "I2: node {node} cannot read {id}:{next}: {problem}"
+                    ));
                     break;
                 }
                 // A planned fault of its disk.
@@ -213,7 +220,9 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
         let mut view = match opened {
             Ok(view) => view,
             Err(problem) => {
-                replayed.broken.push(format!("the oracle's view: {problem}"));
+                replayed
+                    .broken
+                    .push(format!("the oracle's view: {problem}"));
                 continue;
             }
         };
@@ -287,7 +296,9 @@ pub(super) fn check_all(
     }
     // Node 0 is the oracle's own view.
     let own = replayed.digests.into_iter();
-    let mut shown: Vec<_> = own.map(|((p, i), digest)| (NodeId(0), p, i, digest)).collect();
+    let mut shown: Vec<_> = own
+        .map(|((p, i), digest)| (NodeId(0), p, i, digest))
+        .collect();
     shown.extend(lock(digests).iter().copied());
     broken.extend(check_digests(&shown));
     broken
@@ -325,4 +336,3 @@ pub(super) fn is_kept(world: &World, node: NodeId, content: aber_proto::ContentH
     let is_it = |what: &Shown| matches!(what, Shown::File { content: c, .. } if *c == content);
     shown.is_ok_and(|shown| shown.values().any(is_it))
 }
-

@@ -282,14 +282,12 @@ impl ClientApi for Api {
         let call = self
             .cluster
             .call(node, |node| async move { download(&node, request).await });
-        call.await.unwrap_or_else(|| Err("the node is down".to_owned()))
+        call.await
+            .unwrap_or_else(|| Err("the node is down".to_owned()))
     }
 }
 
-async fn download(
-    node: &AberNode,
-    request: v1::DownloadRequest,
-) -> Result<Option<Bytes>, String> {
+async fn download(node: &AberNode, request: v1::DownloadRequest) -> Result<Option<Bytes>, String> {
     let mut answers = match node.service.download(request).await {
         Ok(answers) => answers,
         Err(problem) => match problem.reason {
