@@ -5,14 +5,10 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Bug {
-    /// Raft is told that entries are durable as soon as they are appended.
-    AckBeforeSync = 1,
-    /// A vote is answered before it is durable.
-    VoteUnsynced,
+    /// The log acknowledges entries, votes and notes without a sync.
+    LogUnsynced = 1,
     /// A change leaves the durable outbox when it is proposed.
     DroppedAtProposal,
-    /// A change is acknowledged as queued before it is durable.
-    QueuedEarly,
     /// Entries are read before they are committed.
     ReadUncommitted,
     /// A mirrored file gets its name before its content is durable.
@@ -29,11 +25,9 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, with the names they are planted by.
-    pub const ALL: [(&'static str, Self); 10] = [
-        ("ack-before-sync", Self::AckBeforeSync),
-        ("vote-unsynced", Self::VoteUnsynced),
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("log-unsynced", Self::LogUnsynced),
         ("dropped-at-proposal", Self::DroppedAtProposal),
-        ("queued-early", Self::QueuedEarly),
         ("read-uncommitted", Self::ReadUncommitted),
         ("name-before-content", Self::NameBeforeContent),
         ("stranger-overwritten", Self::StrangerOverwritten),

@@ -30,7 +30,6 @@ use self::core::{Core, Done, Item, Limits, Status};
 use self::record::NoteValue;
 use self::store::Store;
 use crate::env::{Env, Runtime};
-use crate::planted::{Bug, is_on};
 use crate::watch::Watched;
 use aber_proto::{ChainHash, ClusterId, Entry, LogId, NodeId, PartitionId};
 use bytes::Bytes;
@@ -241,11 +240,6 @@ impl<E: Env> SegmentLog<E> {
         done: impl FnOnce(Result<(), SegmentProblem>) + Send + 'static,
     ) -> Result<(), SegmentProblem> {
         let mut done: Option<Done> = Some(Box::new(done));
-        if is_on(Bug::AckBeforeSync)
-            && let Some(early) = done.replace(Box::new(|_| {}))
-        {
-            early(Ok(()));
-        }
         let outcome = self.shared.core().append(partition, entries, &mut done);
         self.shared.bell.notify_one();
         if let (Err(problem), Some(done)) = (&outcome, done) {
@@ -282,12 +276,6 @@ impl<E: Env> SegmentLog<E> {
         partition: PartitionId,
         vote: Vote,
     ) -> Result<(), SegmentProblem> {
-        if is_on(Bug::VoteUnsynced) {
-            let mut done: Option<Done> = Some(Box::new(|_| {}));
-            self.shared.core().vote(partition, vote, &mut done)?;
-            self.shared.bell.notify_one();
-            return Ok(());
-        }
         self.durably(|core, done| core.vote(partition, vote, done))
             .await
     }

@@ -137,11 +137,6 @@ impl<E: Env> Driver<E> {
                 let sequences = batches.values().flatten();
                 notes.extend(sequences.map(|sequence| (item_key(*sequence), None)));
             }
-            if is_on(Bug::QueuedEarly) {
-                for answer in answers.drain(..) {
-                    let _gone = answer.send(Ok(()));
-                }
-            }
             if !notes.is_empty()
                 && let Err(problem) = self.options.log.write_notes(notes).await
             {

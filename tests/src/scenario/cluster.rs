@@ -100,7 +100,9 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         timing,
         snapshot_every,
         segment_bytes,
+        archive: Archive::default(),
     };
+    let archive = Archive::clone(&subject.archive);
     let cluster = Cluster::new(&world, subject);
     for node in genesis.members.iter().map(|member| member.node) {
         cluster.add(node, codec::encode_genesis(&genesis).into());
@@ -111,7 +113,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         cluster: cluster.clone(),
         oracle: Oracle::default(),
         digests: Digests::default(),
-        archive: Archive::default(),
+        archive,
         scribbles: Scribbles::default(),
         may_scribble: swarm.power_permille == 0,
     };
@@ -164,14 +166,6 @@ impl Run {
             let pause_ms = self.world.between(500, 4000);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             let nodes = self.cluster.nodes();
-            for node in &nodes {
-                if let Some((_, handle)) = self.cluster.handle(*node) {
-                    let findings = check::collect(*node, &handle, &self.archive, false);
-                    findings
-                        .into_iter()
-                        .for_each(|what| self.world.broken(what));
-                }
-            }
             let node = self
                 .world
                 .with_random(|random| random.pick(&nodes).copied());
