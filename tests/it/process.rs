@@ -12,6 +12,7 @@
 mod away;
 mod damage;
 mod demo;
+mod directories;
 mod golden;
 mod kill;
 mod space;
