@@ -1,6 +1,6 @@
 //! aber-log: the replicated log and the content it refers to.
 //!
-//! Start with [`env`] (the world), then [`segment`] (the log on disk), [`partition`] (Raft on it),
+//! Start with [`mod@env`] (the world), then [`segment`] (the log on disk), [`partition`] (Raft on it),
 //! [`chunk`] (content), [`content`] (content between nodes) and [`outbox`] (the way in).
 
 pub mod chunk;

@@ -1,8 +1,8 @@
 //! [adapter] Links by gRPC: one HTTP/2 connection and one bidirectional call a link.
 //!
 //! A link that queues is late: so control and bulk have connections of their own, Nagle's delay is
-//! off, and the way from [`Link::send`] to the wire is `QUEUE_FRAMES` long and then waits for
-//! HTTP/2's window, which opens only as the other side's [`Link::receive`] takes frames. Nothing
+//! off, and the way from `Link::send` to the wire is `QUEUE_FRAMES` long and then waits for
+//! HTTP/2's window, which opens only as the other side's `Link::receive` takes frames. Nothing
 //! unbounded stands between.
 //!
 //! Each side opens with a hello, checked by `hello`. Nodes have no way yet to prove who they
