@@ -40,6 +40,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const EXIT_STORAGE: i32 = 74;
 /// Read handles kept open at most (promise B5).
 const HANDLES: usize = 32;
+/// How often a read of the disk is tried before what it should give counts as damaged.
+const DISK_TRIES: usize = 3;
 /// How often a read looks again for a chunk that the sweep moved meanwhile.
 const READ_TRIES: usize = 4;
 
@@ -340,8 +342,16 @@ impl<E: Env> Inner<E> {
         if length > frame::FRAME_MAX_BYTES {
             return Ok(None);
         }
-        let bytes = crate::env::disk::read_exact(&*file, start, length);
-        Ok(bytes.ok().map(Bytes::from))
+        // A read that fails once may be a moment's trouble; a place is given up for more than that,
+        // since this may be the only copy.
+        for _ in 0..DISK_TRIES {
+            match crate::env::disk::read_exact(&*file, start, length) {
+                Ok(bytes) => return Ok(Some(bytes.into())),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
     }
 
     /// A pack open for reading.

@@ -199,7 +199,11 @@ impl<E: Env> Driver<E> {
                 self.copying.remove(&sequence);
                 match result {
                     Ok(()) => self.state.held(sequence),
-                    Err(why) => self.state.hindered(sequence, why),
+                    Err(why) => {
+                        let runtime = self.options.env.runtime();
+                        runtime.trace(format_args!("outbox {sequence} waits: {why}"));
+                        self.state.hindered(sequence, why);
+                    }
                 }
             }
             Call::Proposed(partition, sequences, result) => {

@@ -212,8 +212,9 @@ impl<E: Env> NodeService<E> {
         if let Some(outcome) = self.answered(&written)? {
             return self.result(&written, Some(&outcome), options, None);
         }
-        if new_bytes > 0 {
-            // The item says that its content is here: durable before it (promise D6).
+        if item.rows().next().is_some() {
+            // The item says that its content is here: durable before it (promise D6), also what
+            // another request put a moment ago and has not synced yet.
             let synced = self.node.parts.content.store().sync().await;
             synced.map_err(|problem| read::chunk_problem(&problem, ""))?;
         }
