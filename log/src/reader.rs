@@ -1,7 +1,6 @@
 //! Committed entries, from an index on.
 
-use aber_proto::Manifest;
-use aber_proto::{ChainHash, Entry, LogId, NodeId, PartitionId, ViewDigest};
+use aber_proto::{ChainHash, Entry, LogId, Manifest, PartitionId, ViewDigest};
 use std::future::Future;
 
 /// Why entries could not be read.
@@ -69,11 +68,4 @@ pub trait SnapshotSource: Send + Sync + 'static {
         &self,
         snapshot: SnapshotManifest,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), ReadProblem>> + Send>>;
-}
-
-/// Who wrote what is judged before a view sees an entry: equal on all nodes (promise S2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AuthorRow {
-    /// The member.
-    pub node: NodeId,
 }

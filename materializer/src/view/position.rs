@@ -1,12 +1,12 @@
-//! [pure] Small questions about a view: where it is, whose number came last, which nodes it has.
+//! [pure] Small questions about a view: where it is, and which nodes it has.
 
 use super::digest::Buckets;
 use super::read::TreeView;
-use super::table::{self, AuthorRow, Row, Table};
+use super::table::{self, Table};
 use super::{Applied, View};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{ChainHash, Content, FileId, NodeId, PartitionId, ViewDigest, VolumeId};
+use aber_proto::{ChainHash, Content, FileId, PartitionId, ViewDigest, VolumeId};
 use bytes::Bytes;
 
 impl<K: Kv> View<K> {
@@ -78,21 +78,5 @@ impl<K: Kv> TreeView<K> {
         let volumes = self.volumes()?;
         let found = volumes.into_iter().find(|volume| volume.name == name);
         Ok(found.map(|volume| (volume.id, volume.partition)))
-    }
-
-    /// The last sequence number of an author that counted in a partition; 0 if none did.
-    ///
-    /// # Errors
-    /// The index failed.
-    pub fn author_sequence(
-        &self,
-        partition: PartitionId,
-        author: NodeId,
-    ) -> Result<u64, KvProblem> {
-        let key = table::author_key(partition, author);
-        let row = self.kv.get(&key)?;
-        let row = row
-            .map(|value: Bytes| AuthorRow::decode(&key, &value).map_err(|_| table::damaged(&key)));
-        Ok(row.transpose()?.map_or(0, |row| row.sequence))
     }
 }

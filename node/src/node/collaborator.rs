@@ -47,7 +47,8 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
                 RequestOutcome::Rejected(reason) => Some((reason.code(), String::new())),
             },
         });
-        let last_sequence = self.tree.author_sequence(partition, self.me).unwrap_or(0);
+        let last = self.tree.author(partition, self.me).ok().flatten();
+        let last_sequence = last.map_or(0, |(sequence, _)| sequence);
         Seen {
             outcome,
             last_sequence,
