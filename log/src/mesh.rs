@@ -51,15 +51,17 @@ pub enum Method {
     Status = 9,
     /// How much of some chunks is here.
     Held = 10,
+    /// Committed entries right before one.
+    Entries = 11,
 }
 
 impl Method {
     fn from_byte(byte: u8) -> Option<Self> {
         use Method::{
-            Append, Chunks, Held, Hold, PreVote, Propose, Snapshot, Status, Transfer, Vote,
+            Append, Chunks, Entries, Held, Hold, PreVote, Propose, Snapshot, Status, Transfer, Vote,
         };
         [
-            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held,
+            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held, Entries,
         ]
         .into_iter()
         .find(|method| *method as u8 == byte)
@@ -67,7 +69,7 @@ impl Method {
 
     fn class(self) -> LinkClass {
         match self {
-            Self::Hold | Self::Chunks | Self::Snapshot => LinkClass::Bulk,
+            Self::Hold | Self::Chunks | Self::Snapshot | Self::Entries => LinkClass::Bulk,
             _ => LinkClass::Control,
         }
     }
@@ -141,8 +143,8 @@ impl<E: Env> Clone for Mesh<E> {
 }
 
 impl<E: Env> Mesh<E> {
-    /// Prepares the links to `peers`; none is dialled and no request answered before
-    /// [`Mesh::start`].
+    /// Prepares the links to `peers`; none is dialled before [`Mesh::dial`], and no request
+    /// answered before [`Mesh::answer`].
     pub fn new(env: E, peers: &[NodeId]) -> Self {
         let mut slots = BTreeMap::new();
         for peer in peers {
@@ -161,12 +163,17 @@ impl<E: Env> Mesh<E> {
         }
     }
 
-    /// Dials all peers, again and again, and answers what they ask.
-    pub fn start(&self, handler: Arc<dyn Handler>) {
+    /// Dials all peers, again and again: from now on they can be asked.
+    pub fn dial(&self) {
         let runtime = self.inner.env.runtime();
         for (peer, class) in self.inner.slots.keys() {
             runtime.spawn("mesh dial", self.clone().keep_dialled(*peer, *class));
         }
+    }
+
+    /// Answers what peers ask.
+    pub fn answer(&self, handler: Arc<dyn Handler>) {
+        let runtime = self.inner.env.runtime();
         runtime.spawn("mesh accept", self.clone().accept_all(handler));
     }
 

@@ -13,6 +13,7 @@
 
 mod core;
 mod frame;
+mod history;
 mod index;
 mod ledger;
 mod open;
@@ -24,7 +25,9 @@ mod seal;
 mod store;
 mod writer;
 
+pub use self::history::{STRETCH_BYTES, Stretch};
 pub use self::problem::SegmentProblem;
+pub use self::read::Damage;
 
 use self::core::{Core, Done, Item, Limits, Status};
 use self::record::NoteValue;
@@ -95,6 +98,11 @@ pub struct PartitionState {
     pub last_chain: ChainHash,
     /// The oldest readable entry, those below the purge pointer included.
     pub oldest: Option<u64>,
+    /// Entries from here on are here, or on their way to the disk.
+    pub first: u64,
+    /// The chain hash before the entry at `first`: where the partition's chain starts if nothing is
+    /// missing.
+    pub below: ChainHash,
     /// The last index known to be durable; 0 if none is.
     pub flushed: u64,
 }
@@ -113,8 +121,8 @@ struct Shared<E: Env> {
     room: Notify,
     failure: Watched<Option<String>>,
     has_ended: Watched<bool>,
-    /// The first damage that was read.
-    damage: Mutex<Option<SegmentProblem>>,
+    /// Damage that was read and is not mended.
+    damage: Watched<Option<Damage>>,
 }
 
 impl<E: Env> Shared<E> {
@@ -135,7 +143,7 @@ impl<E: Env> Shared<E> {
             room: Notify::new(),
             failure: Watched::new(None),
             has_ended: Watched::new(false),
-            damage: Mutex::new(None),
+            damage: Watched::new(None),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::reason::{Problem, Reason};
 use aber_log::chunk::store::{PackStore, StoreOptions};
 use aber_log::content::NodeContent;
 use aber_log::env::Env;
+use aber_log::history::History;
 use aber_log::mesh::Mesh;
 use aber_log::outbox::Outbox;
 use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
@@ -104,6 +105,8 @@ pub struct Parts<E: Env> {
     pub mesh: Mesh<E>,
     /// Content, here and on other nodes.
     pub content: NodeContent<E>,
+    /// Entries that a snapshot skipped, and damaged ones, from other nodes.
+    pub history: History<E>,
     /// The Raft groups.
     pub partitions: BTreeMap<PartitionId, Partition<E>>,
     /// Committed entries.
@@ -147,12 +150,14 @@ impl<E: Env> Node<E> {
             .map(|m| m.node)
             .filter(|n| *n != config.me);
         let mesh = Mesh::new(env.clone(), &others.collect::<Vec<_>>());
+        mesh.dial();
+        let history = History::start(env.clone(), cluster, log.clone(), mesh.clone());
         let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
         let (installs, queues) = install_queues(&config.genesis);
         let snapshots = Snapshots::open(log.clone(), installs).map_err(Problem::internal)?;
         let started = start_partitions(&config, &env, &log, &mesh, &snapshots).await;
         let partitions = started.map_err(|problem| match log.damage() {
-            Some(damage) => index::log_problem(&damage),
+            Some(damage) => index::log_problem(&damage.problem),
             None => problem,
         })?;
         let reader = LogReader::new(partitions.values());
@@ -165,6 +170,7 @@ impl<E: Env> Node<E> {
             log,
             mesh,
             content,
+            history,
             partitions,
             reader,
             snapshots,

@@ -59,7 +59,8 @@ impl<E: Env> Reader for LogReader<E> {
             |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
         let entries = shared
             .log
-            .read(partition, from, last + 1, bytes)
+            .read_mended(partition, from..last + 1, bytes)
+            .await
             .map_err(damaged)?;
         match entries.first() {
             Some(first) if first.log_id.index == from => Ok(entries),

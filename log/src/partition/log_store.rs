@@ -39,9 +39,10 @@ fn failed(problem: SegmentProblem) -> io::Error {
 }
 
 impl<E: Env> LogStore<E> {
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
+    async fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
         let Shared { log, partition, .. } = &*self.shared;
-        let entries = log.read(*partition, from, to, max_bytes).map_err(failed)?;
+        let entries = log.read_mended(*partition, from..to, max_bytes).await;
+        let entries = entries.map_err(failed)?;
         entries
             .into_iter()
             .map(|entry| to_raft_entry(entry).map_err(io::Error::other))
@@ -84,7 +85,7 @@ impl<E: Env> RaftLogReader<C> for LogStore<E> {
         let mut entries: Vec<RaftEntry> = Vec::new();
         let mut next = from;
         while next < to {
-            let more = self.read(next, to, usize::MAX)?;
+            let more = self.read(next, to, usize::MAX).await?;
             let Some(last) = more.last() else { break };
             next = last.log_id.index + 1;
             entries.extend(more);
@@ -97,7 +98,7 @@ impl<E: Env> RaftLogReader<C> for LogStore<E> {
         start: u64,
         end: u64,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        self.read(start, end, SEND_BYTES)
+        self.read(start, end, SEND_BYTES).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<VoteOf<C>>, io::Error> {

@@ -8,6 +8,7 @@
 //! such entries never come back.
 
 mod complete;
+mod history;
 mod notes;
 
 use super::index::Index;
@@ -181,6 +182,9 @@ impl Core {
         let live = self.live(partition);
         let in_memory = live.recent.first_key_value().map(|(index, _)| *index);
         let oldest = [on_disk, in_memory].into_iter().flatten().min();
+        // What stands below is not known to be of this chain: see `find_kept`.
+        let oldest = oldest.map(|oldest| oldest.max(live.marks.first));
+        let oldest = oldest.filter(|oldest| live.marks.last.is_some_and(|l| *oldest <= l.index));
         PartitionState {
             vote: live.marks.vote,
             committed: live.marks.committed,
@@ -188,6 +192,8 @@ impl Core {
             last: live.marks.last,
             last_chain: live.marks.last_chain,
             oldest,
+            first: live.marks.first,
+            below: live.marks.below,
             flushed: live.flushed.unwrap_or(0),
         }
     }
@@ -329,16 +335,23 @@ impl Core {
         let start = ChainHash::genesis(&self.cluster, partition);
         let keep = last.map(|(log_id, _)| log_id.index);
         self.live(partition).marks.truncate(last, start);
-        self.cut(partition, keep, keep);
+        self.cut(partition, keep, keep, keep);
         self.push(Record::Truncate(partition, last), None);
     }
 
-    /// Readers see nothing after `keep` any more; nothing after `flushed_max` counts as durable.
-    fn cut(&mut self, partition: PartitionId, keep: Option<u64>, flushed_max: Option<u64>) {
-        let from = keep.map_or(0, |index| index.saturating_add(1));
-        self.index.cut(partition, from);
+    /// Readers see nothing after `keep` any more; nothing after `flushed_max` counts as durable,
+    /// and nothing after `kept_max` may be history.
+    fn cut(
+        &mut self,
+        partition: PartitionId,
+        keep: Option<u64>,
+        flushed_max: Option<u64>,
+        kept_max: Option<u64>,
+    ) {
+        let behind = |index: Option<u64>| index.map_or(0, |index| index.saturating_add(1));
+        self.index.cut(partition, behind(kept_max));
         let live = self.live(partition);
-        let gone = live.recent.split_off(&from);
+        let gone = live.recent.split_off(&behind(keep));
         live.flushed = live.flushed.min(flushed_max);
         live.cuts.push_back(keep);
         live.watch.set(live.flushed.unwrap_or(0));
@@ -360,7 +373,7 @@ impl Core {
         }
         marks.purge(upto, chain, is_restart);
         if is_restart {
-            self.cut(partition, None, Some(upto.index));
+            self.cut(partition, None, Some(upto.index), Some(upto.index));
             self.is_urgent = true;
         }
         let record = Record::Purge {
@@ -387,17 +400,16 @@ impl Core {
         pointer.filter(|(log_id, _)| log_id.index == index)
     }
 
-    /// Where `from..to` is, at least one entry if there is one, about `max_bytes` at most.
+    /// Where these entries are, at least one entry if there is one, about `max_bytes` at most.
     pub(super) fn find(
         &mut self,
         partition: PartitionId,
-        from: u64,
-        to: u64,
+        range: std::ops::Range<u64>,
         max_bytes: usize,
     ) -> Vec<Found> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let first = self.live(partition).marks.first;
-        for index in from..to {
+        for index in range {
             let live = self.live(partition);
             let (next, size) = if let Some(entry) = live.recent.get(&index) {
                 (Found::Entry(entry.clone()), entry_bytes(entry))

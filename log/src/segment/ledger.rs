@@ -28,18 +28,22 @@ pub(super) struct Marks {
     pub last_chain: ChainHash,
     /// The oldest index that may be readable.
     pub first: u64,
+    /// The chain hash before the entry at `first`.
+    pub below: ChainHash,
 }
 
 impl Marks {
     /// Those of a partition without a record.
     pub(super) fn new(cluster: &ClusterId, partition: PartitionId) -> Self {
+        let start = ChainHash::genesis(cluster, partition);
         Self {
             vote: None,
             committed: None,
             purged: None,
             last: None,
-            last_chain: ChainHash::genesis(cluster, partition),
+            last_chain: start,
             first: 0,
+            below: start,
         }
     }
 
@@ -83,6 +87,52 @@ impl Marks {
             self.last = Some(upto);
             self.last_chain = chain;
             self.first = upto.index.saturating_add(1);
+            self.below = chain;
+        }
+    }
+
+    /// Whether these entries, whose chain starts at `previous`, may be put below the oldest entry
+    /// or in the place of entries that are there. That the latter are the same entries is known to
+    /// who read their neighbours.
+    pub(super) fn check_history(
+        &self,
+        previous: &ChainHash,
+        entries: &[Entry],
+    ) -> Result<(), &'static str> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Err("no entries");
+        };
+        let (mut chain, mut index) = (*previous, first.log_id.index);
+        for entry in entries {
+            if entry.partition != first.partition || entry.log_id.index != index {
+                return Err("the entries are not consecutive");
+            }
+            if entry.verify(&chain).is_err() {
+                return Err("the chain is broken");
+            }
+            (chain, index) = (entry.chain, index.saturating_add(1));
+        }
+        let is_below = index == self.first;
+        let is_within = first.log_id.index >= self.first
+            && self
+                .last
+                .is_some_and(|here| last.log_id.index <= here.index);
+        if is_below && chain != self.below {
+            Err("the chain does not lead to the oldest entry")
+        } else if is_below || is_within {
+            Ok(())
+        } else {
+            Err("the entries do not reach what is here")
+        }
+    }
+
+    /// Entries came back.
+    pub(super) fn history(&mut self, previous: &ChainHash, entries: &[Entry]) {
+        if let Some(first) = entries.first().map(|entry| entry.log_id.index)
+            && first < self.first
+        {
+            self.first = first;
+            self.below = *previous;
         }
     }
 }
@@ -123,6 +173,12 @@ impl Ledger {
         if let Record::Append(entry) = &written.record {
             self.marks(entry.partition).check_append(entry)?;
         }
+        if let Record::History { previous, entries } = &written.record
+            && let Some(first) = entries.first()
+        {
+            self.marks(first.partition)
+                .check_history(previous, entries)?;
+        }
         self.apply(written);
         Ok(())
     }
@@ -148,6 +204,11 @@ impl Ledger {
             Record::Notes(notes) => self.apply_notes(notes, written),
             Record::State(partition, marks) => *self.marks(*partition) = *marks,
             Record::CheckpointEnd => {}
+            Record::History { previous, entries } => {
+                if let Some(first) = entries.first() {
+                    self.marks(first.partition).history(previous, entries);
+                }
+            }
         }
     }
 

@@ -316,12 +316,11 @@ fn finish<E: Env>(
         if *number < tail.number && read.unindexed.contains(number) {
             rebuilt.push((SegmentKey::new(&identity, *number), of_segment.clone()));
         }
-        index.merge(of_segment.entries);
+        index.merge(of_segment);
     }
     for (partition, marks) in &ledger.partitions {
         let end = marks.last.map_or(0, |last| last.index.saturating_add(1));
         index.cut(*partition, end);
-        index.keep_from(*partition, marks.first);
     }
     let scan = read.scans.get(&tail.number).map(|(scan, _)| scan);
     let last = scan.and_then(|scan| scan.frames.last());

@@ -4,10 +4,14 @@
 //! read again later by its place — entries and values of notes — carries a checksum of its own in
 //! front, so that reading one does not need the whole frame. Kinds are never used again.
 
+mod field;
+
+use self::field::{get_bytes, get_chain, get_chained, get_log_id, get_option, get_partition};
+use self::field::{get_vote, put_chained, put_checked, put_log_id, put_option, put_vote};
 use super::Vote;
 use super::frame::{SegmentKey, narrow, wide};
 use super::ledger::Marks;
-use aber_proto::{ChainHash, Entry, LogId, NodeId, PartitionId, entry};
+use aber_proto::{ChainHash, Entry, LogId, PartitionId, entry};
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 
 /// Kind and length before each payload.
@@ -26,6 +30,7 @@ const COMMITTED: u8 = 5;
 const NOTES: u8 = 6;
 const STATE: u8 = 7;
 const CHECKPOINT_END: u8 = 8;
+const HISTORY: u8 = 9;
 
 const NOTE_REMOVED: u8 = 0;
 const NOTE_BYTES: u8 = 1;
@@ -79,6 +84,13 @@ pub(super) enum Record {
     State(PartitionId, Marks),
     /// The state at the start of a segment is complete.
     CheckpointEnd,
+    /// Entries that other nodes gave back: right below the oldest one, or in place of damaged ones.
+    History {
+        /// The chain hash before the first of them.
+        previous: ChainHash,
+        /// Consecutive entries of one partition, at least one.
+        entries: Vec<Entry>,
+    },
 }
 
 /// A record and where its entry or its notes' values stand, in their order.
@@ -86,7 +98,7 @@ pub(super) enum Record {
 pub(super) struct Written {
     /// The record.
     pub record: Record,
-    /// One for an entry, one for each [`NoteValue::Bytes`], none else.
+    /// One for each entry, one for each [`NoteValue::Bytes`], none else.
     pub places: Vec<Place>,
 }
 
@@ -133,9 +145,13 @@ impl Record {
                     + usize::from(marks.committed.is_some()) * LOG_ID_BYTES
                     + usize::from(marks.purged.is_some()) * (LOG_ID_BYTES + CHAIN_BYTES)
                     + usize::from(marks.last.is_some()) * LOG_ID_BYTES;
-                4 + 8 + CHAIN_BYTES + 4 + options
+                4 + 8 + CHAIN_BYTES + CHAIN_BYTES + 4 + options
             }
             Self::CheckpointEnd => 0,
+            Self::History { entries, .. } => {
+                let bytes = entries.iter().map(history_bytes).sum::<usize>();
+                CHAIN_BYTES + 4 + bytes
+            }
         }
     }
 
@@ -149,6 +165,7 @@ impl Record {
             Self::Notes(_) => NOTES,
             Self::State(..) => STATE,
             Self::CheckpointEnd => CHECKPOINT_END,
+            Self::History { .. } => HISTORY,
         }
     }
 
@@ -192,6 +209,7 @@ impl Record {
             Self::State(partition, marks) => {
                 out.put_u32_le(partition.0);
                 out.put_u64_le(marks.first);
+                out.put_slice(&marks.below.0);
                 out.put_slice(&marks.last_chain.0);
                 put_option(out, marks.vote.as_ref(), put_vote);
                 put_option(out, marks.committed.as_ref(), put_log_id);
@@ -199,6 +217,14 @@ impl Record {
                 put_option(out, marks.last.as_ref(), put_log_id);
             }
             Self::CheckpointEnd => {}
+            Self::History { previous, entries } => {
+                out.put_slice(&previous.0);
+                out.put_u32_le(narrow(entries.len()));
+                for entry in entries {
+                    out.put_u32_le(narrow(entry::HEADER_BYTES + entry.body.len()));
+                    places.push(put_checked(key, base, out, |out| entry.encode(out)));
+                }
+            }
         }
         Written {
             record: self,
@@ -277,12 +303,42 @@ fn decode(
         }
         STATE => get_state(&mut rest)?,
         CHECKPOINT_END => Record::CheckpointEnd,
+        HISTORY => {
+            let previous = get_chain(&mut rest)?;
+            let mut entries = Vec::new();
+            for _ in 0..rest.try_get_u32_le()? {
+                let at = offset + narrow(whole - rest.len());
+                entries.push(get_entry(key, at, &mut rest, &mut places)?);
+            }
+            Record::History { previous, entries }
+        }
         other => return Err(RecordProblem::Kind(other)),
     };
     if rest.has_remaining() {
         return Err(RecordProblem::Long);
     }
     Ok(Written { record, places })
+}
+
+/// Bytes that an entry takes in a [`Record::History`].
+pub(super) fn history_bytes(entry: &Entry) -> usize {
+    4 + CHECKSUM_BYTES + entry::HEADER_BYTES + entry.body.len()
+}
+
+fn get_entry(
+    key: &SegmentKey,
+    offset: u32,
+    rest: &mut Bytes,
+    places: &mut Vec<Place>,
+) -> Result<Entry, RecordProblem> {
+    let length = rest.try_get_u32_le()?;
+    places.push(Place {
+        segment: key.number,
+        offset: offset + 4,
+        length,
+    });
+    rest.try_get_u32_le()?;
+    Ok(Entry::decode(&get_bytes(rest, wide(length))?)?)
 }
 
 /// Bytes that a note takes in a record.
@@ -294,28 +350,6 @@ pub(super) fn note_size((key, value): &(Bytes, Option<NoteValue>)) -> usize {
             Some(NoteValue::Bytes(bytes)) => 4 + CHECKSUM_BYTES + bytes.len(),
             Some(NoteValue::At(_)) => 12,
         }
-}
-
-fn put_checked(
-    key: &SegmentKey,
-    base: u32,
-    out: &mut BytesMut,
-    put: impl FnOnce(&mut BytesMut),
-) -> Place {
-    let start = out.len();
-    let offset = base + narrow(start);
-    out.put_u32_le(0);
-    put(out);
-    let bytes = out.get(start + CHECKSUM_BYTES..).unwrap_or_default();
-    let (crc, length) = (key.checksum(offset, &[bytes]), narrow(bytes.len()));
-    if let Some(place) = out.get_mut(start..start + CHECKSUM_BYTES) {
-        place.copy_from_slice(&crc.to_le_bytes());
-    }
-    Place {
-        segment: key.number,
-        offset,
-        length,
-    }
 }
 
 fn put_note(
@@ -374,17 +408,10 @@ fn get_note(
     Ok((name, value))
 }
 
-fn get_bytes(rest: &mut Bytes, length: usize) -> Result<Bytes, RecordProblem> {
-    if length > rest.len() {
-        return Err(RecordProblem::Short);
-    }
-    Ok(rest.split_to(length))
-}
-
 fn get_state(rest: &mut Bytes) -> Result<Record, RecordProblem> {
     let partition = get_partition(rest)?;
     let first = rest.try_get_u64_le()?;
-    let last_chain = get_chain(rest)?;
+    let (below, last_chain) = (get_chain(rest)?, get_chain(rest)?);
     let vote = get_option(rest, get_vote)?;
     let committed = get_option(rest, get_log_id)?;
     let purged = get_option(rest, get_chained)?;
@@ -396,69 +423,7 @@ fn get_state(rest: &mut Bytes) -> Result<Record, RecordProblem> {
         last,
         last_chain,
         first,
+        below,
     };
     Ok(Record::State(partition, marks))
-}
-
-fn put_option<T>(out: &mut BytesMut, value: Option<&T>, put: impl FnOnce(&mut BytesMut, &T)) {
-    out.put_u8(value.is_some().into());
-    if let Some(value) = value {
-        put(out, value);
-    }
-}
-
-fn get_option<T>(
-    rest: &mut Bytes,
-    get: impl FnOnce(&mut Bytes) -> Result<T, RecordProblem>,
-) -> Result<Option<T>, RecordProblem> {
-    match rest.try_get_u8()? {
-        0 => Ok(None),
-        1 => get(rest).map(Some),
-        other => Err(RecordProblem::Kind(other)),
-    }
-}
-
-fn put_log_id(out: &mut BytesMut, log_id: &LogId) {
-    out.put_u64_le(log_id.term);
-    out.put_u64_le(log_id.index);
-}
-
-fn get_log_id(rest: &mut Bytes) -> Result<LogId, RecordProblem> {
-    Ok(LogId {
-        term: rest.try_get_u64_le()?,
-        index: rest.try_get_u64_le()?,
-    })
-}
-
-fn put_chained(out: &mut BytesMut, (log_id, chain): &(LogId, ChainHash)) {
-    put_log_id(out, log_id);
-    out.put_slice(&chain.0);
-}
-
-fn get_chained(rest: &mut Bytes) -> Result<(LogId, ChainHash), RecordProblem> {
-    Ok((get_log_id(rest)?, get_chain(rest)?))
-}
-
-fn get_chain(rest: &mut Bytes) -> Result<ChainHash, RecordProblem> {
-    let mut chain = [0; CHAIN_BYTES];
-    rest.try_copy_to_slice(&mut chain)?;
-    Ok(ChainHash(chain))
-}
-
-fn put_vote(out: &mut BytesMut, vote: &Vote) {
-    out.put_u64_le(vote.term);
-    out.put_u64_le(vote.node.0);
-    out.put_u8(vote.is_committed.into());
-}
-
-fn get_vote(rest: &mut Bytes) -> Result<Vote, RecordProblem> {
-    Ok(Vote {
-        term: rest.try_get_u64_le()?,
-        node: NodeId(rest.try_get_u64_le()?),
-        is_committed: rest.try_get_u8()? != 0,
-    })
-}
-
-fn get_partition(rest: &mut Bytes) -> Result<PartitionId, RecordProblem> {
-    Ok(PartitionId(rest.try_get_u32_le()?))
 }

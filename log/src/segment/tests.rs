@@ -10,6 +10,7 @@
 )]
 
 mod crash;
+mod history;
 
 use super::*;
 use crate::testing::{TestDisk, TestEnv};

@@ -3,6 +3,7 @@
 use super::heads::Heads;
 use aber_log::content::NodeContent;
 use aber_log::env::Env;
+use aber_log::history::History;
 use aber_log::mesh::{Answer, Handler, Method};
 use aber_log::partition::{Partition, ProposeProblem};
 use aber_log::watch::Watched;
@@ -19,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct NodeHandler<E: Env> {
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
     pub(super) content: NodeContent<E>,
+    pub(super) history: History<E>,
     pub(super) control: Watched<Option<u64>>,
     pub(super) applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
     pub(super) judge: Mutex<Judge>,
@@ -59,6 +61,10 @@ impl<E: Env> Handler for NodeHandler<E> {
                 Box::pin(self.content.clone().answer(from, method, payload))
             }
             Method::Status => self.status(),
+            Method::Entries => {
+                let answer = self.history.answer(payload);
+                Box::pin(async move { answer })
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{Node, NodeConfig, Parts, collaborator, handler, heads, index, storag
 use crate::reason::{Problem, Reason};
 use aber_log::content::NodeContent;
 use aber_log::env::{Env, Runtime};
+use aber_log::history::History;
 use aber_log::mesh::Mesh;
 use aber_log::outbox::{Outbox, OutboxOptions};
 use aber_log::partition::{LogReader, Partition};
@@ -40,6 +41,7 @@ pub(super) struct Wiring<E: Env> {
     pub(super) log: SegmentLog<E>,
     pub(super) mesh: Mesh<E>,
     pub(super) content: NodeContent<E>,
+    pub(super) history: History<E>,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
     pub(super) reader: LogReader<E>,
     pub(super) snapshots: Snapshots<E>,
@@ -75,6 +77,7 @@ impl<E: Env> Wiring<E> {
             log: self.log,
             mesh: self.mesh,
             content: self.content,
+            history: self.history,
             partitions: self.partitions,
             reader: self.reader,
             snapshots: self.snapshots,
@@ -167,13 +170,14 @@ impl<E: Env> Wiring<E> {
         let handler = handler::NodeHandler {
             partitions: self.partitions.clone(),
             content: self.content.clone(),
+            history: self.history.clone(),
             control: control(applied),
             applied: applied.clone(),
             judge: std::sync::Mutex::new(Judge::new(&self.config.genesis)),
             mirror: mirror.clone(),
             heads,
         };
-        self.mesh.start(Arc::new(handler));
+        self.mesh.answer(Arc::new(handler));
     }
 
     async fn start_mirror(

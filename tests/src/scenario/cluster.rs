@@ -17,7 +17,7 @@ use crate::workload::{WorkloadOptions, drive, prepare};
 use aber_log::partition::Timing;
 use aber_log::planted::{self, Bug};
 use aber_proto::{ContentHash, Genesis, NodeId, codec};
-use check::{Archive, Digests};
+use check::Digests;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -71,7 +71,6 @@ struct Run {
     cluster: Cluster<Aber>,
     oracle: Oracle,
     digests: Digests,
-    archive: Archive,
     scribbles: Scribbles,
     /// A user's bytes are not synced: only where no power goes are they sure to stay.
     may_scribble: bool,
@@ -100,9 +99,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         timing,
         snapshot_every,
         segment_bytes,
-        archive: Archive::default(),
     };
-    let archive = Archive::clone(&subject.archive);
     let cluster = Cluster::new(&world, subject);
     for node in genesis.members.iter().map(|member| member.node) {
         cluster.add(node, codec::encode_genesis(&genesis).into());
@@ -113,7 +110,6 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         cluster: cluster.clone(),
         oracle: Oracle::default(),
         digests: Digests::default(),
-        archive,
         scribbles: Scribbles::default(),
         may_scribble: swarm.power_permille == 0,
     };
@@ -241,8 +237,7 @@ impl Run {
                     .broken(format!("M3: a user's {content} is gone from node {node}"));
             }
         }
-        let seen = (&self.digests, &self.archive);
-        let findings = check::check_all(&self.cluster, genesis, &self.oracle, seen);
+        let findings = check::check_all(&self.cluster, genesis, &self.oracle, &self.digests);
         for finding in findings {
             self.world.broken(finding);
         }

@@ -35,6 +35,9 @@ impl Core {
                     live.flushed = live.flushed.max(Some(upto.index));
                     touched.insert(*partition);
                 }
+                Record::History { entries, .. } => {
+                    self.complete_history(entries, &done.places);
+                }
                 Record::Notes(notes) => {
                     let costs = notes.iter().map(|(key, value)| match value {
                         Some(NoteValue::Bytes(bytes)) => note_cost(key, Some(bytes)),
@@ -66,6 +69,17 @@ impl Core {
         let place = place.expect("an entry has one place");
         self.index.put(partition, index, *place);
         self.evictable.push_back((partition, index));
+    }
+
+    /// A restart of the partition's log may have come in meanwhile: then nothing is wanted of it.
+    fn complete_history(&mut self, entries: &[Entry], places: &[Place]) {
+        let Some(first) = entries.first() else {
+            return;
+        };
+        let (partition, index) = (first.partition, first.log_id.index);
+        if index >= self.live(partition).marks.first {
+            self.index.put_history(partition, index, places);
+        }
     }
 
     fn evict(&mut self) {

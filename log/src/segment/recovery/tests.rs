@@ -304,7 +304,7 @@ fn the_format_does_not_change() {
     );
     assert_eq!(
         hashes[1].as_str(),
-        "4c7985e3b392a23d648763a65803fc407780d0f8b5c4296f76a2c5e939a376b6"
+        "62af24c3d6d67f62bc397582a8aa2bd1ebc4de4ad5332356edab29b162c0e0db"
     );
 }
 

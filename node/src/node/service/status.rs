@@ -214,7 +214,7 @@ impl<E: Env> NodeService<E> {
             notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
         }
         notices.extend(self.no_space());
-        if let Some(damage) = parts.log.damage() {
+        if let Some(damage) = parts.log.damage().map(|damage| damage.problem) {
             let what = "the log of this node is damaged".to_owned();
             let mend =
                 "what is damaged is not served; check the disk, and ask another node".to_owned();

@@ -8,10 +8,11 @@ use crate::reason::Problem;
 use crate::service::{Answer, Answers, STREAM_QUEUE};
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest;
+use aber_log::segment::SegmentProblem;
 use aber_materializer::judge::Judge;
 use aber_materializer::tree::{Node, NodeKind};
 use aber_proto::generated::v1;
-use aber_proto::{ChainHash, Content, PartitionId};
+use aber_proto::{Content, PartitionId};
 use tokio::sync::mpsc;
 use walk::Walk;
 
@@ -105,15 +106,19 @@ impl<E: Env> Run<E> {
             return true;
         };
         let state = parts.log.state(partition);
-        let mut next = state.oldest.unwrap_or(0);
-        let mut chain = match state.purged {
-            // The oldest entry follows what a snapshot covered.
-            Some((id, chain)) if id.index + 1 == next => Some(chain),
-            _ => (next == 0).then(|| ChainHash::genesis(&parts.cluster, partition)),
-        };
+        let (mut next, mut chain) = (state.first, state.below);
         let mut judge = Judge::new(&parts.config.genesis);
         while next <= last {
-            let entries = match parts.log.read(partition, next, last + 1, BATCH_BYTES) {
+            let range = next..last + 1;
+            let mut read = parts.log.read(partition, next, range.end, BATCH_BYTES);
+            if let Err(damage @ SegmentProblem::Damaged { .. }) = &read {
+                let detail = damage.to_string();
+                read = parts.log.read_mended(partition, range, BATCH_BYTES).await;
+                if read.is_ok() && !self.damaged(partition, next, detail).await {
+                    return false;
+                }
+            }
+            let entries = match read {
                 Ok(entries) if !entries.is_empty() => entries,
                 Ok(_) => {
                     return self
@@ -126,7 +131,7 @@ impl<E: Env> Run<E> {
                 next = entry.log_id.index + 1;
                 self.report.entries_count += 1;
                 self.report.read_bytes += entry.body.len() as u64;
-                let follows = chain.is_none_or(|chain| entry.verify(&chain).is_ok());
+                let follows = entry.verify(&chain).is_ok();
                 if !follows
                     && !self
                         .broken(
@@ -149,7 +154,7 @@ impl<E: Env> Run<E> {
                         return false;
                     }
                 }
-                chain = Some(entry.chain);
+                chain = entry.chain;
             }
             if !self.progress("chain", next, last + 1, "entries").await {
                 return false;
@@ -157,6 +162,18 @@ impl<E: Env> Run<E> {
             tokio::task::yield_now().await;
         }
         true
+    }
+
+    /// An entry at or after this one was damaged, and came back from another node.
+    async fn damaged(&mut self, partition: PartitionId, index: u64, detail: String) -> bool {
+        self.find(v1::Finding {
+            code: "ENTRY_DAMAGED".to_owned(),
+            entry: Some(render::entry_id(partition, index)),
+            detail,
+            mended: true,
+            ..v1::Finding::default()
+        })
+        .await
     }
 
     async fn broken(&mut self, partition: PartitionId, index: u64, detail: String) -> bool {

@@ -128,6 +128,12 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
             left.push(format!("the mirror of node {node}: {status:?}"));
         }
         for partition in genesis.partition_ids() {
+            if handle.node.parts.history.lacks(partition) {
+                let first = handle.node.parts.log.state(partition).first;
+                left.push(format!(
+                    "node {node} has no history of {partition} before {first}"
+                ));
+            }
             let (shown, index) = (status.positions.get(&partition), applied(handle, partition));
             if shown.copied() != index {
                 left.push(format!(
@@ -151,37 +157,31 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
     left
 }
 
-/// All committed entries that any node showed.
-pub(super) type Archive = Arc<Mutex<BTreeMap<(PartitionId, u64), Entry>>>;
+/// Committed entries, by partition and index.
+type Entries = BTreeMap<(PartitionId, u64), Entry>;
 
-/// C1: takes what a node has committed into the archive, and tells where it differs. A node that
-/// took a snapshot in has no history from before it, so it is collected while the run goes on:
-/// `is_all` reads everything, else only what the archive lacks.
-pub(super) fn collect(
-    node: NodeId,
-    handle: &AberNode,
-    archive: &Archive,
-    is_all: bool,
-) -> Vec<String> {
-    let (mut entries, mut broken) = (lock(archive), Vec::new());
+/// C1, I2: takes what a node has committed into `entries`, from the start on, and tells where it
+/// differs from what another node has.
+fn collect(node: NodeId, handle: &AberNode, entries: &mut Entries) -> Vec<String> {
+    let mut broken = Vec::new();
     let parts = &handle.node.parts;
     for (id, partition) in &parts.partitions {
         let end = partition.committed().get().map_or(0, |id| id.index + 1);
-        let newest = entries.range((*id, 0)..=(*id, u64::MAX)).next_back();
-        let known = newest.map_or(0, |((_, index), _)| index + 1);
-        let oldest = parts.log.state(*id).oldest.unwrap_or(end);
-        let mut next = if is_all { oldest } else { oldest.max(known) };
+        let mut next = parts.log.state(*id).oldest.unwrap_or(end);
+        if next > 1 {
+            broken.push(format!(
+                "D5: the history of {id} on node {node} starts at {next}"
+            ));
+        }
         while next < end {
             let read = match parts.log.read(*id, next, end, READ_BYTES) {
                 Ok(read) => read,
-                Err(problem) if is_all => {
+                Err(problem) => {
                     broken.push(format!(
                         "I2: node {node} cannot read {id}:{next}: {problem}"
                     ));
                     break;
                 }
-                // A planned fault of its disk.
-                Err(_) => break,
             };
             let Some(last) = read.last() else { break };
             next = last.log_id.index + 1;
@@ -204,7 +204,7 @@ struct Replayed {
     broken: Vec<String>,
 }
 
-fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> Replayed {
+fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
     let mut replayed = Replayed {
         landed: Vec::new(),
         digests: BTreeMap::new(),
@@ -273,16 +273,16 @@ pub(super) fn check_all(
     cluster: &Cluster<Aber>,
     genesis: &Genesis,
     oracle: &Oracle,
-    (digests, archive): (&Digests, &Archive),
+    digests: &Digests,
 ) -> Vec<String> {
     let world = cluster.world();
-    let mut broken = Vec::new();
+    let (mut entries, mut broken) = (Entries::new(), Vec::new());
     for node in cluster.nodes() {
         if let Some((_, handle)) = cluster.handle(node) {
-            broken.extend(collect(node, &handle, archive, true));
+            broken.extend(collect(node, &handle, &mut entries));
         }
     }
-    let replayed = replay(genesis, &lock(archive));
+    let replayed = replay(genesis, &entries);
     broken.extend(replayed.broken);
     broken.extend(oracle.check_history(&replayed.landed));
     broken.extend(check_order(&replayed.landed));

@@ -1,12 +1,10 @@
 //! [driver] A whole node as the simulated world runs it, and its API as clients call it.
 
-use super::check::{Archive, collect};
 use crate::oracle::Answer;
 use crate::sim::SimEnv;
 use crate::sim::cluster::{Boot, Cluster, Subject};
 use crate::workload::{ClientApi, Ticket, Wait};
 use aber_log::chunk::store::StoreOptions;
-use aber_log::env::{Env, Runtime};
 use aber_log::partition::Timing;
 use aber_log::segment::SegmentOptions;
 use aber_materializer::mirror::MirrorOptions;
@@ -37,8 +35,6 @@ pub(super) struct Aber {
     pub(super) snapshot_every: u64,
     /// Bytes of a segment.
     pub(super) segment_bytes: u64,
-    /// All that any node committed.
-    pub(super) archive: Archive,
 }
 
 /// A node that started.
@@ -113,20 +109,7 @@ impl Subject for Aber {
         let node = started.map_err(|problem| format!("{}: {}", problem.what(), problem.why()))?;
         let (stop, _nobody_stops) = mpsc::channel(1);
         let service = NodeService::new(node.clone(), stop);
-        let started = AberNode { node, service };
-        for partition in started.node.parts.partitions.values() {
-            let mut committed = partition.committed();
-            let (handle, world) = (started.clone(), env.world().clone());
-            let archive = Archive::clone(&self.archive);
-            env.runtime().spawn("archive", async move {
-                loop {
-                    let findings = collect(boot.node, &handle, &archive, false);
-                    findings.into_iter().for_each(|what| world.broken(what));
-                    committed.changed().await;
-                }
-            });
-        }
-        Ok(started)
+        Ok(AberNode { node, service })
     }
 }
 
