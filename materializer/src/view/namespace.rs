@@ -11,7 +11,7 @@ use crate::effect::{Effect, Link};
 use crate::tree::{Node, NodeKind, ROOT};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{Content, EventId, FileId, PartitionId, Place, VolumeId, limit};
+use aber_proto::{Content, EventId, FileId, PartitionId, Place, RelPath, VolumeId, limit};
 
 /// Longest path below a volume's root: with the longest volume name it fits the limit.
 pub(crate) const RELATIVE_BYTES: usize = limit::PATH_BYTES - limit::NAME_BYTES - 2;
@@ -130,7 +130,11 @@ impl<K: Kv> Fold<K> {
                 walk.dirs.push(child.id);
                 directory = child.id;
             } else {
-                return reject(Rejection::NotADirectory, place);
+                // Said of what stands in the way.
+                let above = walk.names.get(..=position).unwrap_or_default().join("/");
+                let path = RelPath::parse(&above).unwrap_or_default();
+                let volume = place.volume;
+                return reject(Rejection::NotADirectory, &Place { volume, path });
             }
         }
         Ok(walk)

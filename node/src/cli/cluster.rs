@@ -46,7 +46,9 @@ pub(crate) async fn status(context: &Context, args: StatusArgs) -> Outcome {
             Err(problem) => return Err(problem),
         }
     }
-    context.out.result(Some(text(&report)), value(&report));
+    context
+        .out
+        .result(Some(text(&report, context.verbose > 0)), value(&report));
     Ok(0)
 }
 
@@ -124,7 +126,7 @@ fn check(context: &Context, looked: Result<(Client, Report), Problem>) -> Outcom
     Ok(exit)
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, is_verbose: bool) -> String {
     let status = &report.status;
     let health = print::word(status.health().as_str_name(), "HEALTH").to_uppercase();
     let mut lines = vec![format!(
@@ -146,10 +148,10 @@ fn text(report: &Report) -> String {
     }
     lines.push(writing(&report.partitions));
     for member in &report.members {
-        lines.push(member_text(member));
+        lines.push(member_text(member, is_verbose));
     }
-    for partition in &report.partitions {
-        lines.push(partition_text(partition));
+    if is_verbose {
+        lines.extend(report.partitions.iter().map(partition_text));
     }
     lines.extend(status.notices.iter().map(print::notice_text));
     lines.join("\n")
@@ -195,7 +197,7 @@ fn writing(partitions: &[v1::Partition]) -> String {
     }
 }
 
-fn member_text(member: &v1::Member) -> String {
+fn member_text(member: &v1::Member, is_verbose: bool) -> String {
     let state = print::word(member.state().as_str_name(), "MEMBER_STATE").replace('_', " ");
     let seen = match member.state() {
         MemberState::Up => String::new(),
@@ -205,7 +207,7 @@ fn member_text(member: &v1::Member) -> String {
         ),
     };
     let leads: Vec<_> = member.leads.iter().map(ToString::to_string).collect();
-    let leads = if leads.is_empty() {
+    let leads = if leads.is_empty() || !is_verbose {
         String::new()
     } else {
         format!("   leads {}", leads.join(", "))

@@ -47,6 +47,7 @@ fn commands_say_what_they_did() -> Result<()> {
             (&["where", "/note"], b""),
             (&["where", "/music/song"], b""),
             (&["status"], b""),
+            (&["status", "--verbose"], b""),
             (&["status", "--check"], b""),
         ],
     )?;
@@ -92,6 +93,13 @@ fn commands_say_what_they_did() -> Result<()> {
         n3                complete
         3 nodes have it whole
         $ aber status
+        demo   OK   3 of 3 nodes up   this node: n1
+          DIR/n1/mirror  mirror of /, up to date   2 files, 97.7 KiB (563 B on disk)
+          writing    works
+          node n1           up   127.0.0.1:PORT
+          node n2           up   127.0.0.1:PORT
+          node n3           up   127.0.0.1:PORT
+        $ aber status --verbose
         demo   OK   3 of 3 nodes up   this node: n1
           DIR/n1/mirror  mirror of /, up to date   2 files, 97.7 KiB (563 B on disk)
           writing    works
@@ -147,6 +155,7 @@ fn bad_input_is_refused_in_words() -> Result<()> {
         (&["rm", "-r", "/"], b""),
         (&["mv", "/d/f", "/no/f"], b""),
         (&["mv", "-n", "/d/f", "/d/f"], b""),
+        (&["mv", "/d", "/d/x"], b""),
         (&["where", "/nothing"], b""),
         (&["log", "nothing"], b""),
         (&["verify", "--unknown"], b""),
@@ -279,6 +288,11 @@ fn bad_input_is_refused_in_words() -> Result<()> {
           why:  it was to be free, and something stands there
           mend: choose another name, or remove it first: aber rm
         exit 5
+        $ aber mv /d /d/x
+        error: /d cannot move to /d/x  [RENAME_CYCLE]
+          why:  the new place lies inside the directory that moves
+          mend: choose a place outside of it
+        exit 1
         $ aber where /nothing
         error: /nothing does not exist  [PATH_NOT_FOUND]
           why:  nothing stands at this path in the tree, as this node knows it

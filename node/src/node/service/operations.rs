@@ -162,6 +162,11 @@ impl<E: Env> NodeService<E> {
             let paths = format!("{from}, {to}");
             Problem::new(Reason::CrossPartition).with("paths", paths)
         };
+        let below = to.as_str().strip_prefix(from.as_str());
+        if below.is_some_and(|below| below.starts_with('/')) && !from.is_root() {
+            let cycle = Problem::new(Reason::RenameCycle);
+            return Err(cycle.with("path", &from).with("target", &to));
+        }
         if from.is_root() || to.is_root() {
             return Err(Problem::new(Reason::RootFixed).with("path", "/"));
         }

@@ -210,7 +210,7 @@ impl<E: Env> NodeService<E> {
             reused_bytes,
         };
         if let Some(outcome) = self.answered(&written)? {
-            return self.result(&written, Some(&outcome), options, None);
+            return self.result(&written, Some(&outcome), None);
         }
         if item.rows().next().is_some() {
             // The item says that its content is here: durable before it (promise D6), also what
@@ -266,7 +266,7 @@ impl<E: Env> NodeService<E> {
     ) -> Result<v1::WriteResult, Problem> {
         let asked = options.acknowledgement();
         if asked == v1::Acknowledgement::Queued {
-            return self.result(written, None, options, None);
+            return self.result(written, None, None);
         }
         let runtime = self.node.parts.env.runtime();
         let until = runtime.now() + wait_time(options);
@@ -278,18 +278,18 @@ impl<E: Env> NodeService<E> {
         };
         let Some(outcome) = outcome else {
             let notice = self.waiting_notice(written.request).await;
-            return self.result(written, None, options, Some(notice));
+            return self.result(written, None, Some(notice));
         };
         if asked == v1::Acknowledgement::Spread && outcome.rejected.is_none() {
             let spread = self.wait_until_spread(&outcome, until).await;
-            let mut result = self.result(written, Some(&outcome), options, None)?;
+            let mut result = self.result(written, Some(&outcome), None)?;
             match spread {
                 Ok(()) => result.set_acknowledgement(v1::Acknowledgement::Spread),
                 Err(notice) => result.waiting_for = Some(notice),
             }
             return Ok(result);
         }
-        self.result(written, Some(&outcome), options, None)
+        self.result(written, Some(&outcome), None)
     }
 
     /// Every node that can be reached shows the entry in its mirror.
@@ -348,7 +348,6 @@ impl<E: Env> NodeService<E> {
         &self,
         written: &Written,
         outcome: Option<&Outcome>,
-        _options: &v1::WriteOptions,
         waiting_for: Option<v1::Notice>,
     ) -> Result<v1::WriteResult, Problem> {
         let mut result = v1::WriteResult {
