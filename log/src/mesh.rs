@@ -10,10 +10,10 @@ use crate::env::{Env, Link, Network, Runtime, network::LinkClass, network::LinkP
 use crate::watch::Watched;
 use aber_proto::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -122,9 +122,29 @@ impl<L> Clone for Up<L> {
 type Slot<L> = Watched<Option<Up<L>>>;
 type LinkOf<E> = <<E as Env>::Network as Network>::Link;
 
+/// Another member, as long as it is one.
+struct Peer<L> {
+    slots: BTreeMap<LinkClass, Slot<L>>,
+    is_wanted: Watched<bool>,
+}
+
+impl<L> Peer<L> {
+    fn new() -> Self {
+        let classes = [LinkClass::Control, LinkClass::Bulk];
+        Self {
+            slots: classes.map(|class| (class, Watched::new(None))).into(),
+            is_wanted: Watched::new(true),
+        }
+    }
+}
+
+type Peers<L> = BTreeMap<NodeId, Arc<Peer<L>>>;
+
 struct Inner<E: Env> {
     env: E,
-    slots: BTreeMap<(NodeId, LinkClass), Slot<LinkOf<E>>>,
+    /// Whom this node has links to.
+    peers: Mutex<Peers<LinkOf<E>>>,
+    is_dialling: AtomicBool,
     next_id: AtomicU64,
     refusals: Watched<BTreeMap<NodeId, String>>,
 }
@@ -146,28 +166,60 @@ impl<E: Env> Mesh<E> {
     /// Prepares the links to `peers`; none is dialled before [`Mesh::dial`], and no request
     /// answered before [`Mesh::answer`].
     pub fn new(env: E, peers: &[NodeId]) -> Self {
-        let mut slots = BTreeMap::new();
-        for peer in peers {
-            for class in [LinkClass::Control, LinkClass::Bulk] {
-                slots.insert((*peer, class), Watched::new(None));
-            }
-        }
-        let refusals = Watched::new(BTreeMap::new());
-        Self {
+        let this = Self {
             inner: Arc::new(Inner {
                 env,
-                slots,
+                peers: Mutex::default(),
+                is_dialling: AtomicBool::new(false),
                 next_id: AtomicU64::new(1),
-                refusals,
+                refusals: Watched::new(BTreeMap::new()),
             }),
-        }
+        };
+        this.set_peers(&peers.iter().copied().collect());
+        this
     }
 
     /// Dials all peers, again and again: from now on they can be asked.
     pub fn dial(&self) {
+        self.inner.is_dialling.store(true, SeqCst);
+        let peers = lock(&self.inner.peers).clone();
+        for (node, peer) in peers {
+            self.dial_peer(node, &peer);
+        }
+    }
+
+    fn dial_peer(&self, node: NodeId, peer: &Arc<Peer<LinkOf<E>>>) {
         let runtime = self.inner.env.runtime();
-        for (peer, class) in self.inner.slots.keys() {
-            runtime.spawn("mesh dial", self.clone().keep_dialled(*peer, *class));
+        for class in [LinkClass::Control, LinkClass::Bulk] {
+            let dialled = self.clone().keep_dialled(node, class, Arc::clone(peer));
+            runtime.spawn("mesh dial", dialled);
+        }
+    }
+
+    /// From now on these are the peers: links to others end, new ones are dialled.
+    pub fn set_peers(&self, wanted: &BTreeSet<NodeId>) {
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        {
+            let mut peers = lock(&self.inner.peers);
+            gone.extend(peers.extract_if(.., |node, _| !wanted.contains(node)));
+            for node in wanted {
+                peers.entry(*node).or_insert_with(|| {
+                    let peer = Arc::new(Peer::new());
+                    new.push((*node, Arc::clone(&peer)));
+                    peer
+                });
+            }
+        }
+        for (node, peer) in gone {
+            peer.is_wanted.set(false);
+            self.inner
+                .refusals
+                .update(|refusals| refusals.remove(&node));
+        }
+        if self.inner.is_dialling.load(SeqCst) {
+            for (node, peer) in new {
+                self.dial_peer(node, &peer);
+            }
         }
     }
 
@@ -191,14 +243,13 @@ impl<E: Env> Mesh<E> {
             .collect()
     }
 
+    fn is_peer(&self, node: NodeId) -> bool {
+        lock(&self.inner.peers).contains_key(&node)
+    }
+
     /// All peers.
     pub fn peers(&self) -> Vec<NodeId> {
-        let control = self
-            .inner
-            .slots
-            .keys()
-            .filter(|(_, class)| *class == LinkClass::Control);
-        control.map(|(peer, _)| *peer).collect()
+        lock(&self.inner.peers).keys().copied().collect()
     }
 
     /// What peers said when they refused a link: another cluster, a newer version.
@@ -236,21 +287,22 @@ impl<E: Env> Mesh<E> {
         answer.unwrap_or(Err(CallProblem::Timeout(to)))
     }
 
-    fn slot(&self, peer: NodeId, class: LinkClass) -> Option<&Slot<LinkOf<E>>> {
-        self.inner.slots.get(&(peer, class))
+    fn slot(&self, peer: NodeId, class: LinkClass) -> Option<Slot<LinkOf<E>>> {
+        let peers = lock(&self.inner.peers);
+        peers.get(&peer)?.slots.get(&class).cloned()
     }
 
-    async fn keep_dialled(self, peer: NodeId, class: LinkClass) {
+    async fn keep_dialled(self, peer: NodeId, class: LinkClass, of: Arc<Peer<LinkOf<E>>>) {
         let runtime = self.inner.env.runtime().clone();
         let mut pause = REDIAL_FIRST;
-        loop {
+        while of.is_wanted.get() {
             match self.inner.env.network().dial(peer, class).await {
                 Ok(link) => {
                     pause = REDIAL_FIRST;
                     self.inner
                         .refusals
                         .update(|refusals| refusals.remove(&peer));
-                    self.run_dialled(peer, link).await;
+                    self.run_dialled(peer, link, &of).await;
                 }
                 Err(LinkProblem::Refused { why, .. }) => {
                     self.inner
@@ -264,8 +316,8 @@ impl<E: Env> Mesh<E> {
         }
     }
 
-    async fn run_dialled(&self, peer: NodeId, link: LinkOf<E>) {
-        let Some(slot) = self.slot(peer, link.class()) else {
+    async fn run_dialled(&self, peer: NodeId, link: LinkOf<E>, of: &Peer<LinkOf<E>>) {
+        let Some(slot) = of.slots.get(&link.class()) else {
             return;
         };
         let link = Arc::new(link);
@@ -274,7 +326,14 @@ impl<E: Env> Mesh<E> {
             link: Arc::clone(&link),
             waiting: Arc::clone(&waiting),
         }));
-        while let Ok(bytes) = link.receive().await {
+        let mut is_wanted = of.is_wanted.clone();
+        loop {
+            let received = tokio::select! {
+                biased;
+                _ = is_wanted.until(|is_wanted| !is_wanted) => break,
+                received = link.receive() => received,
+            };
+            let Ok(bytes) = received else { break };
             if let Some((kind, id, _, payload)) = split(bytes)
                 && let Some(sender) = lock(&waiting).remove(&id)
             {
@@ -296,39 +355,43 @@ impl<E: Env> Mesh<E> {
         loop {
             match self.inner.env.network().accept().await {
                 Ok(link) => {
-                    let serve = serve(self.inner.env.clone(), link, Arc::clone(&handler));
+                    let serve = self.clone().serve(link, Arc::clone(&handler));
                     self.inner.env.runtime().spawn("mesh serve", serve);
                 }
                 Err(_) => self.inner.env.runtime().sleep(REDIAL_LAST).await,
             }
         }
     }
-}
 
-async fn serve<E: Env>(env: E, link: LinkOf<E>, handler: Arc<dyn Handler>) {
-    let link = Arc::new(link);
-    let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
-    while let Ok(bytes) = link.receive().await {
-        let Some((REQUEST, id, method, payload)) = split(bytes) else {
-            return;
-        };
-        let Some(method) = Method::from_byte(method) else {
-            return;
-        };
-        let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let answer = handler.receive(link.remote(), method, payload);
-        let link = Arc::clone(&link);
-        env.runtime().spawn("mesh answer", async move {
-            let frame = match answer.await {
-                Ok(payload) => frame(ANSWER, id, method as u8, &payload),
-                Err(why) => frame(FAILURE, id, method as u8, why.as_bytes()),
+    async fn serve(self, link: LinkOf<E>, handler: Arc<dyn Handler>) {
+        let link = Arc::new(link);
+        let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+        while let Ok(bytes) = link.receive().await {
+            let Some((REQUEST, id, method, payload)) = split(bytes) else {
+                return;
             };
-            // A link that broke meanwhile fails the caller by itself.
-            let _broken = link.send(frame).await.is_err();
-            drop(permit);
-        });
+            let Some(method) = Method::from_byte(method) else {
+                return;
+            };
+            let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            // It may have been removed since it opened the link.
+            if !self.is_peer(link.remote()) {
+                return;
+            }
+            let answer = handler.receive(link.remote(), method, payload);
+            let link = Arc::clone(&link);
+            self.inner.env.runtime().spawn("mesh answer", async move {
+                let frame = match answer.await {
+                    Ok(payload) => frame(ANSWER, id, method as u8, &payload),
+                    Err(why) => frame(FAILURE, id, method as u8, why.as_bytes()),
+                };
+                // A link that broke meanwhile fails the caller by itself.
+                let _broken = link.send(frame).await.is_err();
+                drop(permit);
+            });
+        }
     }
 }
 
