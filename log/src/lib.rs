@@ -6,6 +6,7 @@
 pub mod chunk;
 pub mod content;
 pub mod env;
+pub mod head;
 pub mod history;
 pub mod ingest;
 pub mod life;

@@ -53,15 +53,19 @@ pub enum Method {
     Held = 10,
     /// Committed entries right before one.
     Entries = 11,
+    /// Committed entries from one on, as soon as there are any.
+    Follow = 12,
 }
 
 impl Method {
     fn from_byte(byte: u8) -> Option<Self> {
         use Method::{
-            Append, Chunks, Entries, Held, Hold, PreVote, Propose, Snapshot, Status, Transfer, Vote,
+            Append, Chunks, Entries, Follow, Held, Hold, PreVote, Propose, Snapshot, Status,
+            Transfer, Vote,
         };
         [
-            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held, Entries,
+            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held,
+            Entries, Follow,
         ]
         .into_iter()
         .find(|method| *method as u8 == byte)

@@ -4,6 +4,8 @@
 //! `purged ≤ snapshot ≤ applied ≤ committed ≤ last`, and a reader is given only what is both
 //! committed and durable here. What entries mean is none of this module's business.
 
+mod follow;
+mod group;
 mod log_reader;
 pub mod log_store;
 pub mod raft_types;
@@ -17,28 +19,21 @@ use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotSource;
 use crate::segment::{PartitionState, SegmentLog};
 use crate::watch::Watched;
-use aber_proto::{ChainHash, LogId, NodeId, PartitionId, Timestamp};
+use aber_proto::{ChainHash, Head, LogId, NodeId, PartitionId, SignedHead};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use openraft::RaftMetrics;
+use openraft::alias::StoredMembershipOf;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal};
-use openraft::impls::BasicNode;
-use openraft::{Config, SnapshotPolicy};
-use raft_types::{C, Proposal, decode_membership, to_raft_id};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use raft_types::{C, decode_membership};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 /// openraft's handle of one group.
 pub type Raft<E> = openraft::Raft<C, state_machine::StateMachine<E>>;
 
 /// Changes that wait for the leader's hand at most; beyond, the proposer is told to come again.
 const PROPOSALS_WAITING: usize = 4096;
-/// Changes handed to Raft in one call.
-const PROPOSALS_AT_ONCE: usize = 64;
-/// The exit code of a node whose log cannot be read or written.
-const EXIT_GROUP: i32 = 74;
 
 /// How patient Raft is. All voters of a cluster use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +61,20 @@ impl Timing {
     };
 }
 
-/// What a group needs to start.
+/// What a group asks of those who know the members. Defined here, implemented above, so that the
+/// log never learns what a member is.
+pub trait Council: Send + Sync + 'static {
+    /// Whether a node is a member that may vote, and so lead, append and sign heads (promise S3).
+    fn may_vote(&self, node: NodeId) -> bool;
+    /// Who should vote in a group where these vote now; never two.
+    fn voters(&self, present: &[NodeId]) -> Vec<NodeId>;
+    /// Signs what this node knows to be committed and has durable.
+    fn sign(&self, head: Head) -> SignedHead;
+    /// Whether a head is signed by a member that may vote.
+    fn is_good(&self, head: &SignedHead) -> bool;
+}
+
+/// What a partition needs to start.
 pub struct PartitionOptions<E: Env> {
     /// The world.
     pub env: E,
@@ -74,10 +82,8 @@ pub struct PartitionOptions<E: Env> {
     pub me: NodeId,
     /// The partition.
     pub partition: PartitionId,
-    /// The voters of the genesis, with their addresses.
-    pub voters: BTreeMap<NodeId, String>,
-    /// The other members of the genesis; the leader adds them as learners.
-    pub learners: BTreeMap<NodeId, String>,
+    /// The voters of the genesis; who votes later is told by the log.
+    pub founders: BTreeSet<NodeId>,
     /// How patient Raft is.
     pub timing: Timing,
     /// Entries between two snapshots; Raft keeps twice as many beyond the newest one.
@@ -88,6 +94,8 @@ pub struct PartitionOptions<E: Env> {
     pub mesh: Mesh<E>,
     /// Snapshots of the view.
     pub snapshots: Arc<dyn SnapshotSource>,
+    /// Who knows the members.
+    pub council: Arc<dyn Council>,
 }
 
 pub(crate) struct Shared<E: Env> {
@@ -97,9 +105,16 @@ pub(crate) struct Shared<E: Env> {
     snapshots: Arc<dyn SnapshotSource>,
     committed: Watched<Option<LogId>>,
     installed: Mutex<Option<(LogId, ChainHash)>>,
+    /// As of the last committed entry known here.
+    membership: Watched<StoredMembershipOf<C>>,
 }
 
 impl<E: Env> Shared<E> {
+    /// The chain hash before the partition's first entry.
+    fn start_chain(&self) -> ChainHash {
+        ChainHash::genesis(&self.log.cluster(), self.partition)
+    }
+
     fn publish_committed(&self, id: LogId) {
         self.committed
             .update(|present| *present = (*present).max(Some(id)));
@@ -152,175 +167,100 @@ struct Waiting {
     answer: oneshot::Sender<Result<u64, ProposeProblem>>,
 }
 
-/// One partition of this node.
+/// One partition of this node: part of its Raft group, or following it.
 pub struct Partition<E: Env> {
-    raft: Raft<E>,
+    inner: Arc<Inner<E>>,
+}
+
+struct Inner<E: Env> {
+    env: E,
+    me: NodeId,
+    founders: BTreeSet<NodeId>,
+    timing: Timing,
+    snapshot_every: u64,
+    mesh: Mesh<E>,
+    council: Arc<dyn Council>,
     shared: Arc<Shared<E>>,
     proposals: mpsc::Sender<Waiting>,
-    me: NodeId,
+    /// Raft, while this node is part of the group.
+    group: Mutex<Option<Raft<E>>>,
+    /// One change between the two at a time.
+    turn: AsyncMutex<()>,
+    is_following: Watched<bool>,
+    /// Who leads, by the word of whom this node follows.
+    told_leader: Mutex<Option<NodeId>>,
 }
 
 impl<E: Env> Clone for Partition<E> {
     fn clone(&self) -> Self {
         Self {
-            raft: self.raft.clone(),
-            shared: Arc::clone(&self.shared),
-            proposals: self.proposals.clone(),
-            me: self.me,
+            inner: Arc::clone(&self.inner),
         }
     }
 }
 
-fn config(options: &Timing, snapshot_every: u64) -> Result<Config, openraft::ConfigError> {
-    Config {
-        cluster_name: "aber".to_owned(),
-        heartbeat_interval: options.heartbeat_ms,
-        heartbeat_min_interval: Some(options.heartbeat_ms * 4 / 5),
-        election_timeout_min: options.election_min_ms,
-        election_timeout_max: options.election_max_ms,
-        enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
-        snapshot_policy: SnapshotPolicy::Never,
-        replication_lag_threshold: snapshot_every * 2,
-        max_in_snapshot_log_to_keep: snapshot_every * 2,
-        max_payload_entries: 64,
-        max_append_entries: Some(64),
-        api_batch_capacity: 64,
-        api_channel_size: Some(256),
-        state_machine_channel_size: Some(64),
-        ..Config::default()
-    }
-    .validate()
-}
-
 impl<E: Env> Partition<E> {
-    /// Starts the group from what log and snapshots hold. On a voter whose log is empty the group
-    /// is initialised with the genesis' voters, the same on each of them.
+    /// Starts the partition from what log and snapshots hold: in the group if this node was part of
+    /// it, or is a voter of the genesis that starts for the first time; else behind it.
     ///
     /// # Errors
     /// What openraft says: the storage failed, or the settings contradict each other.
     pub async fn start(options: PartitionOptions<E>) -> Result<Self, String> {
-        let partition = options.partition;
+        let PartitionOptions { partition, log, .. } = options;
         let newest = options.snapshots.newest(partition);
-        let (applied, membership) = match &newest {
+        let membership = match &newest {
             Some(snapshot) => {
-                let membership = decode_membership(&snapshot.membership);
-                let membership = membership.map_err(|problem| problem.to_string())?;
-                (Some(to_raft_id(snapshot.log_id)), membership)
+                decode_membership(&snapshot.membership).map_err(|problem| problem.to_string())?
             }
-            None => Default::default(),
+            None => StoredMembershipOf::<C>::default(),
         };
         let shared = Arc::new(Shared {
             runtime: options.env.runtime().clone(),
             partition,
-            log: options.log,
+            log,
             snapshots: options.snapshots,
             committed: Watched::new(newest.map(|snapshot| snapshot.log_id)),
             installed: Mutex::new(None),
+            membership: Watched::new(membership),
         });
-        let config = config(&options.timing, options.snapshot_every).map_err(|e| e.to_string())?;
-        let router = router::Router { mesh: options.mesh };
-        let factory = router::Factory { router, partition };
-        let store = log_store::LogStore {
-            shared: Arc::clone(&shared),
-        };
-        let machine = state_machine::StateMachine {
-            shared: Arc::clone(&shared),
-            applied,
-            membership,
-        };
-        let raft = Raft::new(options.me.0, Arc::new(config), factory, store, machine);
-        let raft = raft.await.map_err(|error| error.to_string())?;
         let (proposals, waiting) = mpsc::channel(PROPOSALS_WAITING);
-        let this = Self {
-            raft,
+        let inner = Inner {
+            env: options.env,
+            me: options.me,
+            founders: options.founders,
+            timing: options.timing,
+            snapshot_every: options.snapshot_every,
+            mesh: options.mesh,
+            council: options.council,
             shared,
             proposals,
-            me: options.me,
+            group: Mutex::new(None),
+            turn: AsyncMutex::new(()),
+            is_following: Watched::new(false),
+            told_leader: Mutex::new(None),
         };
-        this.initialize(&options.voters).await?;
-        let runtime = options.env.runtime();
+        let this = Self {
+            inner: Arc::new(inner),
+        };
+        this.enter().await?;
+        let runtime = this.inner.env.runtime();
         runtime.spawn("proposer", this.clone().order_all(waiting));
-        runtime.spawn("group", this.clone().end_with_group());
-        if !options.learners.is_empty() {
-            runtime.spawn("learners", this.clone().keep_learners(options.learners));
-        }
         Ok(this)
     }
 
-    async fn initialize(&self, voters: &BTreeMap<NodeId, String>) -> Result<(), String> {
-        let is_initialized = self
-            .raft
-            .is_initialized()
-            .await
-            .map_err(|error| error.to_string())?;
-        if is_initialized || !voters.contains_key(&self.me) {
-            return Ok(());
-        }
-        let nodes: BTreeMap<u64, BasicNode> = voters
-            .iter()
-            .map(|(node, address)| (node.0, BasicNode::new(address)))
-            .collect();
-        match self.raft.initialize(nodes).await {
-            // Another voter was quicker: its entry is the same as ours would have been.
-            Err(openraft::errors::RaftError::APIError(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
+    fn raft(&self) -> Option<Raft<E>> {
+        lock(&self.inner.group).clone()
     }
 
-    /// A group that stopped over a failure takes the node with it (promise D4): a voter that looks
-    /// alive and neither votes nor follows would stay behind for ever.
-    async fn end_with_group(self) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let state = metrics.borrow_watched().running_state.clone();
-            match state {
-                Err(Fatal::Stopped) => return,
-                Err(fatal) => {
-                    let partition = self.shared.partition;
-                    let why = format!("partition {partition} stopped: {fatal}");
-                    return self.shared.runtime.fail(EXIT_GROUP, &why);
-                }
-                Ok(()) if metrics.changed().await.is_err() => return,
-                Ok(()) => {}
-            }
-        }
-    }
-
-    async fn keep_learners(self, learners: BTreeMap<NodeId, String>) {
-        loop {
-            self.shared.runtime.sleep(Duration::from_secs(1)).await;
-            if !self.is_leader() {
-                continue;
-            }
-            let known: Vec<u64> = self.members();
-            for (node, address) in learners.iter().filter(|(node, _)| !known.contains(&node.0)) {
-                let added = self
-                    .raft
-                    .add_learner(node.0, BasicNode::new(address), false)
-                    .await;
-                if added.is_err() {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn members(&self) -> Vec<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics
-            .membership_config
-            .membership()
-            .nodes()
-            .map(|(node, _)| *node)
-            .collect()
+    /// What openraft says of the group; `None` while this node follows it from outside.
+    fn metrics<T>(&self, of: impl FnOnce(&RaftMetrics<C>) -> T) -> Option<T> {
+        let raft = self.raft()?;
+        Some(of(&raft.metrics().borrow_watched()))
     }
 
     /// The partition's id.
     pub fn id(&self) -> PartitionId {
-        self.shared.partition
+        self.inner.shared.partition
     }
 
     /// Queues changes for ordering, in this order; returns at once. The answers come when each is
@@ -335,9 +275,9 @@ impl<E: Env> Partition<E> {
         for change in changes {
             let (answer, receiver) = oneshot::channel();
             answers.push(receiver);
-            if leader != Some(self.me) {
+            if leader != Some(self.inner.me) {
                 let _gone = answer.send(Err(ProposeProblem::NotLeader { leader }));
-            } else if let Err(refused) = self.proposals.try_send(Waiting {
+            } else if let Err(refused) = self.inner.proposals.try_send(Waiting {
                 change,
                 control_index,
                 answer,
@@ -351,127 +291,100 @@ impl<E: Env> Partition<E> {
         answers
     }
 
-    async fn order_all(self, mut waiting: mpsc::Receiver<Waiting>) {
-        let mut last_time = Timestamp::default();
-        let mut batch = Vec::with_capacity(PROPOSALS_AT_ONCE);
-        while waiting.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
-            last_time = last_time.max(self.shared.runtime.wall_clock());
-            let (mut proposals, mut answers) = (Vec::new(), Vec::new());
-            for one in batch.drain(..) {
-                let (control_index, body) = (one.control_index, one.change);
-                proposals.push(Proposal {
-                    order_time: last_time,
-                    control_index,
-                    body,
-                    chain: None,
-                });
-                answers.push(one.answer);
-            }
-            match self.raft.client_write_many(proposals).await {
-                Ok(results) => {
-                    self.shared
-                        .runtime
-                        .spawn("proposals", tell_results(results, answers));
-                }
-                Err(fatal) => {
-                    for answer in answers {
-                        let _gone = answer.send(Err(ProposeProblem::Unknown(fatal.to_string())));
-                    }
-                }
-            }
-        }
-    }
-
     /// Whether this node leads the group, as far as it knows.
     pub fn is_leader(&self) -> bool {
-        self.leader() == Some(self.me)
+        self.metrics(|metrics| metrics.current_leader) == Some(Some(self.inner.me.0))
     }
 
     /// Who leads the group, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft
-            .metrics()
-            .borrow_watched()
-            .current_leader
-            .map(NodeId)
+        match self.metrics(|metrics| metrics.current_leader) {
+            Some(leader) => leader.map(NodeId),
+            None => *lock(&self.inner.told_leader),
+        }
     }
 
     /// The group's term as this node knows it.
     pub fn term(&self) -> u64 {
-        self.raft.metrics().borrow_watched().current_term
+        let term = self.metrics(|metrics| metrics.current_term);
+        let here = self.inner.shared.committed.get();
+        term.unwrap_or_else(|| here.map_or(0, |id| id.term))
     }
 
-    /// The present voters.
+    /// The present voters, as far as this node knows.
     pub fn voters(&self) -> Vec<NodeId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics
-            .membership_config
-            .membership()
-            .voter_ids()
-            .map(NodeId)
-            .collect()
+        let of = |membership: &StoredMembershipOf<C>| -> Vec<_> {
+            membership.membership().voter_ids().map(NodeId).collect()
+        };
+        let voters = self.metrics(|metrics| of(&metrics.membership_config));
+        voters.unwrap_or_else(|| of(&self.inner.shared.membership.get()))
+    }
+
+    /// Whether this node votes in the group.
+    pub fn votes(&self) -> bool {
+        self.raft().is_some() && self.voters().contains(&self.inner.me)
     }
 
     /// The last committed entry this node knows of.
     pub fn committed(&self) -> Watched<Option<LogId>> {
-        self.shared.committed.clone()
+        self.inner.shared.committed.clone()
     }
 
     /// What the log holds of this partition.
     pub fn log_state(&self) -> PartitionState {
-        self.shared.log.state(self.shared.partition)
+        self.inner.shared.log.state(self.id())
     }
 
     /// Tells Raft that a newer snapshot is there, so that it may forget what the snapshot covers.
     pub async fn snapshot_made(&self) {
-        // A group that stops meanwhile needs no snapshot.
-        let _stopping = self.raft.trigger().snapshot().await.is_err();
+        if let Some(raft) = self.raft() {
+            // A group that stops meanwhile needs no snapshot.
+            let _stopping = raft.trigger().snapshot().await.is_err();
+        }
     }
 
     /// Asks another voter to lead.
     pub async fn transfer_leader(&self, to: NodeId) {
-        let _stopping = self.raft.trigger().transfer_leader(to.0).await.is_err();
+        if let Some(raft) = self.raft() {
+            let _stopping = raft.trigger().transfer_leader(to.0).await.is_err();
+        }
     }
 
-    /// Answers a Raft message from another node.
+    /// Answers a Raft message from another node, or one that follows the group. A node outside the
+    /// group that the leader sends entries to becomes part of it.
     ///
     /// # Errors
-    /// A malformed message, or one in somebody else's name.
+    /// A malformed message, one in somebody else's name, or by one who may not vote.
     pub async fn answer(
         self,
         from: NodeId,
         method: Method,
         payload: Bytes,
     ) -> Result<Bytes, String> {
-        router::answer(self, from, method, payload).await
+        if method == Method::Follow {
+            return self.answer_follow(payload).await;
+        }
+        if !self.inner.council.may_vote(from) {
+            return Err(format!("node {from} may not vote"));
+        }
+        let raft = match self.raft() {
+            Some(raft) => raft,
+            None if matches!(method, Method::Append | Method::Snapshot) => self.join().await?,
+            None => return Err("this node is not part of the group".to_owned()),
+        };
+        router::answer(raft, from, method, payload).await
     }
 
-    /// Ends the group; its log stays open.
+    /// Ends the partition; its log stays open.
     pub async fn stop(&self) {
-        let _panicked = self.raft.shutdown().await.is_err();
+        self.inner.is_following.set(false);
+        let raft = self.raft();
+        if let Some(raft) = raft {
+            let _panicked = raft.shutdown().await.is_err();
+        }
     }
 }
 
-type Results =
-    futures::stream::BoxStream<'static, Result<openraft::raft::WriteResult<C>, Fatal<C>>>;
-
-async fn tell_results(
-    mut results: Results,
-    answers: Vec<oneshot::Sender<Result<u64, ProposeProblem>>>,
-) {
-    for answer in answers {
-        let result = match results.try_next().await {
-            Ok(Some(Ok(done))) => Ok(done.log_id.index),
-            Ok(Some(Err(ClientWriteError::ForwardToLeader(forward)))) => {
-                Err(ProposeProblem::NotLeader {
-                    leader: forward.leader_id.map(NodeId),
-                })
-            }
-            Ok(Some(Err(other))) => Err(ProposeProblem::Unknown(other.to_string())),
-            Ok(None) => Err(ProposeProblem::Unknown("the group stopped".to_owned())),
-            Err(fatal) => Err(ProposeProblem::Unknown(fatal.to_string())),
-        };
-        let _gone = answer.send(result);
-    }
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

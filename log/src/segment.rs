@@ -220,6 +220,12 @@ impl<E: Env> SegmentLog<E> {
         Ok(Self { shared })
     }
 
+    /// Whose log it is.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.shared.identity.cluster
+    }
+
     /// What a partition is at.
     #[must_use]
     pub fn state(&self, partition: PartitionId) -> PartitionState {

@@ -25,7 +25,7 @@ impl<E: Env> Clone for LogReader<E> {
 impl<E: Env> LogReader<E> {
     /// A reader over these partitions.
     pub fn new<'a>(partitions: impl IntoIterator<Item = &'a Partition<E>>) -> Self {
-        let of = |p: &Partition<E>| (p.shared.partition, Arc::clone(&p.shared));
+        let of = |p: &Partition<E>| (p.id(), Arc::clone(&p.inner.shared));
         Self {
             partitions: Arc::new(partitions.into_iter().map(of).collect()),
         }

@@ -4,9 +4,9 @@
 //! that openraft backs off. Incoming: the sender is the link's node, and a message in which
 //! another one speaks is refused (promise S3).
 
+use super::Raft;
 use super::raft_types::{C, Malformed, from_raft_vote, id_message, id_of, snapshot_message};
 use super::raft_types::{from_raft_entry, snapshot_of, to_raft_entry, vote_message, vote_of};
-use super::{Partition, Raft};
 use crate::env::Env;
 use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotManifest;
@@ -263,12 +263,12 @@ impl<E: Env> RaftNetworkFactory<C> for Factory<E> {
 /// # Errors
 /// A message that is malformed, in somebody else's name, or that the group could not take.
 pub(super) async fn answer<E: Env>(
-    partition: Partition<E>,
+    raft: Raft<E>,
     from: NodeId,
     method: Method,
     payload: Bytes,
 ) -> Result<Bytes, String> {
-    let raft = &partition.raft;
+    let raft = &raft;
     let answer = match method {
         Method::Append => answer_append(raft, from, payload).await,
         Method::Vote | Method::PreVote => answer_vote(raft, from, method, payload).await,

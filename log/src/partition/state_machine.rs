@@ -66,6 +66,7 @@ impl<E: Env> RaftStateMachine<C> for StateMachine<E> {
             if let EntryPayload::Membership(membership) = &entry.payload {
                 self.membership =
                     StoredMembershipOf::<C>::new(Some(entry.log_id), membership.clone());
+                self.shared.membership.set(self.membership.clone());
             }
             self.applied = Some(entry.log_id);
             last = Some(entry.log_id);
@@ -108,6 +109,7 @@ impl<E: Env> RaftStateMachine<C> for StateMachine<E> {
             .map_err(io::Error::other)?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.shared.membership.set(self.membership.clone());
         self.shared.publish_committed(id);
         Ok(())
     }

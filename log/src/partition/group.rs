@@ -1,0 +1,345 @@
+//! [driver] Being part of a partition's Raft group: entering it, ordering, deciding who votes.
+//!
+//! A node outside the group holds a prefix of its committed entries, which is what Raft's log of a
+//! new learner is: so it enters with the log it has, once the leader sends it entries, and leaves
+//! with the log it has. That it is part of the group is noted before Raft starts: a voter that forgot
+//! it would follow others, and its acknowledgements would count for nothing.
+
+use super::raft_types::{C, Proposal, decode_membership, to_raft_id};
+use super::{Partition, ProposeProblem, Raft, Timing, Waiting, lock};
+use super::{log_store, router, state_machine};
+use crate::env::{Env, Runtime};
+use aber_proto::{NodeId, PartitionId, Timestamp};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use openraft::alias::StoredMembershipOf;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal};
+use openraft::impls::BasicNode;
+use openraft::{ChangeMembers, Config, SnapshotPolicy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Changes handed to Raft in one call.
+const PROPOSALS_AT_ONCE: usize = 64;
+/// The exit code of a node whose log cannot be read or written.
+const EXIT_GROUP: i32 = 74;
+/// The notes that say that this node is part of a group.
+const GROUP_PREFIX: &[u8] = b"r/";
+/// Between looks at who should vote.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For one change of the voters; a majority may be away.
+const CHANGE_TIME: Duration = Duration::from_secs(10);
+/// A learner this far behind the leader is as good as there.
+const CAUGHT_UP: u64 = 64;
+/// Looks without a place in the group until this node leaves it.
+const LOOKS_OUTSIDE: u32 = 10;
+/// Looks without a leader until this node asks whether the group goes on without it.
+const LOOKS_ALONE: u32 = 20;
+
+fn config(options: &Timing, snapshot_every: u64) -> Result<Config, openraft::ConfigError> {
+    Config {
+        cluster_name: "aber".to_owned(),
+        heartbeat_interval: options.heartbeat_ms,
+        heartbeat_min_interval: Some(options.heartbeat_ms * 4 / 5),
+        election_timeout_min: options.election_min_ms,
+        election_timeout_max: options.election_max_ms,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        snapshot_policy: SnapshotPolicy::Never,
+        replication_lag_threshold: snapshot_every * 2,
+        max_in_snapshot_log_to_keep: snapshot_every * 2,
+        max_payload_entries: 64,
+        max_append_entries: Some(64),
+        api_batch_capacity: 64,
+        api_channel_size: Some(256),
+        state_machine_channel_size: Some(64),
+        ..Config::default()
+    }
+    .validate()
+}
+
+fn group_key(partition: PartitionId) -> Bytes {
+    [GROUP_PREFIX, &partition.0.to_le_bytes()].concat().into()
+}
+
+impl<E: Env> Partition<E> {
+    /// Starts as what this node was last.
+    pub(super) async fn enter(&self) -> Result<(), String> {
+        let inner = &self.inner;
+        let note = inner.shared.log.note(&group_key(self.id()));
+        let was_part = note.map_err(|problem| problem.to_string())?.is_some();
+        let is_new = self.log_state().last.is_none();
+        if was_part || (is_new && inner.founders.contains(&inner.me)) {
+            let raft = self.join().await?;
+            return self.initialize(&raft).await;
+        }
+        // Whatever a follower has was committed.
+        if let Some(last) = self.log_state().last {
+            inner.shared.publish_committed(last);
+        }
+        self.start_following();
+        Ok(())
+    }
+
+    pub(super) fn start_following(&self) {
+        self.inner.is_following.set(true);
+        let runtime = self.inner.env.runtime();
+        runtime.spawn("follow", self.clone().follow_group());
+    }
+
+    /// Becomes part of the group, if it is not yet.
+    pub(super) async fn join(&self) -> Result<Raft<E>, String> {
+        let inner = &self.inner;
+        let _turn = inner.turn.lock().await;
+        if let Some(raft) = self.raft() {
+            return Ok(raft);
+        }
+        inner.is_following.set(false);
+        let note = vec![(group_key(self.id()), Some(Bytes::from_static(b"1")))];
+        let noted = inner.shared.log.write_notes(note).await;
+        noted.map_err(|problem| problem.to_string())?;
+        let newest = inner.shared.snapshots.newest(self.id());
+        let (applied, membership) = match &newest {
+            Some(snapshot) => {
+                let membership = decode_membership(&snapshot.membership);
+                let membership = membership.map_err(|problem| problem.to_string())?;
+                (Some(to_raft_id(snapshot.log_id)), membership)
+            }
+            None => Default::default(),
+        };
+        let config = config(&inner.timing, inner.snapshot_every).map_err(|e| e.to_string())?;
+        let factory = router::Factory {
+            router: router::Router {
+                mesh: inner.mesh.clone(),
+            },
+            partition: self.id(),
+        };
+        let store = log_store::LogStore {
+            shared: Arc::clone(&inner.shared),
+        };
+        let machine = state_machine::StateMachine {
+            shared: Arc::clone(&inner.shared),
+            applied,
+            membership,
+        };
+        let raft = Raft::new(inner.me.0, Arc::new(config), factory, store, machine);
+        let raft = raft.await.map_err(|error| error.to_string())?;
+        *lock(&inner.group) = Some(raft.clone());
+        let runtime = inner.env.runtime();
+        runtime.trace(format_args!("group {}: part of it", self.id()));
+        runtime.spawn("group", self.clone().end_with_group(raft.clone()));
+        runtime.spawn("voters", self.clone().mind_voters(raft.clone()));
+        Ok(raft)
+    }
+
+    /// Leaves the group, with the log as it is, and follows it. What the log holds beyond what is
+    /// committed goes once a committed entry stands in its place, not before.
+    async fn leave(&self) {
+        let inner = &self.inner;
+        let _turn = inner.turn.lock().await;
+        let Some(raft) = self.raft() else { return };
+        let _panicked = raft.shutdown().await.is_err();
+        *lock(&inner.group) = None;
+        let note = vec![(group_key(self.id()), None)];
+        // A log that failed stops the node by itself.
+        let _failed = inner.shared.log.write_notes(note).await.is_err();
+        let runtime = inner.env.runtime();
+        runtime.trace(format_args!("group {}: left", self.id()));
+        self.start_following();
+    }
+
+    async fn initialize(&self, raft: &Raft<E>) -> Result<(), String> {
+        let is_initialized = raft
+            .is_initialized()
+            .await
+            .map_err(|error| error.to_string())?;
+        if is_initialized || !self.inner.founders.contains(&self.inner.me) {
+            return Ok(());
+        }
+        let founders = self.inner.founders.iter();
+        let nodes: BTreeMap<u64, BasicNode> = founders
+            .map(|node| (node.0, BasicNode::default()))
+            .collect();
+        match raft.initialize(nodes).await {
+            // Another voter was quicker: its entry is the same as ours would have been.
+            Err(openraft::errors::RaftError::APIError(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// A group that stopped over a failure takes the node with it (promise D4): a voter that looks
+    /// alive and neither votes nor follows would stay behind for ever.
+    async fn end_with_group(self, raft: Raft<E>) {
+        let mut metrics = raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Err(Fatal::Stopped) => return,
+                Err(fatal) => {
+                    let partition = self.id();
+                    let why = format!("partition {partition} stopped: {fatal}");
+                    return self.inner.shared.runtime.fail(EXIT_GROUP, &why);
+                }
+                Ok(()) if metrics.changed().await.is_err() => return,
+                Ok(()) => {}
+            }
+        }
+    }
+
+    pub(super) async fn order_all(self, mut waiting: mpsc::Receiver<Waiting>) {
+        let mut last_time = Timestamp::default();
+        let mut batch = Vec::with_capacity(PROPOSALS_AT_ONCE);
+        while waiting.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
+            last_time = last_time.max(self.inner.shared.runtime.wall_clock());
+            let (mut proposals, mut answers) = (Vec::new(), Vec::new());
+            for one in batch.drain(..) {
+                let (control_index, body) = (one.control_index, one.change);
+                proposals.push(Proposal {
+                    order_time: last_time,
+                    control_index,
+                    body,
+                    chain: None,
+                });
+                answers.push(one.answer);
+            }
+            let Some(raft) = self.raft() else {
+                for answer in answers {
+                    let leader = self.leader();
+                    let _gone = answer.send(Err(ProposeProblem::NotLeader { leader }));
+                }
+                continue;
+            };
+            match raft.client_write_many(proposals).await {
+                Ok(results) => {
+                    self.inner
+                        .shared
+                        .runtime
+                        .spawn("proposals", tell_results(results, answers));
+                }
+                Err(fatal) => {
+                    for answer in answers {
+                        let _gone = answer.send(Err(ProposeProblem::Unknown(fatal.to_string())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// As long as this Raft runs: the leader brings in who should vote and lets go of who should
+    /// not; everybody else notices that the group goes on without it.
+    async fn mind_voters(self, raft: Raft<E>) {
+        let (mut outside, mut alone) = (0, 0);
+        loop {
+            self.inner.env.runtime().sleep(LOOK_EVERY).await;
+            let (is_running, leader, membership) = {
+                let metrics = raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (
+                    metrics.running_state.is_ok(),
+                    metrics.current_leader,
+                    Arc::clone(&metrics.membership_config),
+                )
+            };
+            if !is_running {
+                return;
+            }
+            if leader == Some(self.inner.me.0) {
+                let change = self.set_voters(&raft, &membership);
+                // A majority may be away: then the next look tries again.
+                let runtime = self.inner.env.runtime();
+                let _late = runtime.timeout(CHANGE_TIME, change).await.is_none();
+                continue;
+            }
+            let is_in = is_part(&membership, self.inner.me);
+            outside = if is_in { 0 } else { outside + 1 };
+            alone = if leader.is_some() { 0 } else { alone + 1 };
+            let goes_on_without = outside >= LOOKS_OUTSIDE
+                || (alone >= LOOKS_ALONE
+                    && alone.is_multiple_of(LOOKS_ALONE)
+                    && self.group_goes_on_without_me().await);
+            if goes_on_without {
+                return self.leave().await;
+            }
+        }
+    }
+
+    /// One step towards the voters that should be: learners first, votes once all are caught up, in
+    /// one change, so that two never vote.
+    async fn set_voters(&self, raft: &Raft<E>, membership: &StoredMembershipOf<C>) {
+        let is_joint = membership.membership().get_joint_config().len() > 1;
+        let present: BTreeSet<u64> = membership.membership().voter_ids().collect();
+        let known: Vec<u64> = membership.membership().nodes().map(|(n, _)| *n).collect();
+        let now: Vec<NodeId> = present.iter().copied().map(NodeId).collect();
+        let wanted = self.inner.council.voters(&now);
+        let wanted: BTreeSet<u64> = wanted.into_iter().map(|node| node.0).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        if wanted == present && !is_joint {
+            let spare = known.into_iter().filter(|node| !present.contains(node));
+            let spare: BTreeSet<u64> = spare.collect();
+            if !spare.is_empty() {
+                let change = ChangeMembers::RemoveNodes(spare);
+                let _later = raft.change_membership(change, false).await.is_err();
+            }
+            return;
+        }
+        for node in wanted.iter().filter(|node| !known.contains(node)) {
+            let added = raft.add_learner(*node, BasicNode::default(), false);
+            if added.await.is_err() {
+                return;
+            }
+        }
+        if wanted.iter().all(|node| self.has_caught_up(raft, *node)) {
+            let runtime = self.inner.env.runtime();
+            runtime.trace(format_args!("group {}: voters {wanted:?}", self.id()));
+            let _later = raft.change_membership(wanted, false).await.is_err();
+        }
+    }
+
+    fn has_caught_up(&self, raft: &Raft<E>, node: u64) -> bool {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if node == self.inner.me.0 {
+            return true;
+        }
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&node));
+        let matched = matched.and_then(|id| id.as_ref()).map_or(0, |id| id.index);
+        let last = metrics.last_log_index.unwrap_or(0);
+        self.inner.mesh.is_up(NodeId(node)) && matched.saturating_add(CAUGHT_UP) > last
+    }
+}
+
+/// Whether a node votes or learns in a group. A group that nobody told anything yet has room for
+/// everybody.
+pub(super) fn is_part(membership: &StoredMembershipOf<C>, node: NodeId) -> bool {
+    let mut nodes = membership.membership().nodes();
+    membership.log_id().is_none() || nodes.any(|(known, _)| *known == node.0)
+}
+
+type Results =
+    futures::stream::BoxStream<'static, Result<openraft::raft::WriteResult<C>, Fatal<C>>>;
+
+async fn tell_results(
+    mut results: Results,
+    answers: Vec<oneshot::Sender<Result<u64, ProposeProblem>>>,
+) {
+    for answer in answers {
+        let result = match results.try_next().await {
+            Ok(Some(Ok(done))) => Ok(done.log_id.index),
+            Ok(Some(Err(ClientWriteError::ForwardToLeader(forward)))) => {
+                Err(ProposeProblem::NotLeader {
+                    leader: forward.leader_id.map(NodeId),
+                })
+            }
+            Ok(Some(Err(other))) => Err(ProposeProblem::Unknown(other.to_string())),
+            Ok(None) => Err(ProposeProblem::Unknown("the group stopped".to_owned())),
+            Err(fatal) => Err(ProposeProblem::Unknown(fatal.to_string())),
+        };
+        let _gone = answer.send(result);
+    }
+}
