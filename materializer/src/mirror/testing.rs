@@ -8,7 +8,7 @@
 mod disk;
 mod state;
 
-pub(super) use disk::MemDisk;
+pub(crate) use disk::MemDisk;
 
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::chunk::{ChunkProblem, ChunkStore};
@@ -48,7 +48,7 @@ impl Rng {
 }
 
 #[derive(Clone)]
-pub(super) struct TestRuntime {
+pub(crate) struct TestRuntime {
     epoch: tokio::time::Instant,
     draws: Arc<AtomicU64>,
 }
@@ -80,8 +80,8 @@ impl Runtime for TestRuntime {
 }
 
 #[derive(Clone)]
-pub(super) struct NoNetwork;
-pub(super) struct NoLink;
+pub(crate) struct NoNetwork;
+pub(crate) struct NoLink;
 
 impl Link for NoLink {
     async fn send(&self, _: Bytes) -> Result<(), LinkProblem> {
@@ -110,7 +110,7 @@ impl Network for NoNetwork {
 
 /// The index; keeps the last states, so that a crash can go back to one.
 #[derive(Clone)]
-pub(super) struct MemKv {
+pub(crate) struct MemKv {
     pub(super) states: Arc<Mutex<Vec<BTreeMap<Bytes, Bytes>>>>,
     pub(super) alive: Arc<AtomicBool>,
 }
@@ -159,10 +159,10 @@ impl Kv for MemKv {
 }
 
 #[derive(Clone)]
-pub(super) struct TestEnv {
+pub(crate) struct TestEnv {
     pub(super) runtime: TestRuntime,
     pub(super) disk: MemDisk,
-    pub(super) kv: MemKv,
+    pub(crate) kv: MemKv,
     network: NoNetwork,
 }
 
@@ -185,7 +185,7 @@ impl TestEnv {
         }
     }
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kv = MemKv {
             states: Arc::new(Mutex::new(vec![BTreeMap::new()])),
             alive: Arc::default(),
@@ -221,7 +221,7 @@ impl Env for TestEnv {
 
 /// Content, some of which may be missing.
 #[derive(Clone, Default)]
-pub(super) struct MemChunks {
+pub(crate) struct MemChunks {
     chunks: Arc<Mutex<BTreeMap<ChunkHash, Bytes>>>,
     pub(super) missing: Arc<Mutex<BTreeSet<ChunkHash>>>,
 }
