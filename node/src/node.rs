@@ -23,6 +23,7 @@ use aber_log::outbox::Outbox;
 use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
+use aber_materializer::members::Members;
 use aber_materializer::mirror::{MirrorHandle, MirrorOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::TreeView;
@@ -114,6 +115,8 @@ pub struct Parts<E: Env> {
     pub tree: TreeView<E::Kv>,
     /// How far each view is applied.
     pub applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
+    /// Who is a member, in which role: never behind what the control partition has applied.
+    pub members: Watched<Arc<Members>>,
     /// Changes that wait here.
     pub outbox: Outbox,
     /// The mirror, where there is one.
@@ -184,7 +187,8 @@ impl<E: Env> Node<E> {
 
     /// The name of a member.
     pub fn name_of(&self, node: NodeId) -> String {
-        let member = self.parts.config.genesis.member(node);
+        let members = self.parts.members.get();
+        let member = members.member(node);
         member.map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 }

@@ -9,10 +9,9 @@ use aber_log::mesh::{Mesh, Method};
 use aber_log::partition::Partition;
 use aber_log::segment::SegmentLog;
 use aber_log::watch::Watched;
+use aber_materializer::members::Members;
 use aber_proto::generated::rpc;
-use aber_proto::{
-    ChainHash, ClusterId, Genesis, Head, LogId, NodeId, PartitionId, SecretKey, SignedHead,
-};
+use aber_proto::{ChainHash, ClusterId, Head, LogId, NodeId, PartitionId, SecretKey, SignedHead};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -32,7 +31,7 @@ pub(super) struct Heads<E: Env> {
     pub(super) me: NodeId,
     pub(super) key: Arc<SecretKey>,
     pub(super) cluster: ClusterId,
-    pub(super) genesis: Arc<Genesis>,
+    pub(super) members: Watched<Arc<Members>>,
     pub(super) log: SegmentLog<E>,
     pub(super) mesh: Mesh<E>,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
@@ -46,7 +45,7 @@ impl<E: Env> Clone for Heads<E> {
             me: self.me,
             key: Arc::clone(&self.key),
             cluster: self.cluster,
-            genesis: Arc::clone(&self.genesis),
+            members: self.members.clone(),
             log: self.log.clone(),
             mesh: self.mesh.clone(),
             partitions: self.partitions.clone(),
@@ -135,7 +134,9 @@ impl<E: Env> Heads<E> {
 
     /// Checks a head against signature and log, and keeps it if it is newer.
     async fn take(&self, signed: SignedHead) {
-        let Some(member) = self.genesis.member(signed.signer) else {
+        let members = self.members.get();
+        let member = members.member(signed.signer);
+        let Some(member) = member.filter(|member| member.role().is_some()) else {
             return;
         };
         if signed.verify(&self.cluster, &member.key).is_err() {

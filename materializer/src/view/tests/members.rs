@@ -318,7 +318,7 @@ fn b2_members_roles_and_tickets_are_bounded() {
 
     let numbered = |number: usize| {
         let mut id = [0; 32];
-        id[..8].copy_from_slice(&number.to_le_bytes());
+        id[..8].copy_from_slice(&(number as u64).to_le_bytes());
         TicketId(id)
     };
     let invite = |number: usize| {

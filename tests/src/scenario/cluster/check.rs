@@ -12,6 +12,7 @@ use crate::sim::outsider::Shown;
 use aber_log::env::Env;
 use aber_log::life::Life;
 use aber_materializer::judge::Judge;
+use aber_materializer::members::Members;
 use aber_materializer::tree::{NodeKind, ROOT, Tree};
 use aber_materializer::view::{EntryResult, View};
 use aber_proto::path::RESERVED;
@@ -42,7 +43,7 @@ pub(super) fn note_digests(node: NodeId, handle: &AberNode, digests: &Digests) {
         return;
     };
     for partition in parts.applied.keys() {
-        if let Ok(view) = View::open(kv.clone(), *partition, parts.cluster)
+        if let Ok(view) = View::open(kv.clone(), *partition, &parts.config.genesis)
             && let Some(index) = view.applied_index()
         {
             lock(digests).insert((node, *partition, index, view.digest()));
@@ -214,9 +215,11 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
     let Ok(kv) = SimKv::open(&life, &Arc::new(Mutex::new(Index::default()))) else {
         return replayed;
     };
+    // Of the control partition, which comes first; the others are judged by all it came to.
+    let mut members = Arc::new(Members::of_genesis(genesis));
     for partition in genesis.partition_ids() {
-        let mut judge = Judge::new(genesis);
-        let opened = View::open(kv.clone(), partition, genesis.cluster_id());
+        let mut judge = Judge::new();
+        let opened = View::open(kv.clone(), partition, genesis);
         let mut view = match opened {
             Ok(view) => view,
             Err(problem) => {
@@ -227,7 +230,7 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
             }
         };
         for (_, entry) in entries.range((partition, 0)..=(partition, u64::MAX)) {
-            let judged = judge.judge(entry);
+            let judged = judge.judge(entry, &members);
             let batch = [(entry.clone(), judged.verdict)];
             let outcome = match view.apply_batch(&batch, Default::default()) {
                 Ok(applied) => applied.outcomes.into_iter().next(),
@@ -238,6 +241,9 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
                     break;
                 }
             };
+            if let Some(now) = view.members() {
+                members = Arc::clone(now);
+            }
             let index = entry.log_id.index;
             replayed.digests.insert((partition, index), view.digest());
             let (Some(change), Some(outcome)) = (judged.change, outcome) else {
