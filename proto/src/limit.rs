@@ -59,7 +59,7 @@ pub const MEMBERS_EVER: usize = 4 * MEMBERS;
 pub const MEMBER_ADDRESSES: usize = 8;
 /// Most neighbours a member declares.
 pub const MEMBER_NEIGHBOURS: usize = 64;
-/// Most times a member's role is set; the history of its roles is kept for good.
+/// Most roles a member has one after the other, the first included; they are remembered for good.
 pub const MEMBER_ROLES: usize = 256;
 /// Most tickets that are neither used, revoked nor expired.
 pub const TICKETS_OPEN: usize = 1024;

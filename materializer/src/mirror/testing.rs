@@ -236,7 +236,7 @@ impl MemChunks {
     }
 
     /// A content cut into pieces of 100 bytes; a long one has an indirect list.
-    pub(super) fn content(&self, bytes: &[u8]) -> Content {
+    pub(crate) fn content(&self, bytes: &[u8]) -> Content {
         if bytes.len() < 20 {
             return Content::Inline(Bytes::copy_from_slice(bytes));
         }

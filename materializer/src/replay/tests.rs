@@ -2,18 +2,21 @@
 
 use super::*;
 use crate::mirror::testing::{MemChunks, TestEnv};
+use crate::snapshot::SnapshotWriter;
 use crate::testing::{Log, at, event, genesis, make_dir, make_volume};
 use crate::view::{EntryResult, Rejection};
+use aber_log::reader::SnapshotManifest;
 use aber_proto::{NodeId, Operation, Role, TicketId, Timestamp};
 use std::sync::Mutex;
 
 const V: u64 = 1 << 10;
 const DATA: PartitionId = PartitionId(1);
 
-/// Entries that are committed.
+/// Entries that are committed, and a snapshot of what came before them.
 #[derive(Clone)]
 struct Committed {
     entries: Arc<Mutex<BTreeMap<PartitionId, Vec<Entry>>>>,
+    snapshot: Option<SnapshotManifest>,
     more: Watched<()>,
 }
 
@@ -21,6 +24,7 @@ impl Committed {
     fn new() -> Self {
         Self {
             entries: Arc::default(),
+            snapshot: None,
             more: Watched::new(()),
         }
     }
@@ -41,6 +45,15 @@ impl Reader for Committed {
         _: usize,
     ) -> Result<Vec<Entry>, ReadProblem> {
         let mut more = self.more.clone();
+        let snapshot = self.snapshot.as_ref();
+        let snapshot = snapshot.filter(|snapshot| snapshot.partition == partition);
+        if let Some(snapshot) = snapshot.filter(|snapshot| from <= snapshot.log_id.index) {
+            return Err(ReadProblem::Forgotten {
+                partition,
+                wanted: from,
+                oldest: snapshot.log_id.index + 1,
+            });
+        }
         loop {
             let found: Vec<_> = {
                 let entries = self.entries.lock().expect("no panic");
@@ -59,8 +72,8 @@ impl Reader for Committed {
     async fn newest_snapshot(
         &self,
         _: PartitionId,
-    ) -> Result<Option<aber_log::reader::SnapshotManifest>, ReadProblem> {
-        Ok(None)
+    ) -> Result<Option<SnapshotManifest>, ReadProblem> {
+        Ok(self.snapshot.clone())
     }
 }
 
@@ -103,6 +116,10 @@ struct World {
 }
 
 fn start(committed: &Committed) -> World {
+    start_with(committed, &MemChunks::default())
+}
+
+fn start_with(committed: &Committed, chunks: &MemChunks) -> World {
     let env = TestEnv::new();
     let genesis = Arc::new(genesis());
     let members = Watched::new(Arc::new(Members::of_genesis(&genesis)));
@@ -123,7 +140,7 @@ fn start(committed: &Committed) -> World {
             kv: env.kv.clone(),
             members: members.clone(),
             reader: committed.clone(),
-            chunks: MemChunks::default(),
+            chunks: chunks.clone(),
             ahead: None,
             maker: None,
             applied: applied.clone(),
@@ -244,4 +261,49 @@ async fn s2_members_are_published_before_the_position() {
     let malo = members.by_name("malo").expect("admitted");
     assert_eq!((malo.node, malo.admitted()), (NodeId(5), 5));
     assert_eq!(members.role_at(NodeId(5), 4), None);
+}
+
+/// S2: after a snapshot the members are those of the snapshot, with their past.
+#[tokio::test(start_paused = true)]
+async fn s2_a_snapshot_brings_its_members() {
+    let mut source = crate::testing::World::new(0);
+    for name in ["a", "b", "c"] {
+        source.done(vec![make_volume(name, 1)]);
+    }
+    source.done(remove(2));
+    let control = PartitionId::CONTROL;
+    let mut writer = SnapshotWriter::begin(source.kv.clone(), control).expect("a view");
+    let mut bytes = Vec::new();
+    while let Some(piece) = writer.next_piece().expect("works") {
+        bytes.extend_from_slice(&piece);
+    }
+    let chunks = MemChunks::default();
+    let aber_proto::Content::Chunks(content) = chunks.content(&bytes) else {
+        panic!("a snapshot has chunks")
+    };
+    let applied = source.view.applied();
+    let mut committed = Committed::new();
+    committed.snapshot = Some(SnapshotManifest {
+        partition: control,
+        log_id: applied.log_id,
+        chain: applied.chain,
+        digest: source.view.digest(),
+        membership: Bytes::new(),
+        content,
+    });
+    let world = start_with(&committed, &chunks);
+    let mut data = Log::new(1);
+    for (author, control_index) in [(2, 3), (2, 4), (1, 4)] {
+        data.control_index = control_index;
+        let name = format!("{author}-{control_index}");
+        committed.commit(data.signed(author, vec![make_dir(at(V, &name))]));
+    }
+    world.reaches(DATA, 3).await;
+    let rejections = [1, 2, 3].map(|index| world.rejection(DATA, index));
+    assert_eq!(rejections, [None, Some(Rejection::NotAMember), None]);
+    assert_eq!(Some(&world.members.get()), source.view.members());
+    committed.commit(source.log.signed(2, vec![make_volume("d", 1)]));
+    world.reaches(control, 5).await;
+    let late = world.rejection(control, 5);
+    assert_eq!(late, Some(Rejection::NotAMember));
 }
