@@ -151,9 +151,9 @@ proptest! {
     }
 }
 
-/// Rows of members are of the control partition alone.
+/// Rows of members and tickets travel, and no other partition may have them.
 #[test]
-fn a_snapshot_of_a_data_partition_has_no_members() {
+fn a_snapshot_carries_members_of_the_control_partition_alone() {
     let mut world = control();
     newcomer(&mut world, 1, Role::Writer, "malo");
     let bytes = snapshot_of(&world.kv);

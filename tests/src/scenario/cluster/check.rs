@@ -203,6 +203,8 @@ struct Replayed {
     landed: Vec<Landed>,
     digests: BTreeMap<(PartitionId, u64), ViewDigest>,
     broken: Vec<String>,
+    /// Members after the last entry.
+    members: Arc<Members>,
 }
 
 fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> Replayed {
@@ -210,13 +212,13 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
         landed: Vec::new(),
         digests: BTreeMap::new(),
         broken: Vec::new(),
+        members: Arc::new(Members::of_genesis(genesis)),
     };
     let life = Life::new(tokio::time::Instant::now(), 0, 0);
     let Ok(kv) = SimKv::open(&life, &Arc::new(Mutex::new(Index::default()))) else {
         return replayed;
     };
-    // Of the control partition, which comes first; the others are judged by all it came to.
-    let mut members = Arc::new(Members::of_genesis(genesis));
+    // The control partition comes first; the others are judged by all that its members were.
     for partition in genesis.partition_ids() {
         let mut judge = Judge::new();
         let opened = View::open(kv.clone(), partition, genesis);
@@ -230,7 +232,7 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
             }
         };
         for (_, entry) in entries.range((partition, 0)..=(partition, u64::MAX)) {
-            let judged = judge.judge(entry, &members);
+            let judged = judge.judge(entry, &replayed.members);
             let batch = [(entry.clone(), judged.verdict)];
             let outcome = match view.apply_batch(&batch, Default::default()) {
                 Ok(applied) => applied.outcomes.into_iter().next(),
@@ -242,7 +244,7 @@ fn replay(genesis: &Genesis, entries: &BTreeMap<(PartitionId, u64), Entry>) -> R
                 }
             };
             if let Some(now) = view.members() {
-                members = Arc::clone(now);
+                replayed.members = Arc::clone(now);
             }
             let index = entry.log_id.index;
             replayed.digests.insert((partition, index), view.digest());
@@ -298,8 +300,16 @@ pub(super) fn check_all(
             continue;
         };
         note_digests(node, &handle, digests);
+        if handle.node.parts.members.get() != replayed.members {
+            broken.push(format!("S2: node {node} knows other members than the log"));
+        }
         broken.extend(oracle.check_contents(&mirror_of(world, node)));
     }
+    let (ever, present) = (
+        replayed.members.ever_count(),
+        replayed.members.present_count(),
+    );
+    world.trace(NodeId(0), format_args!("MEMBERS {present} of {ever} ever"));
     // Node 0 is the oracle's own view.
     let own = replayed.digests.into_iter();
     let mut shown: Vec<_> = own
