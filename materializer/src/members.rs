@@ -231,10 +231,11 @@ impl Members {
         self.tickets.get(&ticket)
     }
 
-    /// Whether nobody else is an admin.
+    /// Whether this one is an admin and nobody else is.
     pub(crate) fn is_last_admin(&self, node: NodeId) -> bool {
-        let mut admins = self.present().filter(|row| row.role() == Some(Role::Admin));
-        admins.all(|row| row.node == node)
+        let is_admin = |row: &&MemberRow| row.role() == Some(Role::Admin);
+        let mut admins = self.present().filter(is_admin).map(|row| row.node);
+        admins.next() == Some(node) && admins.next().is_none()
     }
 
     pub(crate) fn put(&mut self, row: MemberRow) {

@@ -157,3 +157,95 @@ fn list<T>(
     }
     (0..count).map(|_| read(cursor)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::table::{check_row, member_key, ticket_key};
+    use proptest::prelude::*;
+
+    fn member() -> MemberRow {
+        MemberRow {
+            node: NodeId(7),
+            name: "malo".to_owned(),
+            key: PublicKey([3; 32]),
+            is_voter_eligible: true,
+            addresses: vec!["[fd00::1]:7787".to_owned(), "h:1".to_owned()],
+            uplink: Rates { up: 500, down: 0 },
+            neighbours: vec![NodeId(1), NodeId(300)],
+            roles: vec![
+                (7, Some(Role::Writer)),
+                (300, Some(Role::Admin)),
+                (301, None),
+            ],
+        }
+    }
+
+    fn ticket() -> TicketRow {
+        let end = TicketEnd {
+            node: NodeId(7),
+            index: 7,
+            time: Timestamp(-5),
+        };
+        TicketRow {
+            ticket: TicketId([9; 32]),
+            inviter: NodeId(1),
+            role: Role::Reader,
+            is_voter_eligible: false,
+            name: Some("malo".to_owned()),
+            expires: Timestamp(1 << 40),
+            made: 6,
+            used: Some(end),
+            revoked: None,
+        }
+    }
+
+    #[test]
+    fn rows_come_back() {
+        let (key, value) = (member_key(NodeId(7)), member().encode());
+        assert_eq!(MemberRow::decode(&key, &value), Ok(member()));
+        assert!(check_row(&key, &value).is_ok());
+        let (key, value) = (ticket_key(TicketId([9; 32])), ticket().encode());
+        assert_eq!(TicketRow::decode(&key, &value), Ok(ticket()));
+        assert!(check_row(&key, &value).is_ok());
+    }
+
+    /// S2: no row says that a role came before another one that was set earlier, that a removed
+    /// member came back, or that it never had a role.
+    #[test]
+    fn a_past_that_cannot_be_is_refused() {
+        let bad: [&[(u64, Option<Role>)]; 4] = [
+            &[],
+            &[(7, Some(Role::Reader)), (7, Some(Role::Admin))],
+            &[(8, Some(Role::Reader)), (7, None)],
+            &[(7, None), (8, Some(Role::Reader))],
+        ];
+        for roles in bad {
+            let roles = roles.to_vec();
+            let row = MemberRow { roles, ..member() };
+            let decoded = MemberRow::decode(&member_key(NodeId(7)), &row.encode());
+            assert_eq!(decoded, Err(Damaged));
+        }
+    }
+
+    proptest! {
+        /// C8: a row has one spelling, whatever was done to its bytes.
+        #[test]
+        fn damaged_rows_are_refused_or_are_whole_ones(position: usize, flip: u8, cut in 0..3_usize) {
+            let damaged = |mut bytes: Vec<u8>| {
+                let length = bytes.len();
+                bytes[position % length] ^= flip;
+                bytes.truncate(length - cut);
+                bytes
+            };
+            let bytes = damaged(member().encode());
+            if let Ok(row) = MemberRow::decode(&member_key(NodeId(7)), &bytes) {
+                prop_assert_eq!(row.encode(), bytes);
+            }
+            let bytes = damaged(ticket().encode());
+            if let Ok(row) = TicketRow::decode(&ticket_key(TicketId([9; 32])), &bytes) {
+                prop_assert_eq!(row.encode(), bytes);
+            }
+        }
+    }
+}
