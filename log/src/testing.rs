@@ -16,7 +16,7 @@
 
 use crate::env::disk::{DirEntry, FileKind, Hint, Open, Rename, Space, Stat};
 use crate::env::kv::{Kv, KvBatch, KvProblem};
-use crate::env::network::{Link, LinkClass, LinkProblem};
+use crate::env::network::{Link, LinkClass, LinkProblem, Peer};
 use crate::env::{Disk, Env, File, Network, Runtime};
 use crate::life::Life;
 use aber_proto::{FileTime, Instant, NodeId, Timestamp};
@@ -451,6 +451,8 @@ impl Network for NoNetwork {
     async fn dial(&self, _: NodeId, _: LinkClass) -> Result<NoNetwork, LinkProblem> {
         Err(LinkProblem::Closed)
     }
+
+    fn set_peers(&self, _: BTreeMap<NodeId, Peer>) {}
 
     async fn accept(&self) -> Result<NoNetwork, LinkProblem> {
         std::future::pending().await

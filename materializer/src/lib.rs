@@ -2,6 +2,7 @@
 
 pub mod effect;
 pub mod judge;
+pub mod members;
 pub mod mirror;
 pub mod plan;
 pub mod replay;
@@ -11,3 +12,4 @@ pub mod snapshots;
 mod testing;
 pub mod tree;
 pub mod view;
+pub mod voters;

@@ -34,7 +34,7 @@ mod scan;
 mod start;
 mod stranger;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod written;

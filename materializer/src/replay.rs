@@ -5,23 +5,21 @@
 //! ends where a snapshot is due, so that every node makes it of the same entries. What a batch's
 //! content lacks here is asked for ahead of whoever reads it.
 
+mod snapshots;
+
 use crate::judge::{Judge, Judged};
+use crate::members::Members;
 use crate::mirror::Dirty;
-use crate::snapshot::{SnapshotInstall, SnapshotWriter};
 use crate::snapshots::{Install, Snapshots};
 use crate::view::{EntryOutcome, View, ViewProblem};
+use aber_log::chunk::ChunkStore;
 use aber_log::chunk::store::PackStore;
-use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::env::kv::KvBatch;
-use aber_log::env::{Env, Kv, Runtime};
-use aber_log::ingest::{ContentProblem, ContentWriter};
+use aber_log::env::{Env, Runtime};
 use aber_log::partition::raft_types::{decode_membership, encode_membership, to_raft_id};
-use aber_log::reader::{ReadProblem, Reader, SnapshotManifest};
+use aber_log::reader::{ReadProblem, Reader};
 use aber_log::watch::Watched;
-use aber_proto::{
-    ChunkHash, ChunkList, ChunkRef, ClusterId, Content, ContentHash, Entry, EntryKind, FileId,
-    Manifest, PartitionId, limit,
-};
+use aber_proto::{Change, ChunkRef, Entry, EntryKind, FileId, Genesis, PartitionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -97,14 +95,15 @@ pub struct Maker<E: Env> {
 pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     /// The world.
     pub env: E,
-    /// The cluster.
-    pub cluster: ClusterId,
+    /// What the cluster started from.
+    pub genesis: Arc<Genesis>,
     /// The view, as it was found.
     pub view: View<E::Kv>,
     /// The index it lives in.
     pub kv: E::Kv,
-    /// Who may do what.
-    pub judge: Judge,
+    /// Who may do what: set by the control partition's replay, read by all others. It is never
+    /// behind what that replay says in `applied`.
+    pub members: Watched<Arc<Members>>,
     /// The log.
     pub reader: R,
     /// Content of snapshots that are taken in.
@@ -126,6 +125,7 @@ pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
 /// One partition's replay.
 pub struct Replay<E: Env, R: Reader, S: ChunkStore> {
     options: ReplayOptions<E, R, S>,
+    judge: Judge,
 }
 
 /// The index row that holds Raft's membership as of the applied entry.
@@ -144,7 +144,8 @@ enum Step {
 impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     /// A replay; [`Replay::run`] drives it.
     pub fn new(options: ReplayOptions<E, R, S>) -> Self {
-        Self { options }
+        let judge = Judge::new();
+        Self { options, judge }
     }
 
     fn partition(&self) -> PartitionId {
@@ -159,6 +160,7 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     }
 
     async fn replay_all(&mut self) -> Result<(), Failure> {
+        self.publish_members();
         // The mirror may never have heard of what was applied last before a crash.
         self.tell_mirror(self.options.view.applied_index(), Vec::new())
             .await;
@@ -170,7 +172,12 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
                 .map_or(0, |index| index + 1);
             match self.next_step(next).await? {
                 None => return Ok(()),
-                Some(Step::Entries(entries)) => self.apply(entries).await?,
+                Some(Step::Entries(entries)) => {
+                    let mut left = entries;
+                    while !left.is_empty() {
+                        left = self.apply(left).await?;
+                    }
+                }
                 Some(Step::Install(install)) => {
                     let result = self.install(&install.snapshot).await;
                     let _gone = install.done.send(result.clone());
@@ -207,7 +214,8 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         }
     }
 
-    async fn apply(&mut self, mut entries: Vec<Entry>) -> Result<(), String> {
+    /// Applies a batch from the front of the entries; answers what is left of them.
+    async fn apply(&mut self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
         let every = self
             .options
             .maker
@@ -215,13 +223,15 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             .map_or(u64::MAX, |maker| maker.every);
         let due =
             |entry: &Entry| entry.log_id.index > 0 && entry.log_id.index.is_multiple_of(every);
-        if let Some(cut) = entries.iter().position(due) {
-            entries.truncate(cut + 1);
-        }
-        let is_due = entries.last().is_some_and(due);
+        let mut left = match entries.iter().position(due) {
+            Some(cut) => entries.split_off(cut + 1),
+            None => Vec::new(),
+        };
         self.wait_for_control(&entries).await;
-        let judge = &mut self.options.judge;
-        let judged: Vec<_> = entries.iter().map(|entry| judge.judge(entry)).collect();
+        let judged = self.judge(&entries);
+        let mut unjudged = entries.split_off(judged.len());
+        unjudged.append(&mut left);
+        let is_due = entries.last().is_some_and(due);
         if let Some(ahead) = &self.options.ahead {
             ahead(&chunks_of(&judged));
         }
@@ -263,10 +273,38 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         if is_due {
             self.make_snapshot().await?;
         }
-        Ok(())
+        Ok(unjudged)
+    }
+
+    /// Judges entries from the front on: all of a data partition; of the control partition up to
+    /// one that may change who is a member, since what follows is judged by what it did (S2).
+    fn judge(&mut self, entries: &[Entry]) -> Vec<Judged> {
+        let own = self.options.view.members().cloned();
+        let is_control = own.is_some();
+        let members = own.unwrap_or_else(|| self.options.members.get());
+        let mut judged = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let one = self.judge.judge(entry, &members);
+            let ends = is_control && one.change.as_ref().is_some_and(changes_members);
+            judged.push(one);
+            if ends {
+                break;
+            }
+        }
+        judged
+    }
+
+    /// Before the position moves: who waited for an index must see its members.
+    fn publish_members(&self) {
+        if let Some(members) = self.options.view.members()
+            && !Arc::ptr_eq(members, &self.options.members.get())
+        {
+            self.options.members.set(Arc::clone(members));
+        }
     }
 
     fn publish(&self, index: Option<u64>) {
+        self.publish_members();
         if let Some(applied) = self.options.applied.get(&self.partition()) {
             applied.set(index);
         }
@@ -303,171 +341,6 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
                 .await;
         }
     }
-
-    async fn make_snapshot(&mut self) -> Result<(), String> {
-        let Some(maker) = &self.options.maker else {
-            return Ok(());
-        };
-        let Some(snapshot) = self.encode_snapshot(maker).await? else {
-            return Ok(());
-        };
-        maker.snapshots.keep(snapshot).await?;
-        self.options.listener.snapshot_made().await;
-        Ok(())
-    }
-
-    async fn encode_snapshot(&self, maker: &Maker<E>) -> Result<Option<SnapshotManifest>, String> {
-        let view = &self.options.view;
-        let mut writer = ContentWriter::new(maker.store.clone(), None, None);
-        let rows = SnapshotWriter::begin(self.options.kv.clone(), view.partition());
-        let mut rows = rows.map_err(|problem| problem.to_string())?;
-        while let Some(piece) = rows.next_piece().map_err(|problem| problem.to_string())? {
-            writer
-                .push(piece)
-                .await
-                .map_err(|problem| problem.to_string())?;
-        }
-        let staged = match writer.finish().await {
-            Ok(staged) => staged,
-            // No room for it: the log keeps what it would have covered.
-            Err(ContentProblem::Chunk(ChunkProblem::NoSpace { .. })) => return Ok(None),
-            Err(problem) => return Err(problem.to_string()),
-        };
-        let content = in_chunks(&maker.store, staged.content).await?;
-        let key = membership_key(view.partition());
-        let membership = self.options.kv.get(&key);
-        let membership = membership
-            .map_err(|problem| problem.to_string())?
-            .unwrap_or_default();
-        Ok(Some(SnapshotManifest {
-            partition: view.partition(),
-            log_id: view.applied().log_id,
-            chain: view.applied().chain,
-            digest: view.digest(),
-            membership,
-            content,
-        }))
-    }
-
-    /// Replaces the view by a snapshot: every chunk is verified, then every row, then the digest.
-    async fn install(&mut self, snapshot: &SnapshotManifest) -> Result<(), String> {
-        let data = self.chunks_of_snapshot(snapshot).await?;
-        if let Some(ahead) = &self.options.ahead {
-            ahead(&data);
-        }
-        let (kv, partition) = (self.options.kv.clone(), self.partition());
-        let mut installer = SnapshotInstall::new(kv, partition, self.options.cluster);
-        for chunk in data {
-            let bytes = self.chunk_of_snapshot(chunk).await?;
-            installer
-                .push(&bytes)
-                .map_err(|problem| problem.to_string())?;
-        }
-        let view = installer.finish().map_err(|problem| problem.to_string())?;
-        let is_it = view.applied().log_id == snapshot.log_id
-            && view.applied().chain == snapshot.chain
-            && view.digest() == snapshot.digest;
-        if !is_it {
-            return Err(format!(
-                "the snapshot of partition {partition} is not what it was said to be"
-            ));
-        }
-        self.options.view = view;
-        let mut extra = KvBatch::default();
-        extra.put(membership_key(partition), snapshot.membership.clone());
-        self.options
-            .kv
-            .commit(extra)
-            .map_err(|problem| problem.to_string())?;
-        if let Some(maker) = &self.options.maker {
-            // Its chunks may be needed again after a crash, before any other node is there.
-            maker
-                .store
-                .sync()
-                .await
-                .map_err(|problem| problem.to_string())?;
-            maker.snapshots.keep(snapshot.clone()).await?;
-        }
-        self.publish(self.options.view.applied_index());
-        self.tell_all_dirty().await?;
-        self.options.listener.snapshot_installed().await;
-        Ok(())
-    }
-
-    /// The chunks of a snapshot. Like each of them, its list may take long to come: who has it may
-    /// be away. That is no reason to give the index up; nothing is replayed meanwhile.
-    async fn chunks_of_snapshot(
-        &self,
-        snapshot: &SnapshotManifest,
-    ) -> Result<Vec<ChunkRef>, String> {
-        let (chunks, runtime) = (&self.options.chunks, self.options.env.runtime());
-        loop {
-            match aber_log::ingest::resolve_chunks(chunks, &snapshot.content).await {
-                Err(ContentProblem::Chunk(problem)) if may_come(&problem) => {
-                    runtime.trace(format_args!("a snapshot waits: {problem}"));
-                    runtime.sleep(SNAPSHOT_PAUSE).await;
-                }
-                other => return other.map_err(|problem| problem.to_string()),
-            }
-        }
-    }
-
-    async fn chunk_of_snapshot(&self, chunk: ChunkRef) -> Result<Bytes, String> {
-        let runtime = self.options.env.runtime();
-        loop {
-            match self.options.chunks.get(chunk).await {
-                Err(problem) if may_come(&problem) => {
-                    runtime.trace(format_args!("a snapshot waits: {problem}"));
-                    runtime.sleep(SNAPSHOT_PAUSE).await;
-                }
-                other => return other.map_err(|problem| problem.to_string()),
-            }
-        }
-    }
-
-    /// After a snapshot anything may have changed.
-    async fn tell_all_dirty(&self) -> Result<(), String> {
-        let index = self.options.view.applied_index();
-        let mut after = None;
-        loop {
-            let page = self
-                .options
-                .view
-                .nodes(after, PAGE)
-                .map_err(|problem| problem.to_string())?;
-            let Some(last) = page.last().copied() else {
-                break;
-            };
-            after = Some(last);
-            self.tell_mirror(index, page).await;
-        }
-        Ok(())
-    }
-}
-
-/// Whether a chunk that could not be had may be had later.
-fn may_come(problem: &ChunkProblem) -> bool {
-    !matches!(problem, ChunkProblem::Storage(_))
-}
-
-/// A small snapshot too is stored, so that another node can fetch it.
-async fn in_chunks<E: Env>(store: &PackStore<E>, content: Content) -> Result<Manifest, String> {
-    let bytes = match content {
-        Content::Chunks(manifest) => return Ok(manifest),
-        Content::Inline(bytes) => bytes,
-    };
-    let hash = ChunkHash::of(&bytes);
-    let length = u32::try_from(bytes.len()).map_err(|error| error.to_string())?;
-    store
-        .put(hash, &bytes)
-        .map_err(|problem| problem.to_string())?;
-    store.sync().await.map_err(|problem| problem.to_string())?;
-    Ok(Manifest {
-        size: u64::from(length),
-        blake3: ContentHash::of(&bytes),
-        average: u32::try_from(limit::CHUNK_AVERAGE_MIN_BYTES).unwrap_or(u32::MAX),
-        chunks: ChunkList::Direct(vec![ChunkRef { hash, length }]),
-    })
 }
 
 fn membership_rows(entries: &[Entry]) -> KvBatch {
@@ -487,6 +360,11 @@ fn membership_rows(entries: &[Entry]) -> KvBatch {
     rows
 }
 
+fn changes_members(change: &Change) -> bool {
+    let mut events = change.events.iter();
+    events.any(|event| event.operation.is_membership())
+}
+
 fn chunks_of(judged: &[Judged]) -> Vec<ChunkRef> {
     let changes = judged.iter().filter_map(|judged| judged.change.as_ref());
     let events = changes.flat_map(|change| &change.events);
@@ -497,3 +375,6 @@ fn chunks_of(judged: &[Judged]) -> Vec<ChunkRef> {
         .take(AHEAD_CHUNKS)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ use aber_proto::{ChainHash, ClusterId, LogId, PartitionId, ViewDigest};
 use bytes::Bytes;
 
 const MAGIC: &[u8] = b"aber view";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const HASH_CONTEXT: &str = "aber 2026 snapshot v1";
 /// A piece is given away once it has this many bytes.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -192,12 +192,14 @@ impl<K: Kv> SnapshotWriter<K> {
             return Ok(None);
         };
         let partition = self.header.partition;
-        let end = table::table_key(partition, Table::VersionFile);
+        let end = table::table_key(partition, Table::Ticket);
         let to = prefix_end(&end);
         let mut last = false;
         while self.out.0.len() < PIECE_BYTES && !last {
             let page = self.kv.scan(&from, &to, PAGE)?;
-            for (key, value) in &page {
+            // Buckets and marker stand between the tables it carries.
+            let carried = |key: &[u8]| Table::of(key).is_some_and(Table::is_in_snapshots);
+            for (key, value) in page.iter().filter(|(key, _)| carried(key)) {
                 self.out
                     .sized(key.get(table::PREFIX_BYTES - 1..).unwrap_or_default());
                 self.out.sized(value);

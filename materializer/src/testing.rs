@@ -8,11 +8,16 @@ use aber_log::env::kv::{KvBatch, KvProblem};
 use aber_proto::codec;
 use aber_proto::{Attributes, ChunkList, ChunkRef, Content, ContentHash, Manifest};
 use aber_proto::{BatchSignature, ChainHash, Change, ChangeHash, ChunkHash, ClusterId, Entry};
-use aber_proto::{EntryKind, Event, EventId, LogId, NodeId, Operation, PartitionId, Place};
-use aber_proto::{Precondition, RelPath, RequestId, SignedChange, Timestamp, TreePath, VolumeId};
+use aber_proto::{
+    EntryKind, Event, EventId, Genesis, LogId, Member, NodeId, Operation, PartitionId,
+};
+use aber_proto::{
+    Place, Precondition, RelPath, RequestId, Role, SecretKey, SignedChange, Timestamp,
+};
+use aber_proto::{TreePath, VolumeId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Rows, and how many calls may still succeed.
 #[derive(Default, Debug)]
@@ -114,20 +119,52 @@ pub(crate) struct Log {
     pub(crate) index: u64,
     pub(crate) sequence: u64,
     pub(crate) control_index: u64,
+    /// What the order time is ahead of a second an entry, in milliseconds.
+    pub(crate) ahead_ms: i64,
 }
 
-pub(crate) const CLUSTER: ClusterId = ClusterId([7; 32]);
+/// A cluster of three: node 1, an admin with the key of seed 1, a writer 2 and a reader 3.
+pub(crate) fn genesis() -> Genesis {
+    let member = |node: u8, name: &str, role| Member {
+        node: NodeId(node.into()),
+        name: name.to_owned(),
+        key: key_of(node).public(),
+        role,
+        address: format!("{name}:7787"),
+    };
+    Genesis {
+        name: "home".to_owned(),
+        created: Timestamp(7),
+        members: vec![
+            member(1, "anna", Role::Admin),
+            member(2, "bob", Role::Writer),
+            member(3, "carl", Role::Reader),
+        ],
+        voters: vec![NodeId(1)],
+        partitions: 4,
+        min_copies: 1,
+    }
+}
+
+/// The key of this seed.
+pub(crate) fn key_of(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32]).expect("any 32 bytes are a seed")
+}
+
+/// The cluster of [`genesis`].
+pub(crate) static CLUSTER: LazyLock<ClusterId> = LazyLock::new(|| genesis().cluster_id());
 
 impl Log {
     pub(crate) fn new(partition: u32) -> Self {
         let partition = PartitionId(partition);
         Self {
-            cluster: CLUSTER,
+            cluster: *CLUSTER,
             partition,
             chain: ChainHash::genesis(&CLUSTER, partition),
             index: 0,
             sequence: 0,
             control_index: 0,
+            ahead_ms: 0,
         }
     }
 
@@ -140,7 +177,7 @@ impl Log {
                 term: 1,
                 index: self.index,
             },
-            order_time: Timestamp(i64::try_from(self.index).expect("small") * 1000),
+            order_time: Timestamp(i64::try_from(self.index).expect("small") * 1000 + self.ahead_ms),
             control_index: self.control_index,
             kind,
             body,
@@ -181,6 +218,22 @@ impl Log {
                 path: Vec::new(),
             },
         };
+        self.entry(EntryKind::Change, codec::encode_signed(&signed))
+    }
+
+    /// The next entry, with a change of these events by the founder of this number, signed.
+    pub(crate) fn signed(&mut self, author: u8, events: Vec<Event>) -> Entry {
+        let mut change = self.change(events);
+        change.author = NodeId(author.into());
+        self.signed_by(&change, &key_of(author))
+    }
+
+    /// The next entry, with this change signed by a key.
+    pub(crate) fn signed_by(&mut self, change: &Change, key: &SecretKey) -> Entry {
+        let body = codec::encode_change(change);
+        let mut signatures = key.sign_batch(&[ChangeHash::of(&body)]);
+        let signature = signatures.remove(0);
+        let signed = SignedChange { body, signature };
         self.entry(EntryKind::Change, codec::encode_signed(&signed))
     }
 
@@ -302,8 +355,15 @@ impl World {
     }
 
     pub(crate) fn over(kv: MemKv, partition: u32) -> Self {
-        let log = Log::new(partition);
-        let view = View::open(kv.clone(), log.partition, CLUSTER).expect("an empty index opens");
+        Self::of(kv, partition, &genesis())
+    }
+
+    /// One of another cluster.
+    pub(crate) fn of(kv: MemKv, partition: u32, genesis: &Genesis) -> Self {
+        let mut log = Log::new(partition);
+        log.cluster = genesis.cluster_id();
+        log.chain = ChainHash::genesis(&log.cluster, log.partition);
+        let view = View::open(kv.clone(), log.partition, genesis).expect("an empty index opens");
         Self { log, kv, view }
     }
 
@@ -346,10 +406,10 @@ impl World {
         }
     }
 
-    /// Rows of names, nodes, volumes and history, and chunk references.
+    /// Rows of names, nodes, volumes, members and history, and chunk references.
     pub(crate) fn tree_rows(&self) -> BTreeMap<Bytes, Bytes> {
         let mut rows = self.kv.rows();
-        rows.retain(|key, _| key[0] == b'R' || matches!(key[5], 2 | 3 | 7 | 8 | 9));
+        rows.retain(|key, _| key[0] == b'R' || matches!(key[5], 2 | 3 | 7 | 8 | 9 | 12 | 13));
         rows
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
 mod guard;
+mod membership;
 mod namespace;
 mod operation;
 mod outcome;
@@ -31,13 +32,15 @@ pub use outcome::{RequestOutcome, Verdict};
 pub use read::{Found, Resolved, TreeView, Version, Volume};
 
 use crate::effect::Effect;
+use crate::members::Members;
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvBatch, KvProblem};
-use aber_proto::{ChainHash, Change, ChangeHash, ChangeProblem, ClusterId, Entry, EntryKind};
-use aber_proto::{EventId, LogId, PartitionId, Timestamp, ViewDigest, codec, limit};
+use aber_proto::{ChainHash, Change, ChangeHash, ChangeProblem, Entry, EntryKind, EventId};
+use aber_proto::{Genesis, LogId, PartitionId, Timestamp, ViewDigest, codec, limit};
 use digest::Buckets;
 use namespace::{Fold, Stop};
 use overlay::Overlay;
+use std::sync::Arc;
 use table::{AppliedRow, Row, Table};
 
 /// How far a view is.
@@ -98,17 +101,21 @@ pub struct View<K: Kv> {
     applied: Applied,
     buckets: Buckets,
     requests_most: u64,
+    /// Of the control partition alone: a copy of its rows, or the founders before the first entry.
+    members: Option<Arc<Members>>,
 }
 
 /// A change as it was read from an entry.
 type Decoded = Result<(Change, ChangeHash), ChangeProblem>;
 
 impl<K: Kv> View<K> {
-    /// Opens the view as the index holds it; empty if it holds nothing.
+    /// Opens the view as the index holds it; empty if it holds nothing. The control partition of
+    /// an empty one starts from the members of the genesis.
     ///
     /// # Errors
     /// The index failed or is not usable; see [`ViewProblem`].
-    pub fn open(kv: K, partition: PartitionId, cluster: ClusterId) -> Result<Self, ViewProblem> {
+    pub fn open(kv: K, partition: PartitionId, genesis: &Genesis) -> Result<Self, ViewProblem> {
+        let cluster = genesis.cluster_id();
         if kv
             .get(&table::table_key(partition, Table::Installing))?
             .is_some()
@@ -135,6 +142,10 @@ impl<K: Kv> View<K> {
                 .ok_or(ViewProblem::Foreign(partition))?,
         };
         let buckets = Buckets::read(&kv, partition)?;
+        let members = match partition {
+            PartitionId::CONTROL => Some(Arc::new(Members::load(&kv, genesis)?)),
+            _ => None,
+        };
         Ok(Self {
             kv,
             partition,
@@ -142,7 +153,14 @@ impl<K: Kv> View<K> {
             row,
             buckets,
             requests_most: limit::REQUESTS_REMEMBERED,
+            members,
         })
+    }
+
+    /// Members and tickets as of the last entry applied; `None` but for the control partition.
+    #[must_use]
+    pub fn members(&self) -> Option<&Arc<Members>> {
+        self.members.as_ref()
     }
 
     /// How far the view is.
@@ -179,7 +197,11 @@ impl<K: Kv> View<K> {
             rows: Overlay::new(self.kv.clone()),
             applied: self.row.clone(),
             effects: Vec::new(),
+            members: self.members.clone(),
         };
+        if self.applied_index().is_none() && !entries.is_empty() {
+            fold.seed_members();
+        }
         let mut outcomes = Vec::with_capacity(entries.len());
         for (entry, verdict) in entries {
             check_follows(&fold.applied, self.partition, entry)?;
@@ -210,7 +232,7 @@ impl<K: Kv> View<K> {
         extra: KvBatch,
         outcomes: Vec<EntryOutcome>,
     ) -> Result<Batch, ViewProblem> {
-        let row = fold.applied;
+        let (row, members) = (fold.applied, fold.members);
         let key = table::table_key(self.partition, Table::Applied);
         if !outcomes.is_empty() {
             fold.rows.put(key, row.encode());
@@ -243,6 +265,7 @@ impl<K: Kv> View<K> {
         self.applied = row.to_applied();
         self.row = row;
         self.buckets = buckets;
+        self.members = members;
         let effects = fold.effects;
         Ok(Batch { outcomes, effects })
     }
@@ -256,7 +279,7 @@ fn decode(entry: &Entry) -> Decoded {
 fn of_problem(problem: &ChangeProblem) -> Rejection {
     match problem {
         ChangeProblem::TooManyEvents { .. } | ChangeProblem::TooLong { .. } => Rejection::TooLarge,
-        ChangeProblem::Path { .. } => Rejection::NameNotAllowed,
+        ChangeProblem::Path { .. } | ChangeProblem::MemberName(_) => Rejection::NameNotAllowed,
         ChangeProblem::WrongPartition(_) => Rejection::OtherCluster,
         _ => Rejection::Malformed,
     }
@@ -365,6 +388,7 @@ impl<K: Kv> Fold<K> {
     fn apply_events(&mut self, change: &Change) -> Result<EntryResult, KvProblem> {
         self.rows.keep();
         let (applied, effects) = (self.applied.clone(), self.effects.len());
+        let members = self.members.clone();
         let mut outcomes = Vec::with_capacity(change.events.len());
         for (ordinal, event) in (0_u32..).zip(&change.events) {
             let id = EventId {
@@ -372,17 +396,18 @@ impl<K: Kv> Fold<K> {
                 index: self.index(),
                 ordinal,
             };
-            match self.apply_event(event, id) {
+            match self.apply_event(event, id, change.author) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Stop::Kv(problem)) => return Err(problem),
                 Err(Stop::Reject(reason, place)) => {
                     self.rows.roll_back();
                     self.applied = applied;
+                    self.members = members;
                     self.effects.truncate(effects);
                     return Ok(EntryResult::Rejected(Rejected {
                         reason,
                         event: Some(ordinal),
-                        place: Some(place),
+                        place,
                     }));
                 }
             }

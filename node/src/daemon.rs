@@ -167,6 +167,7 @@ async fn run(
     let config = NodeConfig {
         me: me.node,
         key: Arc::new(key),
+        contacts: Vec::new(),
         options: node_options,
         genesis,
     };
@@ -303,11 +304,11 @@ fn found_genesis(env: &SystemEnv) -> Result<Option<Genesis>, Problem> {
     }
 }
 
-/// A genesis of these members: the first one, three or five of them vote.
+/// A genesis of these members: the first one votes, or the first three, or, from twenty on, five.
 fn genesis_of(name: String, members: Vec<Member>, created: aber_proto::Timestamp) -> Genesis {
     let voters = match members.len() {
         0..=2 => 1,
-        3..=4 => 3,
+        3..=19 => 3,
         _ => 5,
     };
     Genesis {

@@ -9,12 +9,12 @@ use crate::env::{SystemEnv, SystemOptions};
 use crate::reason::{Problem, Reason};
 use aber_log::env::{Env, Runtime};
 use aber_log::watch::Watched;
-use aber_materializer::judge::Judge;
+use aber_materializer::members::Members;
 use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorOptions, MirrorParts, Ready};
 use aber_materializer::replay::{AppliedBatch, Boxed, Failure, Listener, Replay, ReplayOptions};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::generated::v1;
-use aber_proto::{ClusterId, PartitionId, codec};
+use aber_proto::{ClusterId, Genesis, PartitionId, codec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ fn unusable(path: &Path, detail: impl std::fmt::Display) -> Problem {
 /// The cluster and its members, as the followed node tells them.
 struct Cluster {
     id: ClusterId,
-    judge: Judge,
+    genesis: Arc<Genesis>,
     wanted: BTreeMap<PartitionId, u64>,
 }
 
@@ -117,7 +117,6 @@ async fn cluster_of(client: &Client) -> Result<Cluster, Problem> {
             "the node's genesis is not that of its cluster",
         ));
     }
-    let judge = Judge::new(&genesis);
     let partitions = client
         .list_partitions(v1::ListPartitionsRequest::default())
         .await?;
@@ -126,7 +125,12 @@ async fn cluster_of(client: &Client) -> Result<Cluster, Problem> {
         .iter()
         .map(|p| (PartitionId(p.id), p.committed_index))
         .collect();
-    Ok(Cluster { id, judge, wanted })
+    let genesis = Arc::new(genesis);
+    Ok(Cluster {
+        id,
+        genesis,
+        wanted,
+    })
 }
 
 async fn run(options: MaterializeOptions, runtime: SystemRuntime) -> Result<Materialized, Problem> {
@@ -223,7 +227,7 @@ fn open_views(env: &SystemEnv, cluster: &Cluster) -> Result<(SystemKv, Views), S
         let kv = env.open_index().map_err(|problem| problem.to_string())?;
         let mut views = BTreeMap::new();
         for partition in cluster.wanted.keys() {
-            let view = View::open(kv.clone(), *partition, cluster.id);
+            let view = View::open(kv.clone(), *partition, &cluster.genesis);
             views.insert(*partition, view.map_err(|problem| problem.to_string())?);
         }
         Ok::<_, String>((kv, views))
@@ -247,16 +251,19 @@ fn start_replays(
     client: &Client,
     told: &Arc<Told>,
 ) -> Installs {
+    let control = views.get(&PartitionId::CONTROL).and_then(View::members);
+    let founders = || Arc::new(Members::of_genesis(&cluster.genesis));
+    let members = Watched::new(control.cloned().unwrap_or_else(founders));
     let mut senders = Vec::new();
     for view in views.into_values() {
         let (sender, installs) = mpsc::channel(1);
         senders.push(sender);
         let replay = Replay::new(ReplayOptions {
             env: env.clone(),
-            cluster: cluster.id,
+            genesis: Arc::clone(&cluster.genesis),
             view,
             kv: kv.clone(),
-            judge: cluster.judge.clone(),
+            members: members.clone(),
             reader: client.clone(),
             chunks: client.clone(),
             ahead: None,

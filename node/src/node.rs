@@ -4,9 +4,11 @@
 //! the world comes in through the [`Env`].
 
 mod collaborator;
+mod council;
 mod handler;
 mod heads;
 mod index;
+mod peers;
 mod service;
 mod upkeep;
 mod wiring;
@@ -17,22 +19,36 @@ pub use upkeep::SweepOptions;
 use crate::reason::{Problem, Reason};
 use aber_log::chunk::store::{PackStore, StoreOptions};
 use aber_log::content::NodeContent;
-use aber_log::env::Env;
+use aber_log::env::network::Peer;
+use aber_log::env::{Env, Kv};
 use aber_log::history::History;
 use aber_log::mesh::Mesh;
 use aber_log::outbox::Outbox;
 use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
+use aber_materializer::members::Members;
 use aber_materializer::mirror::{MirrorHandle, MirrorOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
-use aber_materializer::view::TreeView;
+use aber_materializer::view::{TreeView, View};
 use aber_proto::{ClusterId, Genesis, NodeId, PartitionId, SecretKey};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wiring::Wiring;
+
+/// Another member, by the word of whoever let this node in: believed until the control partition
+/// tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contact {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its key and addresses.
+    pub peer: Peer,
+}
 
 /// What a node is and how it behaves.
 #[derive(Clone)]
@@ -43,6 +59,8 @@ pub struct NodeConfig {
     pub me: NodeId,
     /// Its key.
     pub key: Arc<SecretKey>,
+    /// Other members by the word of whoever let this node in; empty for founders.
+    pub contacts: Vec<Contact>,
     /// How it behaves.
     pub options: NodeOptions,
 }
@@ -117,6 +135,8 @@ pub struct Parts<E: Env> {
     pub tree: TreeView<E::Kv>,
     /// How far each view is applied.
     pub applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
+    /// Who is a member, in which role: never behind what the control partition has applied.
+    pub members: Watched<Arc<Members>>,
     /// Changes that wait here.
     pub outbox: Outbox,
     /// The mirror, where there is one.
@@ -143,19 +163,30 @@ impl<E: Env> Node<E> {
         let (kv, views) = index::open(&env, &log, &config.genesis, &notices).await?;
         let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store);
         let store = store.map_err(|problem| storage(&problem))?;
-        let others = config
-            .genesis
-            .members
-            .iter()
-            .map(|m| m.node)
-            .filter(|n| *n != config.me);
-        let mesh = Mesh::new(env.clone(), &others.collect::<Vec<_>>());
+        let members = members_of(&config.genesis, &views);
+        let mesh = Mesh::new(env.clone(), &[]);
+        peers::Peers {
+            env: env.clone(),
+            me: config.me,
+            contacts: config.contacts.clone(),
+            members: members.clone(),
+            mesh: mesh.clone(),
+        }
+        .start();
         mesh.dial();
         let history = History::start(env.clone(), cluster, log.clone(), mesh.clone());
         let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
         let (installs, queues) = install_queues(&config.genesis);
         let snapshots = Snapshots::open(log.clone(), installs).map_err(Problem::internal)?;
-        let started = start_partitions(&config, &env, &log, &mesh, &snapshots).await;
+        let council = Arc::new(council::NodeCouncil {
+            me: config.me,
+            key: Arc::clone(&config.key),
+            cluster,
+            contacts: config.contacts.clone(),
+            members: members.clone(),
+        });
+        let links = (mesh.clone(), council);
+        let started = start_partitions(&config, &env, &log, links, &snapshots).await;
         let partitions = started.map_err(|problem| match log.damage() {
             Some(damage) => index::log_problem(&damage.problem),
             None => problem,
@@ -175,6 +206,7 @@ impl<E: Env> Node<E> {
             reader,
             snapshots,
             tree,
+            members,
             notices,
         };
         wiring.finish(views, queues).await
@@ -190,7 +222,8 @@ impl<E: Env> Node<E> {
 
     /// The name of a member.
     pub fn name_of(&self, node: NodeId) -> String {
-        let member = self.parts.config.genesis.member(node);
+        let members = self.parts.members.get();
+        let member = members.member(node);
         member.map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 }
@@ -212,34 +245,36 @@ fn install_queues(genesis: &Genesis) -> (Installs, InstallQueues) {
     (installs, queues)
 }
 
+/// As of what is applied; set by the control partition's replay from then on.
+fn members_of<K: Kv>(
+    genesis: &Genesis,
+    views: &BTreeMap<PartitionId, View<K>>,
+) -> Watched<Arc<Members>> {
+    let control = views.get(&PartitionId::CONTROL);
+    let members = control.and_then(View::members).cloned();
+    Watched::new(members.unwrap_or_else(|| Arc::new(Members::of_genesis(genesis))))
+}
+
 async fn start_partitions<E: Env>(
     config: &NodeConfig,
     env: &E,
     log: &SegmentLog<E>,
-    mesh: &Mesh<E>,
+    (mesh, council): (Mesh<E>, Arc<council::NodeCouncil>),
     snapshots: &Snapshots<E>,
 ) -> Result<BTreeMap<PartitionId, Partition<E>>, Problem> {
-    let members = || {
-        config
-            .genesis
-            .members
-            .iter()
-            .map(|m| (m.node, m.address.clone()))
-    };
-    let is_voter = |node: &NodeId| config.genesis.voters.contains(node);
     let mut partitions = BTreeMap::new();
     for partition in config.genesis.partition_ids() {
         let started = Partition::start(PartitionOptions {
             env: env.clone(),
             me: config.me,
             partition,
-            voters: members().filter(|(node, _)| is_voter(node)).collect(),
-            learners: members().filter(|(node, _)| !is_voter(node)).collect(),
+            founders: config.genesis.voters.iter().copied().collect(),
             timing: config.options.timing,
             snapshot_every: config.options.snapshot_every,
             log: log.clone(),
             mesh: mesh.clone(),
             snapshots: Arc::new(snapshots.clone()),
+            council: Arc::clone(&council) as _,
         });
         partitions.insert(partition, started.await.map_err(|why| storage(&why))?);
     }

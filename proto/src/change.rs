@@ -1,11 +1,12 @@
 //! [pure] What one author appends at once: all of it takes effect, or none.
 
-use crate::event::{Event, Operation};
+use crate::event::{Event, Operation, Precondition};
 use crate::hash::ChangeHash;
 use crate::id::{ClusterId, NodeId, PartitionId, RequestId};
 use crate::key::{BatchSignature, PublicKey, SignatureProblem};
 use crate::limit;
 use crate::manifest::ManifestProblem;
+use crate::member::is_member_name;
 use crate::path::PathProblem;
 use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
@@ -82,6 +83,12 @@ pub enum ChangeProblem {
     /// Comment or label above its limit.
     #[error("{0} is too long")]
     TextTooLong(&'static str),
+    /// A name outside `[a-z0-9-]{1,32}`; of an overlong one its first bytes.
+    #[error("{0:?} is no member name: 1 to 32 of a-z, 0-9 and '-'")]
+    MemberName(String),
+    /// An event that must be the only one of its change, or must not be guarded, and is not so.
+    #[error("an admission is alone in its change, and nothing guards an event on members")]
+    NotAlone,
     /// A control event outside the control partition, or the reverse.
     #[error("the event does not belong in partition {0}")]
     WrongPartition(PartitionId),
@@ -128,9 +135,16 @@ impl Change {
         if self.via.len() > limit::VIA_BYTES {
             return Err(ChangeProblem::TextTooLong("the label of the way in"));
         }
-        self.events
-            .iter()
-            .try_for_each(|event| self.check_operation(&event.operation))
+        self.events.iter().try_for_each(|event| {
+            let operation = &event.operation;
+            let is_admission = matches!(operation, Operation::Admit { .. });
+            let is_guarded = event.precondition != Precondition::default();
+            if (is_admission && self.events.len() > 1) || (operation.is_membership() && is_guarded)
+            {
+                return Err(ChangeProblem::NotAlone);
+            }
+            self.check_operation(operation)
+        })
     }
 
     fn check_operation(&self, operation: &Operation) -> Result<(), ChangeProblem> {
@@ -153,8 +167,66 @@ impl Change {
             Operation::MakeVolume { name, .. } | Operation::RenameVolume { name, .. } => {
                 crate::path::check_name(name).map_err(|problem| ChangeProblem::path(name, problem))
             }
-            _ => Ok(()),
+            _ => check_membership(operation),
         }
+    }
+}
+
+fn check_membership(operation: &Operation) -> Result<(), ChangeProblem> {
+    match operation {
+        Operation::Invite { name, .. } => check_member_name(name.as_deref()),
+        Operation::Admit {
+            name, addresses, ..
+        } => {
+            check_member_name(Some(name))?;
+            check_addresses(addresses)
+        }
+        Operation::SetMember {
+            name,
+            addresses,
+            neighbours,
+            ..
+        } => {
+            check_member_name(name.as_deref())?;
+            check_addresses(addresses.as_deref().unwrap_or_default())?;
+            check_neighbours(neighbours.as_deref().unwrap_or_default())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_member_name(name: Option<&str>) -> Result<(), ChangeProblem> {
+    match name {
+        Some(name) if !is_member_name(name) => {
+            let shown = name.chars().take(limit::MEMBER_NAME_BYTES).collect();
+            Err(ChangeProblem::MemberName(shown))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_addresses(addresses: &[String]) -> Result<(), ChangeProblem> {
+    if addresses.len() > limit::MEMBER_ADDRESSES {
+        return Err(ChangeProblem::TextTooLong("the list of addresses"));
+    }
+    let fits = |address: &String| (1..=limit::ADDRESS_BYTES).contains(&address.len());
+    if addresses.iter().all(fits) {
+        Ok(())
+    } else {
+        Err(ChangeProblem::TextTooLong(
+            "an address, unless it is empty,",
+        ))
+    }
+}
+
+fn check_neighbours(nodes: &[NodeId]) -> Result<(), ChangeProblem> {
+    if nodes.len() > limit::MEMBER_NEIGHBOURS {
+        return Err(ChangeProblem::TextTooLong("the list of neighbours"));
+    }
+    if nodes.is_sorted_by(|one, next| one < next) {
+        Ok(())
+    } else {
+        Err(ChangeProblem::Encoding("neighbours out of order"))
     }
 }
 

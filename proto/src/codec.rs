@@ -12,6 +12,7 @@ mod change;
 mod genesis;
 #[cfg(test)]
 mod golden;
+mod operation;
 #[cfg(test)]
 mod tests;
 

@@ -1,13 +1,16 @@
-//! [pure] One file operation, as the log carries it.
+//! [pure] One operation on files, volumes or members, as the log carries it.
 //!
 //! A path in an event is a [`Place`]: a volume and a path relative to it, so that limits hold
 //! whatever the volume is called. Start reading aber here: every state of the tree is a fold of
 //! these over the log.
 
-use crate::id::{EventId, PartitionId, VolumeId};
+use crate::hash::TicketId;
+use crate::id::{EventId, NodeId, PartitionId, VolumeId};
+use crate::key::PublicKey;
 use crate::manifest::{Attributes, Content};
+use crate::member::{Rates, Role};
 use crate::path::RelPath;
-use crate::unit::FileTime;
+use crate::unit::{FileTime, Timestamp};
 
 /// A path in a partition: volume, and path relative to it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -124,6 +127,59 @@ pub enum Operation {
         /// The volume.
         volume: VolumeId,
     },
+    /// Control partition: a ticket that lets one node in (promise S5).
+    Invite {
+        /// The hash of its secret; the secret itself is never in the log.
+        ticket: TicketId,
+        /// What the newcomer may do.
+        role: Role,
+        /// Whether it may be made a voter.
+        is_voter_eligible: bool,
+        /// The name it gets; `None`: the one it asks for.
+        name: Option<String>,
+        /// In order time; at most [`crate::limit::TICKET_VALID_MS`] ahead.
+        expires: Timestamp,
+    },
+    /// Control partition: a ticket works no more.
+    RevokeTicket {
+        /// Which.
+        ticket: TicketId,
+    },
+    /// Control partition: a new member, by its inviter's node, which saw the ticket's secret. The
+    /// only event of its change: the member's number is the index of the entry.
+    Admit {
+        /// The ticket that is used up.
+        ticket: TicketId,
+        /// The newcomer's key.
+        key: PublicKey,
+        /// The name it asks for.
+        name: String,
+        /// `host:port` where other nodes reach it.
+        addresses: Vec<String>,
+    },
+    /// Control partition: sets what is given of a member, and leaves the rest.
+    SetMember {
+        /// Which.
+        node: NodeId,
+        /// Its name, unique among members.
+        name: Option<String>,
+        /// What it may do, from this entry on.
+        role: Option<Role>,
+        /// Whether it may be made a voter.
+        is_voter_eligible: Option<bool>,
+        /// `host:port` where other nodes reach it.
+        addresses: Option<Vec<String>>,
+        /// What its connection carries, as its owner declares it.
+        uplink: Option<Rates>,
+        /// The members it has links to, in rising order; none: whoever it reaches.
+        neighbours: Option<Vec<NodeId>>,
+    },
+    /// Control partition: a member may do nothing from this entry on. What it signed before stays
+    /// valid; its number and key are never used again.
+    RemoveMember {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// One operation with its guard.
@@ -148,9 +204,24 @@ impl Operation {
     /// Whether only the control partition may hold it.
     #[must_use]
     pub fn is_control(&self) -> bool {
+        self.is_membership()
+            || matches!(
+                self,
+                Self::MakeVolume { .. } | Self::RenameVolume { .. } | Self::RemoveVolume { .. }
+            )
+    }
+
+    /// Whether it may change who is a member, in which role: entries after it are judged anew
+    /// (promise S2).
+    #[must_use]
+    pub fn is_membership(&self) -> bool {
         matches!(
             self,
-            Self::MakeVolume { .. } | Self::RenameVolume { .. } | Self::RemoveVolume { .. }
+            Self::Invite { .. }
+                | Self::RevokeTicket { .. }
+                | Self::Admit { .. }
+                | Self::SetMember { .. }
+                | Self::RemoveMember { .. }
         )
     }
 }

@@ -55,6 +55,15 @@ hash_type!(
     ViewDigest
 );
 
+hash_type!(
+    /// Names a ticket: hash of its secret, which alone is in the log (promise S5).
+    TicketId
+);
+hash_type!(
+    /// Hash of a node's key, by which a ticket pins its inviter.
+    KeyPin
+);
+
 impl ChunkHash {
     /// The hash of a chunk's raw bytes.
     #[must_use]

@@ -52,6 +52,29 @@ pub const MEMBER_NAME_BYTES: usize = 32;
 pub const ADDRESS_BYTES: usize = 255 + 1 + 5;
 /// Most members of a cluster.
 pub const MEMBERS: usize = 5000;
+/// Most members a cluster ever has, those included that were removed: their rows stay, so that what
+/// they signed can be judged.
+pub const MEMBERS_EVER: usize = 4 * MEMBERS;
+/// Most addresses of a member.
+pub const MEMBER_ADDRESSES: usize = 8;
+/// Most neighbours a member declares.
+pub const MEMBER_NEIGHBOURS: usize = 64;
+/// Most roles a member has one after the other, the first included; they are remembered for good.
+pub const MEMBER_ROLES: usize = 256;
+/// Most tickets that are neither used, revoked nor expired.
+pub const TICKETS_OPEN: usize = 1024;
+/// Most tickets remembered, open or not.
+pub const TICKETS: usize = 4 * TICKETS_OPEN;
+/// The longest a ticket is good for, in milliseconds of order time.
+pub const TICKET_VALID_MS: i64 = 31 * 24 * 3600 * 1000;
+/// How long a ticket is remembered after its end, in milliseconds of order time.
+pub const TICKET_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
+/// Most addresses in the text of a ticket.
+pub const TICKET_ADDRESSES: usize = 4;
+/// Longest host name in the text of a ticket, in bytes.
+pub const TICKET_HOST_BYTES: usize = 64;
+/// Longest text of a ticket that is looked at, in bytes, spaces and dashes included.
+pub const TICKET_TEXT_BYTES: usize = 2048;
 /// Most partitions of a cluster, the control partition included.
 pub const PARTITIONS: usize = 256;
 /// Most request ids a partition remembers (promise D3).
@@ -74,6 +97,12 @@ const _: () = assert!(BATCH_CHANGES <= 1 << BATCH_DEPTH);
 const _: () = assert!(MEMBERS * (MEMBER_NAME_BYTES + ADDRESS_BYTES + 64) < GENESIS_BYTES);
 // Body and signature of a change.
 const _: () = assert!(CHANGE_BYTES + 64 + 32 * BATCH_DEPTH + 64 < ENTRY_BYTES);
+const _: () = assert!(TICKETS_OPEN < TICKETS && MEMBERS < MEMBERS_EVER);
+// A member's row is a part of a snapshot, which is at most 64 KiB long.
+const _: () = assert!(
+    MEMBER_ADDRESSES * (ADDRESS_BYTES + 2) + MEMBER_NEIGHBOURS * 10 + MEMBER_ROLES * 12 + 256
+        < 64 * 1024
+);
 const _: () = assert!(INLINE_BYTES < CHUNK_MIN_BYTES);
 const _: () = assert!(
     CHANGE_EVENTS <= 1 << 10,

@@ -32,6 +32,15 @@ pub struct Member {
     pub address: String,
 }
 
+/// What a connection carries, as declared; 0: not declared, to be measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rates {
+    /// Bytes a second away from the node.
+    pub up: u64,
+    /// Bytes a second to the node.
+    pub down: u64,
+}
+
 /// What a cluster starts from. Its BLAKE3 is the [`ClusterId`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Genesis {

@@ -42,6 +42,14 @@ fn a_node_alone_passes() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// S2, S5: members come and go under all faults, and every node judges as the oracle does.
+#[test]
+fn members_come_and_go() {
+    let seeds = ["--scenario", "members", "--seeds", "3..7", "--twice"];
+    let output = simulate(&seeds, false);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[test]
 fn a_seed_of_whole_nodes_repeats_in_this_and_another_process() {
     let twice = run_cluster(3..4, &["--twice"]);

@@ -13,6 +13,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("echo", echo::run),
     ("cluster", cluster::run),
     ("single", cluster::run_single),
+    ("members", cluster::run_members),
 ];
 
 /// A scenario by name.

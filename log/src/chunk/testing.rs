@@ -7,7 +7,7 @@ mod disk;
 pub(crate) use disk::TestDisk;
 
 use crate::env::kv::{KvBatch, KvProblem};
-use crate::env::network::{LinkClass, LinkProblem};
+use crate::env::network::{LinkClass, LinkProblem, Peer};
 use crate::env::{Env, Kv, Link, Network, Runtime};
 use crate::life::{Life, NodeRuntime};
 use aber_proto::{Instant, NodeId, Timestamp};
@@ -210,6 +210,8 @@ impl Network for NoNetwork {
     async fn dial(&self, _: NodeId, _: LinkClass) -> Result<NoLink, LinkProblem> {
         Err(LinkProblem::Closed)
     }
+    fn set_peers(&self, _: BTreeMap<NodeId, Peer>) {}
+
     async fn accept(&self) -> Result<NoLink, LinkProblem> {
         std::future::pending().await
     }

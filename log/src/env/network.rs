@@ -3,8 +3,9 @@
 //! A link is reliable and ordered until it breaks; then both ends learn it sooner or later, and
 //! frames on the way are lost. The remote end is known by the link, not by what it says.
 
-use aber_proto::NodeId;
+use aber_proto::{NodeId, PublicKey};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::future::Future;
 
 /// What a link is for: heartbeats and votes must not queue behind content.
@@ -53,6 +54,19 @@ pub trait Link: Send + Sync + 'static {
     fn class(&self) -> LinkClass;
 }
 
+/// Another member, as links know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its key: what proves that it is this member, whatever address it calls from.
+    pub key: PublicKey,
+    /// Where it listens, as `host:port` or `[::1]:7787`, tried in turn; of more than
+    /// [`PEER_ADDRESSES`] the rest is never tried.
+    pub addresses: Vec<String>,
+}
+
+/// Addresses of a member that are tried.
+pub const PEER_ADDRESSES: usize = 8;
+
 /// Makes and takes links.
 pub trait Network: Clone + Send + Sync + 'static {
     /// A link.
@@ -65,4 +79,7 @@ pub trait Network: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Link, LinkProblem>> + Send;
     /// The next link another node opened to this one.
     fn accept(&self) -> impl Future<Output = Result<Self::Link, LinkProblem>> + Send;
+    /// Replaces the table of members: whom links are opened to and taken from. Links of a key that
+    /// does not stand for its node any more end.
+    fn set_peers(&self, peers: BTreeMap<NodeId, Peer>);
 }

@@ -464,9 +464,14 @@ fn place_in(item: &mut Item, volume: VolumeId, partition: PartitionId) {
             | Op::SetAttributes { place, .. } => [Some(place), None],
             Op::Rename { from, to, .. } => [Some(from), Some(to)],
             Op::Copy { to, .. } => [Some(to), None],
-            Op::MakeVolume { .. } | Op::RenameVolume { .. } | Op::RemoveVolume { .. } => {
-                [None, None]
-            }
+            Op::MakeVolume { .. }
+            | Op::RenameVolume { .. }
+            | Op::RemoveVolume { .. }
+            | Op::Invite { .. }
+            | Op::RevokeTicket { .. }
+            | Op::Admit { .. }
+            | Op::SetMember { .. }
+            | Op::RemoveMember { .. } => [None, None],
         };
         for place in places.into_iter().flatten() {
             if place.volume == PENDING_VOLUME {

@@ -8,12 +8,12 @@
 mod disk;
 mod state;
 
-pub(super) use disk::MemDisk;
+pub(crate) use disk::MemDisk;
 
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::env::kv::{KvBatch, KvProblem};
-use aber_log::env::network::{Link, LinkClass, LinkProblem};
+use aber_log::env::network::{Link, LinkClass, LinkProblem, Peer};
 use aber_log::env::{Env, Kv, Network, Runtime};
 use aber_proto::{
     ChunkHash, ChunkList, ChunkRef, Content, ContentHash, EventId, FileId, FileTime, Instant,
@@ -48,7 +48,7 @@ impl Rng {
 }
 
 #[derive(Clone)]
-pub(super) struct TestRuntime {
+pub(crate) struct TestRuntime {
     epoch: tokio::time::Instant,
     draws: Arc<AtomicU64>,
 }
@@ -80,8 +80,8 @@ impl Runtime for TestRuntime {
 }
 
 #[derive(Clone)]
-pub(super) struct NoNetwork;
-pub(super) struct NoLink;
+pub(crate) struct NoNetwork;
+pub(crate) struct NoLink;
 
 impl Link for NoLink {
     async fn send(&self, _: Bytes) -> Result<(), LinkProblem> {
@@ -103,6 +103,8 @@ impl Network for NoNetwork {
     async fn dial(&self, _: NodeId, _: LinkClass) -> Result<NoLink, LinkProblem> {
         Err(LinkProblem::Closed)
     }
+    fn set_peers(&self, _: BTreeMap<NodeId, Peer>) {}
+
     async fn accept(&self) -> Result<NoLink, LinkProblem> {
         Err(LinkProblem::Closed)
     }
@@ -110,7 +112,7 @@ impl Network for NoNetwork {
 
 /// The index; keeps the last states, so that a crash can go back to one.
 #[derive(Clone)]
-pub(super) struct MemKv {
+pub(crate) struct MemKv {
     pub(super) states: Arc<Mutex<Vec<BTreeMap<Bytes, Bytes>>>>,
     pub(super) alive: Arc<AtomicBool>,
 }
@@ -159,10 +161,10 @@ impl Kv for MemKv {
 }
 
 #[derive(Clone)]
-pub(super) struct TestEnv {
+pub(crate) struct TestEnv {
     pub(super) runtime: TestRuntime,
     pub(super) disk: MemDisk,
-    pub(super) kv: MemKv,
+    pub(crate) kv: MemKv,
     network: NoNetwork,
 }
 
@@ -185,7 +187,7 @@ impl TestEnv {
         }
     }
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kv = MemKv {
             states: Arc::new(Mutex::new(vec![BTreeMap::new()])),
             alive: Arc::default(),
@@ -221,7 +223,7 @@ impl Env for TestEnv {
 
 /// Content, some of which may be missing.
 #[derive(Clone, Default)]
-pub(super) struct MemChunks {
+pub(crate) struct MemChunks {
     chunks: Arc<Mutex<BTreeMap<ChunkHash, Bytes>>>,
     pub(super) missing: Arc<Mutex<BTreeSet<ChunkHash>>>,
 }
@@ -236,7 +238,7 @@ impl MemChunks {
     }
 
     /// A content cut into pieces of 100 bytes; a long one has an indirect list.
-    pub(super) fn content(&self, bytes: &[u8]) -> Content {
+    pub(crate) fn content(&self, bytes: &[u8]) -> Content {
         if bytes.len() < 20 {
             return Content::Inline(Bytes::copy_from_slice(bytes));
         }

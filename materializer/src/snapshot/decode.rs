@@ -5,7 +5,7 @@ use crate::tree::NodeKind;
 use crate::view::code::{Cursor, Damaged};
 use crate::view::digest::Buckets;
 use crate::view::table::{self, AppliedRow, InodeRow, Row, Table};
-use aber_proto::PartitionId;
+use aber_proto::limit;
 use bytes::Bytes;
 
 /// No key, value, header or end is longer; the longest value is a manifest of 1,024 chunks.
@@ -34,6 +34,8 @@ struct Counted {
     bytes: u64,
     inodes: u64,
     names: u64,
+    members: usize,
+    tickets: usize,
 }
 
 impl Decoder {
@@ -108,9 +110,7 @@ impl Decoder {
         if key <= self.last_key {
             return self.damaged("rows out of order");
         }
-        if (table == Table::Volume && partition != PartitionId::CONTROL)
-            || table::check_row(&key, value).is_err()
-        {
+        if !table.fits(partition) || table::check_row(&key, value).is_err() {
             return self.damaged("a malformed row");
         }
         self.last_key.clone_from(&key);
@@ -119,6 +119,10 @@ impl Decoder {
             self.buckets.add(&key, value);
         }
         self.count(table, &key, value);
+        // They are kept in memory.
+        if self.counted.members > limit::MEMBERS_EVER || self.counted.tickets > limit::TICKETS {
+            return self.damaged("more members or tickets than there may be");
+        }
         let row = (Bytes::from(key), Bytes::copy_from_slice(value));
         if table != Table::Applied {
             return Ok(Some(row));
@@ -133,6 +137,8 @@ impl Decoder {
     fn count(&mut self, table: Table, key: &[u8], value: &[u8]) {
         match table {
             Table::Name => self.counted.names += 1,
+            Table::Member => self.counted.members += 1,
+            Table::Ticket => self.counted.tickets += 1,
             Table::Inode => {
                 self.counted.inodes += 1;
                 if let Ok(row) = InodeRow::decode(key, value)

@@ -6,8 +6,9 @@ use crate::view::View;
 use crate::view::table::{self, Table};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvBatch, KvProblem, prefix_end};
-use aber_proto::{ClusterId, PartitionId};
+use aber_proto::{Genesis, PartitionId};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Rows committed at once.
 const BATCH_ROWS: usize = 1024;
@@ -18,7 +19,7 @@ const BATCH_ROWS: usize = 1024;
 /// and that enough members vouch for its digest, before.
 pub struct SnapshotInstall<K> {
     kv: K,
-    cluster: ClusterId,
+    genesis: Arc<Genesis>,
     partition: PartitionId,
     decoder: Decoder,
     batch: KvBatch,
@@ -26,12 +27,12 @@ pub struct SnapshotInstall<K> {
 }
 
 impl<K: Kv> SnapshotInstall<K> {
-    /// Expects a snapshot of this partition of this cluster.
+    /// Expects a snapshot of this partition of the cluster of this genesis.
     #[must_use]
-    pub fn new(kv: K, partition: PartitionId, cluster: ClusterId) -> Self {
+    pub fn new(kv: K, partition: PartitionId, genesis: Arc<Genesis>) -> Self {
         Self {
             kv,
-            cluster,
+            genesis,
             partition,
             decoder: Decoder::new(),
             batch: KvBatch::default(),
@@ -75,7 +76,7 @@ impl<K: Kv> SnapshotInstall<K> {
         let Some(header) = self.decoder.header.as_ref().filter(|_| !self.cleared) else {
             return Ok(());
         };
-        if header.partition != self.partition || header.cluster != self.cluster {
+        if header.partition != self.partition || header.cluster != self.genesis.cluster_id() {
             return Err(SnapshotProblem::Foreign(header.partition));
         }
         mark_and_clear(&self.kv, self.partition)?;
@@ -94,7 +95,7 @@ impl<K: Kv> SnapshotInstall<K> {
         self.batch
             .remove(table::table_key(self.partition, Table::Installing));
         self.kv.commit(self.batch)?;
-        Ok(View::open(self.kv, self.partition, self.cluster)?)
+        Ok(View::open(self.kv, self.partition, &self.genesis)?)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Snapshots: round trips, damage, crashes.
 
 use super::{SnapshotInstall, SnapshotProblem, SnapshotWriter, clear};
-use crate::testing::{CLUSTER, MemKv, World, at, chunked, event, make_dir, put, remove};
+use crate::testing::{MemKv, World, at, chunked, event, genesis, make_dir, put, remove};
 use crate::view::tests::fold::{build, plans};
 use crate::view::{View, ViewProblem};
-use aber_proto::{Attributes, ClusterId, Operation, PartitionId};
+use aber_proto::{Attributes, Genesis, Operation, PartitionId};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const V: u64 = 1 << 10;
 const P: PartitionId = PartitionId(1);
@@ -22,7 +23,7 @@ fn encode(kv: &MemKv) -> Vec<u8> {
 }
 
 fn install(kv: &MemKv, bytes: &[u8], piece: usize) -> Result<View<MemKv>, SnapshotProblem> {
-    let mut install = SnapshotInstall::new(kv.clone(), P, CLUSTER);
+    let mut install = SnapshotInstall::new(kv.clone(), P, Arc::new(genesis()));
     for piece in bytes.chunks(piece) {
         install.push(piece)?;
     }
@@ -55,6 +56,14 @@ fn small() -> World {
     world.done(vec![put(at(V, "g"), "g2")]);
     world.done(vec![remove(at(V, "g"), None)]);
     world
+}
+
+/// What another cluster started from.
+fn another() -> Genesis {
+    Genesis {
+        partitions: 5,
+        ..genesis()
+    }
 }
 
 /// Another view of the same partition, to be replaced.
@@ -128,8 +137,9 @@ fn a_foreign_snapshot_leaves_everything_alone() {
     let target = other();
     let before = target.kv.rows();
     let bytes = encode(&small().kv);
-    for (partition, cluster) in [(PartitionId(2), CLUSTER), (P, ClusterId([8; 32]))] {
-        let mut install = SnapshotInstall::new(target.kv.clone(), partition, cluster);
+    for (partition, genesis) in [(PartitionId(2), genesis()), (P, another())] {
+        let genesis = Arc::new(genesis);
+        let mut install = SnapshotInstall::new(target.kv.clone(), partition, genesis);
         let result = install.push(&bytes);
         assert!(matches!(result, Err(SnapshotProblem::Foreign(_))));
         assert_eq!(target.kv.rows(), before);
@@ -148,7 +158,7 @@ fn a_crash_while_installing_is_noticed_and_repeated() {
         target.kv.fail_after(Some(calls));
         let result = install(&target.kv, &bytes, 300);
         target.kv.fail_after(None);
-        match View::open(target.kv.clone(), P, CLUSTER) {
+        match View::open(target.kv.clone(), P, &genesis()) {
             Ok(view) => {
                 assert!(result.is_ok() || [before, small().view.digest()].contains(&view.digest()))
             }
@@ -183,7 +193,7 @@ fn a_view_that_moves_on_spoils_its_snapshot() {
 fn clearing_leaves_an_empty_view() {
     let world = small();
     clear(&world.kv, P).expect("works");
-    let view = View::open(world.kv.clone(), P, CLUSTER).expect("opens");
+    let view = View::open(world.kv.clone(), P, &genesis()).expect("opens");
     assert_eq!(view.digest(), World::new(1).view.digest());
     assert_eq!(view.applied().log_id.index, 0);
 }
@@ -200,7 +210,7 @@ fn a_large_view_travels_in_bounded_pieces() {
     }
     let mut writer = SnapshotWriter::begin(world.kv.clone(), P).expect("a view");
     let target = MemKv::default();
-    let mut install = SnapshotInstall::new(target.clone(), P, CLUSTER);
+    let mut install = SnapshotInstall::new(target.clone(), P, Arc::new(genesis()));
     let mut pieces = 0;
     while let Some(piece) = writer.next_piece().expect("works") {
         assert!(piece.len() < super::PIECE_BYTES + 1024 * 1024);

@@ -8,10 +8,12 @@ use super::outcome::{EventOutcome, Rejection};
 use super::overlay::Overlay;
 use super::table::{self, AppliedRow, InodeRow, Kind, NameRow, Row, VersionRow, VolumeRow};
 use crate::effect::{Effect, Link};
+use crate::members::Members;
 use crate::tree::{Node, NodeKind, ROOT};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
 use aber_proto::{Content, EventId, FileId, PartitionId, Place, RelPath, VolumeId, limit};
+use std::sync::Arc;
 
 /// Longest path below a volume's root: with the longest volume name it fits the limit.
 pub(crate) const RELATIVE_BYTES: usize = limit::PATH_BYTES - limit::NAME_BYTES - 2;
@@ -23,8 +25,8 @@ const PAGE: usize = 256;
 /// Why an operation stopped.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The change is rejected.
-    Reject(Rejection, Place),
+    /// The change is rejected, for a path where it is about one.
+    Reject(Rejection, Option<Place>),
     /// The index failed: the batch is thrown away.
     Kv(KvProblem),
 }
@@ -36,7 +38,12 @@ impl From<KvProblem> for Stop {
 }
 
 pub(crate) fn reject<T>(reason: Rejection, place: &Place) -> Result<T, Stop> {
-    Err(Stop::Reject(reason, place.clone()))
+    Err(Stop::Reject(reason, Some(place.clone())))
+}
+
+/// Rejects what is not about a path.
+pub(crate) fn refuse<T>(reason: Rejection) -> Result<T, Stop> {
+    Err(Stop::Reject(reason, None))
 }
 
 /// What an operation gives.
@@ -48,6 +55,8 @@ pub(crate) struct Fold<K> {
     pub(crate) rows: Overlay<K>,
     pub(crate) applied: AppliedRow,
     pub(crate) effects: Vec<Effect>,
+    /// Members and tickets as the batch left them; of the control partition alone.
+    pub(crate) members: Option<Arc<Members>>,
 }
 
 /// Where a path leads.

@@ -12,8 +12,8 @@ use super::table::{self, FileRow, InodeRow, Kind, NameRow, Row};
 use crate::effect::{Effect, Link};
 use crate::tree::{Node, NodeKind, ROOT};
 use aber_log::env::Kv;
-use aber_proto::{Attributes, Content, Event, EventId, FileId, FileTime, Operation, Place};
-use aber_proto::{Precondition, VolumeId};
+use aber_proto::{Attributes, Content, Event, EventId, FileId, FileTime, NodeId, Operation};
+use aber_proto::{Place, Precondition, VolumeId};
 
 /// Permission bits of a file that was given none.
 const FILE_MODE: u16 = 0o644;
@@ -30,7 +30,7 @@ struct Move<'e> {
 
 impl<K: Kv> Fold<K> {
     /// Applies one event. On a rejection the caller takes back what it did.
-    pub(crate) fn apply_event(&mut self, event: &Event, id: EventId) -> Outcome {
+    pub(crate) fn apply_event(&mut self, event: &Event, id: EventId, author: NodeId) -> Outcome {
         let guard = &event.precondition;
         match &event.operation {
             Operation::Put { place, .. }
@@ -63,6 +63,11 @@ impl<K: Kv> Fold<K> {
             }
             Operation::RenameVolume { volume, name } => self.rename_volume(guard, *volume, name),
             Operation::RemoveVolume { volume } => self.remove_volume(guard, *volume),
+            Operation::Invite { .. }
+            | Operation::RevokeTicket { .. }
+            | Operation::Admit { .. }
+            | Operation::SetMember { .. }
+            | Operation::RemoveMember { .. } => self.apply_membership(&event.operation, author),
         }
     }
 
@@ -97,7 +102,12 @@ impl<K: Kv> Fold<K> {
             Operation::Rename { .. }
             | Operation::MakeVolume { .. }
             | Operation::RenameVolume { .. }
-            | Operation::RemoveVolume { .. } => reject(Rejection::Malformed, walk.place),
+            | Operation::RemoveVolume { .. }
+            | Operation::Invite { .. }
+            | Operation::RevokeTicket { .. }
+            | Operation::Admit { .. }
+            | Operation::SetMember { .. }
+            | Operation::RemoveMember { .. } => reject(Rejection::Malformed, walk.place),
         }
     }
 

@@ -1,6 +1,6 @@
 //! [pure] What became of an entry and of each of its events.
 
-use aber_proto::{FileId, LogId, Place, RequestId};
+use aber_proto::{FileId, LogId, NodeId, Place, RequestId, TicketId};
 
 /// Why a change was rejected. The number is durable: the index remembers it for repeated requests.
 /// Below 200 it is the number of the same `ErrorReason` of the API.
@@ -29,12 +29,18 @@ pub enum Rejection {
     TooLarge = 10,
     /// The path belongs to another partition, or names a volume, which has events of its own.
     CrossPartition = 11,
-    /// A volume cannot take a name that is in use.
+    /// A volume or member cannot take a name that is in use.
     NameTaken = 46,
     /// The author may not do this at the entry's control index.
     NotAllowed = 50,
     /// The author is no member at the entry's control index.
     NotAMember = 51,
+    /// The ticket has expired, or would be made expired (S5).
+    TicketExpired = 53,
+    /// The ticket let somebody in already (S5).
+    TicketUsed = 54,
+    /// The ticket was revoked (S5).
+    TicketRevoked = 55,
     /// Made for another cluster or partition.
     OtherCluster = 56,
     /// The path, or one below it, would be above its limit in bytes (NA-1, TR-3).
@@ -49,11 +55,31 @@ pub enum Rejection {
     ControlIndexFell = 204,
     /// The signature is not the author's.
     BadSignature = 205,
+    /// There is no such ticket, or it ended long ago.
+    TicketUnknown = 206,
+    /// Another ticket has this id.
+    TicketTaken = 207,
+    /// The ticket would be good for longer than any may be.
+    TicketTooLong = 208,
+    /// A member of the genesis has the number of this entry: admit again.
+    NumberTaken = 209,
+    /// The member, or the one with this key, was removed.
+    MemberRemoved = 210,
+    /// No member has this number.
+    MemberUnknown = 211,
+    /// Nobody would be left to admit or remove members.
+    LastAdmin = 212,
+    /// As many members as there may be, or ever were.
+    TooManyMembers = 213,
+    /// As many tickets are open as may be.
+    TooManyTickets = 214,
+    /// The member's role was set as often as it can be.
+    TooManyRoles = 215,
 }
 
 impl Rejection {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 34] = [
         Self::NotFound,
         Self::Exists,
         Self::Stale,
@@ -68,6 +94,9 @@ impl Rejection {
         Self::NameTaken,
         Self::NotAllowed,
         Self::NotAMember,
+        Self::TicketExpired,
+        Self::TicketUsed,
+        Self::TicketRevoked,
         Self::OtherCluster,
         Self::PathTooLong,
         Self::PathTooDeep,
@@ -75,6 +104,16 @@ impl Rejection {
         Self::Void,
         Self::ControlIndexFell,
         Self::BadSignature,
+        Self::TicketUnknown,
+        Self::TicketTaken,
+        Self::TicketTooLong,
+        Self::NumberTaken,
+        Self::MemberRemoved,
+        Self::MemberUnknown,
+        Self::LastAdmin,
+        Self::TooManyMembers,
+        Self::TooManyTickets,
+        Self::TooManyRoles,
     ];
 
     /// Its durable number.
@@ -109,9 +148,23 @@ impl Rejection {
             Self::NotAllowed => "NOT_ALLOWED",
             Self::NotAMember => "NOT_A_MEMBER",
             Self::OtherCluster => "OTHER_CLUSTER",
-            Self::Malformed | Self::Void | Self::ControlIndexFell | Self::BadSignature => {
-                return None;
-            }
+            Self::TicketExpired => "TICKET_EXPIRED",
+            Self::TicketUsed => "TICKET_USED",
+            Self::TicketRevoked => "TICKET_REVOKED",
+            Self::TicketUnknown => "TICKET_UNKNOWN",
+            Self::TicketTooLong => "TICKET_TOO_LONG",
+            Self::MemberRemoved => "MEMBER_REMOVED",
+            Self::MemberUnknown => "MEMBER_UNKNOWN",
+            Self::LastAdmin => "LAST_ADMIN",
+            Self::TooManyMembers => "TOO_MANY_MEMBERS",
+            Self::TooManyTickets => "TOO_MANY_TICKETS",
+            Self::TooManyRoles => "TOO_MANY_ROLES",
+            Self::Malformed
+            | Self::Void
+            | Self::ControlIndexFell
+            | Self::BadSignature
+            | Self::TicketTaken
+            | Self::NumberTaken => return None,
         })
     }
 
@@ -152,12 +205,29 @@ pub enum Idle {
 }
 
 /// What one event of an applied entry did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventOutcome {
     /// What it says, to this file, directory or volume. For a volume's root, the volume's.
     Done(FileId),
     /// Nothing, and why.
     Idle(FileId, Idle),
+    /// A member was admitted, set or removed; one that was admitted learns its number and name
+    /// from this.
+    Member {
+        /// Its number.
+        node: NodeId,
+        /// Its name now.
+        name: String,
+        /// Why nothing was done, if so.
+        idle: Option<Idle>,
+    },
+    /// A ticket was made or revoked.
+    Ticket {
+        /// Which.
+        ticket: TicketId,
+        /// Why nothing was done, if so.
+        idle: Option<Idle>,
+    },
 }
 
 /// A rejected change: nothing of it was done.
@@ -167,7 +237,7 @@ pub struct Rejected {
     pub reason: Rejection,
     /// The position of the event that failed, if it was one.
     pub event: Option<u32>,
-    /// The path concerned, if it was one.
+    /// The path concerned, if it is about one.
     pub place: Option<Place>,
 }
 

@@ -4,17 +4,20 @@
 //! A key is `V`, the partition (u32, big-endian), the table's byte, and the fields named at the
 //! table, big-endian, so that it sorts as they do. Values are in the encoding of `view::code`.
 
+mod member;
 mod row;
 
 pub(crate) use row::{AppliedRow, AuthorRow, FileRow, InodeRow, Kind, NameRow, OrderRow};
 pub(crate) use row::{RequestRow, Row, VersionRow, VolumeRow};
 
 use super::code::Damaged;
+use crate::members::{MemberRow, TicketRow};
 use crate::tree::NodeKind;
-use aber_proto::{ChunkHash, Content, EventId, FileId, NodeId, PartitionId, RequestId, VolumeId};
+use aber_proto::{ChunkHash, Content, EventId, FileId, NodeId, PartitionId};
+use aber_proto::{RequestId, TicketId, VolumeId};
 
 /// The format of all rows; written in the applied row. Another one means: rebuild the index.
-pub(crate) const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 2;
 /// First byte of every key of a view.
 pub(crate) const VIEW: u8 = b'V';
 /// First byte of the keys of chunk references; the chunk's hash follows. Not of one partition.
@@ -49,10 +52,14 @@ pub(crate) enum Table {
     Bucket = 10,
     /// One row, empty: a snapshot is being installed, nothing here can be used.
     Installing = 11,
+    /// node id u64; control partition only: [`MemberRow`].
+    Member = 12,
+    /// ticket id (32 bytes); control partition only: [`TicketRow`].
+    Ticket = 13,
 }
 
 impl Table {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Applied,
         Self::Inode,
         Self::Name,
@@ -64,6 +71,8 @@ impl Table {
         Self::VersionFile,
         Self::Bucket,
         Self::Installing,
+        Self::Member,
+        Self::Ticket,
     ];
 
     /// The table of a key of a view.
@@ -74,12 +83,22 @@ impl Table {
 
     /// Whether the digest covers it: all but history, which retention may thin on each node alone.
     pub(crate) fn is_digested(self) -> bool {
-        self <= Self::Volume
+        self <= Self::Volume || self.is_of_control()
     }
 
     /// Whether a snapshot carries it.
     pub(crate) fn is_in_snapshots(self) -> bool {
-        self <= Self::VersionFile
+        self <= Self::VersionFile || self.is_of_control()
+    }
+
+    /// Whether only the control partition has it, beside volumes.
+    fn is_of_control(self) -> bool {
+        matches!(self, Self::Member | Self::Ticket)
+    }
+
+    /// Whether a partition may have rows of it.
+    pub(crate) fn fits(self, partition: PartitionId) -> bool {
+        partition == PartitionId::CONTROL || !(self == Self::Volume || self.is_of_control())
     }
 }
 
@@ -185,6 +204,20 @@ pub(crate) fn volume_of(key: &[u8]) -> Option<VolumeId> {
     Some(VolumeId(from_big(bytes)))
 }
 
+/// Key of a member.
+pub(crate) fn member_key(node: NodeId) -> Vec<u8> {
+    let mut key = table_key(PartitionId::CONTROL, Table::Member);
+    key.extend_from_slice(&big(node.0));
+    key
+}
+
+/// Key of a ticket.
+pub(crate) fn ticket_key(ticket: TicketId) -> Vec<u8> {
+    let mut key = table_key(PartitionId::CONTROL, Table::Ticket);
+    key.extend_from_slice(&ticket.0);
+    key
+}
+
 /// What the keys of all earlier versions of a file start with.
 pub(crate) fn versions_prefix(file: FileId) -> Vec<u8> {
     let mut key = table_key(file.partition, Table::Version);
@@ -264,7 +297,8 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Content>, Dam
         Table::Inode | Table::VersionFile => fields.len() == 12,
         Table::Name => name_of(key).is_some_and(|name| aber_proto::path::check_name(name).is_ok()),
         Table::Request => fields.len() == 16,
-        Table::RequestOrder | Table::Author | Table::Volume => fields.len() == 8,
+        Table::RequestOrder | Table::Author | Table::Volume | Table::Member => fields.len() == 8,
+        Table::Ticket => fields.len() == 32,
         Table::Version => fields.len() == 24,
         Table::Bucket => fields.len() == 1,
     };
@@ -284,6 +318,8 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Content>, Dam
         Table::Volume => VolumeRow::decode(key, value).map(|_| None),
         Table::Version => VersionRow::decode(key, value).map(|row| Some(row.content)),
         Table::VersionFile => FileRow::decode(key, value).map(|_| None),
+        Table::Member => MemberRow::decode(key, value).map(|_| None),
+        Table::Ticket => TicketRow::decode(key, value).map(|_| None),
         Table::Bucket | Table::Installing => Err(Damaged),
     }
 }

@@ -3,6 +3,8 @@
 mod faults;
 pub(crate) mod fold;
 mod guards;
+mod members;
+mod membership;
 pub(crate) mod model;
 mod reading;
 mod rules;

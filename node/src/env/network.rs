@@ -18,7 +18,7 @@ pub use hello::{LinkIdentity, PROTOCOL_VERSION};
 pub use link::SystemLink;
 
 use aber_log::env::Network;
-use aber_log::env::network::{LinkClass, LinkProblem};
+use aber_log::env::network::{LinkClass, LinkProblem, Peer};
 use aber_proto::generated::linkservice::link_service_client::LinkServiceClient;
 use aber_proto::{NodeId, limit};
 use hello::Refusal;
@@ -262,6 +262,12 @@ impl Network for SystemNetwork {
             Ok(outcome) => outcome,
             Err(_) => Err(unreachable(format!("no hello from {address} in time"))),
         }
+    }
+
+    fn set_peers(&self, peers: BTreeMap<NodeId, Peer>) {
+        let addresses = peers.into_iter();
+        let addresses = addresses.filter_map(|(n, p)| Some((n, p.addresses.into_iter().next()?)));
+        self.state().addresses = addresses.collect();
     }
 
     async fn accept(&self) -> Result<SystemLink, LinkProblem> {

@@ -8,14 +8,15 @@ use aber_log::mesh::{Answer, Handler, Method};
 use aber_log::partition::{Partition, ProposeProblem};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
+use aber_materializer::members::Members;
 use aber_materializer::mirror::MirrorHandle;
-use aber_materializer::view::Verdict;
+use aber_materializer::view::{Rejection, Verdict};
 use aber_proto::generated::rpc;
-use aber_proto::{ChainHash, Entry, EntryKind, LogId, NodeId, PartitionId, Timestamp};
+use aber_proto::{NodeId, PartitionId};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) struct NodeHandler<E: Env> {
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
@@ -23,6 +24,7 @@ pub(super) struct NodeHandler<E: Env> {
     pub(super) history: History<E>,
     pub(super) control: Watched<Option<u64>>,
     pub(super) applied: BTreeMap<PartitionId, Watched<Option<u64>>>,
+    pub(super) members: Watched<Arc<Members>>,
     pub(super) judge: Mutex<Judge>,
     pub(super) mirror: Option<MirrorHandle>,
     pub(super) heads: Heads<E>,
@@ -47,7 +49,8 @@ impl<E: Env> Handler for NodeHandler<E> {
             | Method::Vote
             | Method::PreVote
             | Method::Snapshot
-            | Method::Transfer => {
+            | Method::Transfer
+            | Method::Follow => {
                 let Ok(head) = PartitionOnly::decode(payload.clone()) else {
                     return refuse("a malformed Raft message");
                 };
@@ -80,17 +83,22 @@ impl<E: Env> NodeHandler<E> {
         let Some(group) = self.partitions.get(&partition) else {
             return refuse("there is no such partition");
         };
-        if let Some(bad) = request
-            .changes
-            .iter()
-            .find(|change| !self.is_good(partition, change))
-        {
+        // First the index that entries are stamped with, then members that are not behind it: so the
+        // judgement here is the one that every replay comes to.
+        let control_index = self.control.get().unwrap_or(0);
+        let members = self.members.get();
+        let at = match partition {
+            PartitionId::CONTROL => u64::MAX,
+            _ => control_index,
+        };
+        let is_bad = |change: &&Bytes| !self.is_good(change, &members, at);
+        if let Some(bad) = request.changes.iter().find(is_bad) {
             return refuse(format_args!(
                 "node {from} proposed {} bytes that are no signed change of a member",
                 bad.len()
             ));
         }
-        let answers = group.propose(request.changes, self.control.get().unwrap_or(0));
+        let answers = group.propose(request.changes, control_index);
         Box::pin(async move {
             let mut response = rpc::ProposeResponse::default();
             for answer in answers {
@@ -108,21 +116,16 @@ impl<E: Env> NodeHandler<E> {
         })
     }
 
-    fn is_good(&self, partition: PartitionId, change: &Bytes) -> bool {
-        let (log_id, order_time) = (LogId::default(), Timestamp::default());
-        let (kind, body, chain) = (EntryKind::Change, change.clone(), ChainHash::default());
-        let entry = Entry {
-            partition,
-            log_id,
-            order_time,
-            control_index: 0,
-            kind,
-            body,
-            chain,
-        };
+    /// A change beyond its author's role is ordered and then rejected: so a member whose role was
+    /// lowered learns what became of the changes that waited in its outbox.
+    fn is_good(&self, change: &Bytes, members: &Members, control_index: u64) -> bool {
         let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
-        let judged = judge.judge(&entry);
-        judged.change.is_some() && judged.verdict == Verdict::Allowed
+        let judged = judge.judge_change(change, members, control_index);
+        let is_of_member = matches!(
+            judged.verdict,
+            Verdict::Allowed | Verdict::Refused(Rejection::NotAllowed)
+        );
+        judged.change.is_some() && is_of_member
     }
 
     fn status(&self) -> Answer {

@@ -5,14 +5,14 @@
 //! I4, S4).
 
 use aber_log::env::{Env, Runtime};
+use aber_log::head::{head_message, head_of};
 use aber_log::mesh::{Mesh, Method};
 use aber_log::partition::Partition;
 use aber_log::segment::SegmentLog;
 use aber_log::watch::Watched;
+use aber_materializer::members::Members;
 use aber_proto::generated::rpc;
-use aber_proto::{
-    ChainHash, ClusterId, Genesis, Head, LogId, NodeId, PartitionId, SecretKey, SignedHead,
-};
+use aber_proto::{ClusterId, Head, LogId, NodeId, PartitionId, SecretKey, SignedHead};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(super) struct Heads<E: Env> {
     pub(super) me: NodeId,
     pub(super) key: Arc<SecretKey>,
     pub(super) cluster: ClusterId,
-    pub(super) genesis: Arc<Genesis>,
+    pub(super) members: Watched<Arc<Members>>,
     pub(super) log: SegmentLog<E>,
     pub(super) mesh: Mesh<E>,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
@@ -46,44 +46,13 @@ impl<E: Env> Clone for Heads<E> {
             me: self.me,
             key: Arc::clone(&self.key),
             cluster: self.cluster,
-            genesis: Arc::clone(&self.genesis),
+            members: self.members.clone(),
             log: self.log.clone(),
             mesh: self.mesh.clone(),
             partitions: self.partitions.clone(),
             notices: self.notices.clone(),
         }
     }
-}
-
-fn to_message(signed: &SignedHead) -> rpc::Head {
-    let LogId { term, index } = signed.head.log_id;
-    rpc::Head {
-        partition: signed.head.partition.0,
-        log_id: Some(rpc::LogId { term, index }),
-        chain: Bytes::copy_from_slice(&signed.head.chain.0),
-        signer: signed.signer.0,
-        signature: Bytes::copy_from_slice(&signed.signature),
-    }
-}
-
-fn of_message(message: &rpc::Head) -> Option<SignedHead> {
-    let id = message.log_id.as_ref()?;
-    let log_id = LogId {
-        term: id.term,
-        index: id.index,
-    };
-    let chain = ChainHash::from_slice(&message.chain)?;
-    let head = Head {
-        partition: PartitionId(message.partition),
-        log_id,
-        chain,
-    };
-    let signature = message.signature.as_ref().try_into().ok()?;
-    Some(SignedHead {
-        head,
-        signer: NodeId(message.signer),
-        signature,
-    })
 }
 
 fn head_key(partition: PartitionId) -> Bytes {
@@ -106,7 +75,7 @@ impl<E: Env> Heads<E> {
                 log_id,
                 chain,
             };
-            Some(to_message(&head.sign(&self.cluster, self.me, &self.key)))
+            Some(head_message(&head.sign(&self.cluster, self.me, &self.key)))
         })
         .collect()
     }
@@ -124,7 +93,7 @@ impl<E: Env> Heads<E> {
                 let Ok(Ok(status)) = answer.map(rpc::StatusResponse::decode) else {
                     continue;
                 };
-                for head in status.heads.iter().filter_map(of_message) {
+                for head in status.heads.iter().filter_map(head_of) {
                     if head.signer == peer {
                         self.take(head).await;
                     }
@@ -135,7 +104,9 @@ impl<E: Env> Heads<E> {
 
     /// Checks a head against signature and log, and keeps it if it is newer.
     async fn take(&self, signed: SignedHead) {
-        let Some(member) = self.genesis.member(signed.signer) else {
+        let members = self.members.get();
+        let member = members.member(signed.signer);
+        let Some(member) = member.filter(|member| member.role().is_some()) else {
             return;
         };
         if signed.verify(&self.cluster, &member.key).is_err() {
@@ -153,7 +124,7 @@ impl<E: Env> Heads<E> {
                 .get()
                 .is_some_and(|committed| committed.index >= log_id.index)
         });
-        let bytes = Bytes::from(to_message(&signed).encode_to_vec());
+        let bytes = Bytes::from(head_message(&signed).encode_to_vec());
         if is_committed && here.is_some_and(|(_, own)| own != chain) {
             let key = [
                 EVIDENCE_PREFIX,
@@ -180,7 +151,7 @@ impl<E: Env> Heads<E> {
 
     fn newest(&self, partition: PartitionId) -> Option<LogId> {
         let note = self.log.note(&head_key(partition)).ok()??;
-        Some(of_message(&rpc::Head::decode(note).ok()?)?.head.log_id)
+        Some(head_of(&rpc::Head::decode(note).ok()?)?.head.log_id)
     }
 
     fn tell(&self, what: String) {

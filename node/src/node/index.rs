@@ -94,10 +94,9 @@ fn try_open<E: Env>(
     let kv = env
         .open_index()
         .map_err(|problem: KvProblem| problem.to_string())?;
-    let cluster = genesis.cluster_id();
     let mut views = BTreeMap::new();
     for partition in genesis.partition_ids() {
-        let view = View::open(kv.clone(), partition, cluster);
+        let view = View::open(kv.clone(), partition, genesis);
         let view = view.map_err(|problem| problem.to_string())?;
         check_against_log(&view, log, partition)?;
         views.insert(partition, view);

@@ -14,6 +14,7 @@ use aber_log::partition::{LogReader, Partition};
 use aber_log::segment::SegmentLog;
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
+use aber_materializer::members::Members;
 use aber_materializer::mirror::{Dirty, Mirror, MirrorHandle, MirrorParts, Ready};
 use aber_materializer::replay::{Ahead, Maker, Replay, ReplayOptions};
 use aber_materializer::snapshots::{Install, Snapshots};
@@ -31,6 +32,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How far each view is applied.
 type Positions = BTreeMap<PartitionId, Watched<Option<u64>>>;
+/// Who may do what, as the control partition's view says.
+type SharedMembers = Watched<Arc<Members>>;
 
 /// The parts that are there before views, mirror and outbox start.
 pub(super) struct Wiring<E: Env> {
@@ -46,6 +49,7 @@ pub(super) struct Wiring<E: Env> {
     pub(super) reader: LogReader<E>,
     pub(super) snapshots: Snapshots<E>,
     pub(super) tree: TreeView<E::Kv>,
+    pub(super) members: SharedMembers,
     pub(super) notices: Watched<Vec<String>>,
 }
 
@@ -59,17 +63,24 @@ impl<E: Env> Wiring<E> {
             .iter()
             .map(|(p, view)| (*p, Watched::new(view.applied_index())))
             .collect();
+        let members = self.members.clone();
         let (mirror, dirty) = self.start_mirror(&applied).await?;
         let outbox = self.start_outbox(&applied)?;
-        self.start_replays(views, queues, &applied, dirty, (&outbox, &mirror))?;
-        self.start_links(&applied, &mirror);
-        let parts = Arc::new(self.parts(applied, outbox, mirror));
+        let shared = (&applied, &members);
+        self.start_replays(views, queues, shared, dirty, (&outbox, &mirror))?;
+        self.start_links(shared, &mirror);
+        let parts = Arc::new(self.parts((applied, members), outbox, mirror));
         let runtime = parts.env.runtime();
         runtime.spawn("sweep", upkeep::sweep_all(Arc::clone(&parts)));
         Ok(Node { parts })
     }
 
-    fn parts(self, applied: Positions, outbox: Outbox, mirror: Option<MirrorHandle>) -> Parts<E> {
+    fn parts(
+        self,
+        (applied, members): (Positions, SharedMembers),
+        outbox: Outbox,
+        mirror: Option<MirrorHandle>,
+    ) -> Parts<E> {
         Parts {
             env: self.env,
             config: self.config,
@@ -83,6 +94,7 @@ impl<E: Env> Wiring<E> {
             snapshots: self.snapshots,
             tree: self.tree,
             applied,
+            members,
             outbox,
             mirror,
             notices: self.notices,
@@ -115,10 +127,11 @@ impl<E: Env> Wiring<E> {
         &self,
         views: BTreeMap<PartitionId, View<E::Kv>>,
         mut queues: BTreeMap<PartitionId, mpsc::Receiver<Install>>,
-        applied: &Positions,
+        (applied, members): (&Positions, &SharedMembers),
         dirty: Option<mpsc::Sender<Dirty>>,
         (outbox, mirror): (&Outbox, &Option<MirrorHandle>),
     ) -> Result<(), Problem> {
+        let genesis = Arc::new(self.config.genesis.clone());
         for (partition, view) in views {
             let listener = index::NodeListener {
                 env: self.env.clone(),
@@ -132,10 +145,10 @@ impl<E: Env> Wiring<E> {
             let installs = installs.ok_or_else(|| Problem::internal("two views of a partition"))?;
             let replay = Replay::new(ReplayOptions {
                 env: self.env.clone(),
-                cluster: self.cluster,
+                genesis: Arc::clone(&genesis),
                 view,
                 kv: self.kv.clone(),
-                judge: Judge::new(&self.config.genesis),
+                members: members.clone(),
                 reader: self.reader.clone(),
                 chunks: self.content.clone(),
                 ahead: Some(ahead_of(&self.content)),
@@ -154,13 +167,17 @@ impl<E: Env> Wiring<E> {
         Ok(())
     }
 
-    fn start_links(&self, applied: &Positions, mirror: &Option<MirrorHandle>) {
+    fn start_links(
+        &self,
+        (applied, members): (&Positions, &SharedMembers),
+        mirror: &Option<MirrorHandle>,
+    ) {
         let heads = heads::Heads {
             env: self.env.clone(),
             me: self.config.me,
             key: Arc::clone(&self.config.key),
             cluster: self.cluster,
-            genesis: Arc::new(self.config.genesis.clone()),
+            members: members.clone(),
             log: self.log.clone(),
             mesh: self.mesh.clone(),
             partitions: self.partitions.clone(),
@@ -173,7 +190,8 @@ impl<E: Env> Wiring<E> {
             history: self.history.clone(),
             control: control(applied),
             applied: applied.clone(),
-            judge: std::sync::Mutex::new(Judge::new(&self.config.genesis)),
+            members: members.clone(),
+            judge: std::sync::Mutex::new(Judge::new()),
             mirror: mirror.clone(),
             heads,
         };

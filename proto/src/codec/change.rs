@@ -3,12 +3,11 @@
 //! Each type has a pair of functions, `x_to_message` and `x_from_message`. The second takes the
 //! message by value, so that text is moved and bytes are shared.
 
-use super::{FORMAT, UNKNOWN_FORMAT};
+use super::{FORMAT, UNKNOWN_FORMAT, operation};
 use crate::change::{Change, ChangeProblem, SignedChange};
-use crate::event::{Event, Operation, Place, Precondition};
+use crate::event::{Event, Place, Precondition};
 use crate::generated::store;
 use crate::generated::store::content::Content as ContentMessage;
-use crate::generated::store::event::Operation as OperationMessage;
 use crate::generated::store::manifest::Chunks as ChunksMessage;
 use crate::hash::{ChangeHash, ContentHash};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
@@ -21,14 +20,14 @@ use crate::path::RelPath;
 use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
 
-type Result<T> = std::result::Result<T, ChangeProblem>;
+pub(super) type Result<T> = std::result::Result<T, ChangeProblem>;
 
 /// A field that every encoder of this format writes.
-fn required<T>(field: Option<T>, missing: &'static str) -> Result<T> {
+pub(super) fn required<T>(field: Option<T>, missing: &'static str) -> Result<T> {
     field.ok_or(ChangeProblem::Encoding(missing))
 }
 
-fn fixed<const N: usize>(bytes: &[u8], wrong: &'static str) -> Result<[u8; N]> {
+pub(super) fn fixed<const N: usize>(bytes: &[u8], wrong: &'static str) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| ChangeProblem::Encoding(wrong))
 }
 
@@ -117,7 +116,7 @@ pub(super) fn signed_from_message(message: store::SignedChange) -> Result<Signed
 fn event_to_message(event: &Event) -> store::Event {
     store::Event {
         precondition: precondition_to_message(&event.precondition),
-        operation: Some(operation_to_message(&event.operation)),
+        operation: Some(operation::to_message(&event.operation)),
     }
 }
 
@@ -125,11 +124,11 @@ fn event_from_message(message: store::Event) -> Result<Event> {
     let operation = required(message.operation, "an event without a known operation")?;
     Ok(Event {
         precondition: precondition_from_message(message.precondition),
-        operation: operation_from_message(operation)?,
+        operation: operation::from_message(operation)?,
     })
 }
 
-fn precondition_to_message(precondition: &Precondition) -> Option<store::Precondition> {
+pub(super) fn precondition_to_message(precondition: &Precondition) -> Option<store::Precondition> {
     let Precondition {
         etag,
         absent,
@@ -143,7 +142,7 @@ fn precondition_to_message(precondition: &Precondition) -> Option<store::Precond
     (*precondition != Precondition::default()).then_some(message)
 }
 
-fn precondition_from_message(message: Option<store::Precondition>) -> Precondition {
+pub(super) fn precondition_from_message(message: Option<store::Precondition>) -> Precondition {
     let message = message.unwrap_or_default();
     Precondition {
         etag: message.etag.map(event_id_from_message),
@@ -152,7 +151,7 @@ fn precondition_from_message(message: Option<store::Precondition>) -> Preconditi
     }
 }
 
-fn event_id_to_message(id: EventId) -> store::EventId {
+pub(super) fn event_id_to_message(id: EventId) -> store::EventId {
     store::EventId {
         partition: id.partition.0,
         index: id.index,
@@ -160,7 +159,7 @@ fn event_id_to_message(id: EventId) -> store::EventId {
     }
 }
 
-fn event_id_from_message(message: store::EventId) -> EventId {
+pub(super) fn event_id_from_message(message: store::EventId) -> EventId {
     EventId {
         partition: PartitionId(message.partition),
         index: message.index,
@@ -168,14 +167,14 @@ fn event_id_from_message(message: store::EventId) -> EventId {
     }
 }
 
-fn place_to_message(place: &Place) -> Option<store::Place> {
+pub(super) fn place_to_message(place: &Place) -> Option<store::Place> {
     Some(store::Place {
         volume: place.volume.0,
         path: place.path.as_str().to_owned(),
     })
 }
 
-fn place_from_message(message: Option<store::Place>) -> Result<Place> {
+pub(super) fn place_from_message(message: Option<store::Place>) -> Result<Place> {
     let store::Place { volume, path } = required(message, "an operation without a place")?;
     match RelPath::parse(&path) {
         Ok(path) => Ok(Place {
@@ -184,150 +183,6 @@ fn place_from_message(message: Option<store::Place>) -> Result<Place> {
         }),
         Err(problem) => Err(ChangeProblem::path(&path, problem)),
     }
-}
-
-#[expect(
-    clippy::too_many_lines,
-    reason = "one arm for each operation and nothing else"
-)]
-fn operation_to_message(operation: &Operation) -> OperationMessage {
-    match operation {
-        Operation::Put {
-            place,
-            content,
-            attributes,
-            parents,
-        } => OperationMessage::Put(store::Put {
-            place: place_to_message(place),
-            content: Some(content_to_message(content)),
-            attributes: Some(attributes_to_message(*attributes)),
-            parents: *parents,
-        }),
-        Operation::MakeDirectory { place, parents } => {
-            OperationMessage::MakeDirectory(store::MakeDirectory {
-                place: place_to_message(place),
-                parents: *parents,
-            })
-        }
-        Operation::MakeSymlink {
-            place,
-            target,
-            parents,
-        } => OperationMessage::MakeSymlink(store::MakeSymlink {
-            place: place_to_message(place),
-            target: target.clone(),
-            parents: *parents,
-        }),
-        Operation::Rename {
-            from,
-            to,
-            replace,
-            target,
-        } => OperationMessage::Rename(store::Rename {
-            from: place_to_message(from),
-            to: place_to_message(to),
-            replace: *replace,
-            target: precondition_to_message(target),
-        }),
-        Operation::Copy {
-            source,
-            to,
-            content,
-            attributes,
-            replace,
-        } => OperationMessage::Copy(store::Copy {
-            source: Some(event_id_to_message(*source)),
-            to: place_to_message(to),
-            content: Some(content_to_message(content)),
-            attributes: Some(attributes_to_message(*attributes)),
-            replace: *replace,
-        }),
-        Operation::Remove {
-            place,
-            recursive,
-            base,
-        } => OperationMessage::Remove(store::Remove {
-            place: place_to_message(place),
-            recursive: *recursive,
-            base: *base,
-        }),
-        Operation::SetAttributes { place, mode, mtime } => {
-            OperationMessage::SetAttributes(store::SetAttributes {
-                place: place_to_message(place),
-                mode: mode.map(u32::from),
-                mtime: mtime.map(file_time_to_message),
-            })
-        }
-        Operation::MakeVolume { name, partition } => {
-            OperationMessage::MakeVolume(store::MakeVolume {
-                name: name.clone(),
-                partition: partition.0,
-            })
-        }
-        Operation::RenameVolume { volume, name } => {
-            OperationMessage::RenameVolume(store::RenameVolume {
-                volume: volume.0,
-                name: name.clone(),
-            })
-        }
-        Operation::RemoveVolume { volume } => {
-            OperationMessage::RemoveVolume(store::RemoveVolume { volume: volume.0 })
-        }
-    }
-}
-
-fn operation_from_message(message: OperationMessage) -> Result<Operation> {
-    Ok(match message {
-        OperationMessage::Put(put) => Operation::Put {
-            place: place_from_message(put.place)?,
-            content: event_content(put.content)?,
-            attributes: attributes_from_message(put.attributes)?,
-            parents: put.parents,
-        },
-        OperationMessage::MakeDirectory(make) => Operation::MakeDirectory {
-            place: place_from_message(make.place)?,
-            parents: make.parents,
-        },
-        OperationMessage::MakeSymlink(make) => Operation::MakeSymlink {
-            place: place_from_message(make.place)?,
-            target: make.target,
-            parents: make.parents,
-        },
-        OperationMessage::Rename(rename) => Operation::Rename {
-            from: place_from_message(rename.from)?,
-            to: place_from_message(rename.to)?,
-            replace: rename.replace,
-            target: precondition_from_message(rename.target),
-        },
-        OperationMessage::Copy(copy) => Operation::Copy {
-            source: event_id_from_message(required(copy.source, "a copy without a source")?),
-            to: place_from_message(copy.to)?,
-            content: event_content(copy.content)?,
-            attributes: attributes_from_message(copy.attributes)?,
-            replace: copy.replace,
-        },
-        OperationMessage::Remove(remove) => Operation::Remove {
-            place: place_from_message(remove.place)?,
-            recursive: remove.recursive,
-            base: remove.base,
-        },
-        OperationMessage::SetAttributes(set) => Operation::SetAttributes {
-            place: place_from_message(set.place)?,
-            mode: mode_from_message(set.mode)?,
-            mtime: set.mtime.map(file_time_from_message),
-        },
-        OperationMessage::MakeVolume(make) => Operation::MakeVolume {
-            name: make.name,
-            partition: PartitionId(make.partition),
-        },
-        OperationMessage::RenameVolume(rename) => Operation::RenameVolume {
-            volume: VolumeId(rename.volume),
-            name: rename.name,
-        },
-        OperationMessage::RemoveVolume(remove) => Operation::RemoveVolume {
-            volume: VolumeId(remove.volume),
-        },
-    })
 }
 
 pub(super) fn content_to_message(content: &Content) -> store::Content {
@@ -349,7 +204,7 @@ pub(super) fn content_from_message(message: store::Content) -> Result<Content> {
     )
 }
 
-fn event_content(message: Option<store::Content>) -> Result<Content> {
+pub(super) fn event_content(message: Option<store::Content>) -> Result<Content> {
     content_from_message(required(message, "an operation without its content")?)
 }
 
@@ -393,14 +248,14 @@ fn rows_from_message(rows: &[u8]) -> Result<Vec<ChunkRef>> {
     Ok(decode_list(rows)?)
 }
 
-fn attributes_to_message(attributes: Attributes) -> store::Attributes {
+pub(super) fn attributes_to_message(attributes: Attributes) -> store::Attributes {
     store::Attributes {
         mtime: Some(file_time_to_message(attributes.mtime)),
         mode: attributes.mode.map(u32::from),
     }
 }
 
-fn attributes_from_message(message: Option<store::Attributes>) -> Result<Attributes> {
+pub(super) fn attributes_from_message(message: Option<store::Attributes>) -> Result<Attributes> {
     let message = required(message, "an operation without its attributes")?;
     let mtime = required(message.mtime, "attributes without a modification time")?;
     Ok(Attributes {
@@ -409,19 +264,19 @@ fn attributes_from_message(message: Option<store::Attributes>) -> Result<Attribu
     })
 }
 
-fn mode_from_message(mode: Option<u32>) -> Result<Option<u16>> {
+pub(super) fn mode_from_message(mode: Option<u32>) -> Result<Option<u16>> {
     mode.map(|bits| u16::try_from(bits).map_err(|_| ChangeProblem::Mode(bits)))
         .transpose()
 }
 
-fn file_time_to_message(time: FileTime) -> store::FileTime {
+pub(super) fn file_time_to_message(time: FileTime) -> store::FileTime {
     store::FileTime {
         seconds: time.seconds,
         nanos: time.nanos,
     }
 }
 
-fn file_time_from_message(message: store::FileTime) -> FileTime {
+pub(super) fn file_time_from_message(message: store::FileTime) -> FileTime {
     FileTime {
         seconds: message.seconds,
         nanos: message.nanos,

@@ -43,6 +43,23 @@ pub(super) fn from_message(message: store::Genesis) -> Result<Genesis, GenesisPr
     })
 }
 
+pub(super) fn role_to_message(role: Role) -> store::Role {
+    match role {
+        Role::Reader => store::Role::Reader,
+        Role::Writer => store::Role::Writer,
+        Role::Admin => store::Role::Admin,
+    }
+}
+
+pub(super) fn role_from_message(role: i32) -> Result<Role, &'static str> {
+    match store::Role::try_from(role) {
+        Ok(store::Role::Reader) => Ok(Role::Reader),
+        Ok(store::Role::Writer) => Ok(Role::Writer),
+        Ok(store::Role::Admin) => Ok(Role::Admin),
+        Ok(store::Role::Unspecified) | Err(_) => Err("a role this version does not know"),
+    }
+}
+
 fn member_to_message(member: &Member) -> store::Member {
     let Member {
         node,
@@ -51,31 +68,17 @@ fn member_to_message(member: &Member) -> store::Member {
         role,
         address,
     } = member;
-    let role = match role {
-        Role::Reader => store::Role::Reader,
-        Role::Writer => store::Role::Writer,
-        Role::Admin => store::Role::Admin,
-    };
     store::Member {
         node: node.0,
         name: name.clone(),
         key: Bytes::copy_from_slice(&key.0),
-        role: role.into(),
+        role: role_to_message(*role).into(),
         address: address.clone(),
     }
 }
 
 fn member_from_message(message: store::Member) -> Result<Member, GenesisProblem> {
-    let role = match store::Role::try_from(message.role) {
-        Ok(store::Role::Reader) => Role::Reader,
-        Ok(store::Role::Writer) => Role::Writer,
-        Ok(store::Role::Admin) => Role::Admin,
-        Ok(store::Role::Unspecified) | Err(_) => {
-            return Err(GenesisProblem::Encoding(
-                "a role this version does not know",
-            ));
-        }
-    };
+    let role = role_from_message(message.role).map_err(GenesisProblem::Encoding)?;
     let key = message.key.as_ref().try_into();
     Ok(Member {
         node: NodeId(message.node),

@@ -7,14 +7,15 @@
 use super::*;
 use crate::entry::{Entry, EntryKind, LogId};
 use crate::event::{Event, Operation, Place, Precondition};
-use crate::hash::{ChainHash, ChangeHash, ChunkHash, ContentHash};
+use crate::hash::{ChainHash, ChangeHash, ChunkHash, ContentHash, KeyPin, TicketId};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
 use crate::key::SecretKey;
 use crate::manifest::{
     Attributes, ChunkList, ChunkRef, Content, Manifest, decode_list, encode_list,
 };
-use crate::member::{Member, Role};
+use crate::member::{Member, Rates, Role};
 use crate::path::RelPath;
+use crate::ticket::{Ticket, TicketAddress, TicketSecret};
 use crate::unit::{FileTime, Timestamp};
 use bytes::BytesMut;
 use std::path::PathBuf;
@@ -221,6 +222,99 @@ fn change() -> Change {
             })
             .collect(),
     }
+}
+
+/// Every operation on members but the admission, which is alone in its change.
+fn membership() -> Vec<Operation> {
+    let ticket = TicketId::of_secret(&TicketSecret([5; 16]));
+    vec![
+        Operation::Invite {
+            ticket,
+            role: Role::Writer,
+            is_voter_eligible: true,
+            name: Some("yann".to_owned()),
+            expires: Timestamp(1_780_086_400_000),
+        },
+        Operation::Invite {
+            ticket: TicketId([6; 32]),
+            role: Role::Reader,
+            is_voter_eligible: false,
+            name: None,
+            expires: Timestamp(-1),
+        },
+        Operation::RevokeTicket { ticket },
+        Operation::SetMember {
+            node: NodeId(300),
+            name: Some("malo".to_owned()),
+            role: Some(Role::Admin),
+            is_voter_eligible: Some(false),
+            addresses: Some(vec!["[fd00::1]:7787".to_owned()]),
+            uplink: Some(Rates {
+                up: 137_500,
+                down: 0,
+            }),
+            neighbours: Some(vec![NodeId(1), NodeId(2)]),
+        },
+        Operation::SetMember {
+            node: NodeId(2),
+            name: None,
+            role: None,
+            is_voter_eligible: None,
+            addresses: Some(Vec::new()),
+            uplink: None,
+            neighbours: Some(Vec::new()),
+        },
+        Operation::RemoveMember { node: NodeId(2) },
+    ]
+}
+
+fn change_of(operations: Vec<Operation>) -> Change {
+    let event = |operation| Event {
+        precondition: Precondition::default(),
+        operation,
+    };
+    Change {
+        events: operations.into_iter().map(event).collect(),
+        ..change()
+    }
+}
+
+#[test]
+fn golden_membership() {
+    let change = change_of(membership());
+    let bytes = compared("membership.bin", &encode_change(&change));
+    assert_eq!(decode_change(&bytes), Ok(change));
+}
+
+#[test]
+fn golden_admission() {
+    let change = change_of(vec![Operation::Admit {
+        ticket: TicketId::of_secret(&TicketSecret([5; 16])),
+        key: key().public(),
+        name: "yann".to_owned(),
+        addresses: vec!["yann.example:7787".to_owned(), "192.0.2.7:1".to_owned()],
+    }]);
+    let bytes = compared("admission.bin", &encode_change(&change));
+    assert_eq!(decode_change(&bytes), Ok(change));
+}
+
+/// S5: tickets outlive the program that printed them.
+#[test]
+fn golden_ticket() {
+    let addresses = ["192.0.2.7:7787", "[fd42:10::1]:7787", "enora.example:80"];
+    let ticket = Ticket {
+        cluster: genesis().cluster_id(),
+        inviter: KeyPin::of(&key().public()),
+        addresses: addresses
+            .iter()
+            .filter_map(|text| TicketAddress::parse(text))
+            .collect(),
+        secret: TicketSecret([5; 16]),
+        expires_seconds: 1_780_086_400,
+    };
+    let bytes = compared("ticket.txt", ticket.to_text().as_bytes());
+    let text = std::str::from_utf8(&bytes).expect("a ticket is text");
+    assert_eq!(Ticket::parse(text), Ok(ticket));
 }
 
 /// The second of three changes signed together.

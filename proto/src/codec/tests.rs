@@ -1,5 +1,6 @@
 //! Round trips of arbitrary values, and what is refused: broken limits, damage, other encodings.
 
+mod members;
 mod strategy;
 
 use super::*;

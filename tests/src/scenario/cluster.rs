@@ -5,6 +5,7 @@
 //! bounded time outboxes are empty, all views are one, and every mirror is its tree. Last, the
 //! oracle compares the record of the clients with a replay of the logs.
 
+mod admin;
 mod check;
 mod subject;
 
@@ -35,7 +36,12 @@ const PREPARE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a seed with three nodes, or as many as are asked for.
 pub(super) fn run(options: &RunOptions) -> Report {
-    start(options, options.node_count)
+    start(options, options.node_count, false)
+}
+
+/// Runs a seed where admins change who is a member, too.
+pub(super) fn run_members(options: &RunOptions) -> Report {
+    start(options, options.node_count, true)
 }
 
 /// Runs a seed with one node.
@@ -44,15 +50,16 @@ pub(super) fn run_single(options: &RunOptions) -> Report {
         node_count: 1,
         ..options.clone()
     };
-    start(&options, 1)
+    start(&options, 1, false)
 }
 
-fn start(options: &RunOptions, node_count: u64) -> Report {
+fn start(options: &RunOptions, node_count: u64, has_admins: bool) -> Report {
     let mut swarm = Swarm::draw(node_count, &mut crate::sim::Random::new(!options.seed));
     swarm.safety_ms /= 4;
     swarm.down_ms_max *= 2;
     let bug = options.planted.as_deref().map(Bug::find);
     planted::plant(bug.flatten());
+    let play = move |world, swarm| play(world, swarm, has_admins);
     let mut report = run::run_with(options, swarm, play);
     planted::plant(None);
     if bug == Some(None) {
@@ -74,9 +81,11 @@ struct Run {
     scribbles: Scribbles,
     /// A user's bytes are not synced: only where no power goes are they sure to stay.
     may_scribble: bool,
+    /// Whether members come and go.
+    has_admins: bool,
 }
 
-async fn play(world: World, swarm: Swarm) -> Tally {
+async fn play(world: World, swarm: Swarm, has_admins: bool) -> Tally {
     let genesis = match subject::genesis(swarm.node_count) {
         Ok(genesis) => genesis,
         Err(problem) => {
@@ -112,6 +121,7 @@ async fn play(world: World, swarm: Swarm) -> Tally {
         digests: Digests::default(),
         scribbles: Scribbles::default(),
         may_scribble: swarm.power_permille == 0,
+        has_admins,
     };
     let (faults, clients) = run.be_unsafe(&swarm).await;
     heal(&cluster).await;
@@ -169,6 +179,9 @@ impl Run {
             check::check_torn(&self.world, &self.oracle, node);
             if let Some((_, handle)) = self.cluster.handle(node) {
                 check::note_digests(node, &handle, &self.digests);
+                for _ in 0..if self.has_admins { 3 } else { 0 } {
+                    admin::act(&self.world, node, &handle).await;
+                }
             }
             if self.may_scribble && self.world.draw(4) == 0 {
                 self.scribble(node);

@@ -5,7 +5,7 @@
 
 use super::network_state::{Look, Side};
 use super::world::World;
-use aber_log::env::network::{Link, LinkClass, LinkProblem, Network};
+use aber_log::env::network::{Link, LinkClass, LinkProblem, Network, Peer};
 use aber_log::life::Life;
 use aber_proto::{NodeId, limit};
 use bytes::Bytes;
@@ -106,6 +106,8 @@ impl Network for SimNetwork {
         self.world.accept_bell(to).notify_waiters();
         Ok(link)
     }
+
+    fn set_peers(&self, _: std::collections::BTreeMap<NodeId, Peer>) {}
 
     async fn accept(&self) -> Result<SimLink, LinkProblem> {
         let bell = self.world.accept_bell(self.node);

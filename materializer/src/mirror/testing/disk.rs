@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 #[derive(Clone)]
-pub(in super::super) struct MemDisk {
+pub(crate) struct MemDisk {
     state: Arc<Mutex<State>>,
     alive: Arc<AtomicBool>,
 }
 
-pub(in super::super) struct MemFile {
+pub(crate) struct MemFile {
     disk: MemDisk,
     inode: u64,
 }

@@ -1,7 +1,7 @@
 //! Random changes: the view against the model, and against itself in other batches.
 
 use super::model::{Item, Key, Model, Thing};
-use crate::testing::{CLUSTER, MemKv, World, at, copy, event, make_volume};
+use crate::testing::{MemKv, World, at, copy, event, genesis, make_volume};
 use crate::tree::{NodeKind, ROOT, Tree};
 use crate::view::digest::Buckets;
 use crate::view::table::{Table, inode_of, table_key};
@@ -348,7 +348,7 @@ proptest! {
         let mut digest = None;
         for cut in cuts {
             let (now, later) = rest.split_at(cut.min(rest.len()));
-            let mut view = View::open(other.clone(), PartitionId(1), CLUSTER).expect("opens");
+            let mut view = View::open(other.clone(), PartitionId(1), &genesis()).expect("opens");
             view.apply_batch(now, KvBatch::default()).expect("works");
             prop_assert!(now.is_empty() || digest != Some(view.digest()));
             digest = Some(view.digest());

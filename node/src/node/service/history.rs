@@ -5,8 +5,7 @@ use super::{NodeService, parse_path};
 use crate::reason::{Problem, Reason};
 use crate::service::Answer;
 use aber_log::env::Env;
-use aber_materializer::judge::Judge;
-use aber_materializer::view::{RequestOutcome, Verdict};
+use aber_materializer::view::RequestOutcome;
 use aber_proto::generated::v1;
 use aber_proto::{
     Change, Entry, EntryKind, NodeId, PartitionId, SignedChange, TreePath, VolumeId, codec,
@@ -76,14 +75,14 @@ pub(super) fn decode_entry(entry: Entry) -> Option<Told> {
 impl<E: Env> NodeService<E> {
     pub(super) fn names(&self) -> KnownNames {
         let volumes = self.node.parts.tree.volumes().unwrap_or_default();
-        let members = &self.node.parts.config.genesis.members;
+        let members = self.node.parts.members.get();
         KnownNames {
             volumes: volumes
                 .into_iter()
                 .map(|volume| (volume.id, volume.name))
                 .collect(),
             members: members
-                .iter()
+                .all()
                 .map(|member| (member.node, member.name.clone()))
                 .collect(),
         }
@@ -309,7 +308,8 @@ impl<E: Env> NodeService<E> {
                 response.entry = Some(shown);
                 response.signature = Bytes::copy_from_slice(&told.signed.signature.root_signature);
                 response.change_bytes = told.signed.body.clone();
-                let author = self.node.parts.config.genesis.member(told.change.author);
+                let members = self.node.parts.members.get();
+                let author = members.member(told.change.author);
                 let key = author.map(|member| Bytes::copy_from_slice(&member.key.0));
                 response.author_key = key.unwrap_or_default();
             }
@@ -324,13 +324,6 @@ impl<E: Env> NodeService<E> {
             }
         }
         Ok(response)
-    }
-
-    /// Whether an entry's change is signed by its author.
-    pub(super) fn is_signed(judge: &mut Judge, entry: &Entry) -> bool {
-        let judged = judge.judge(entry);
-        entry.kind != EntryKind::Change
-            || (judged.change.is_some() && judged.verdict == Verdict::Allowed)
     }
 }
 

@@ -4,8 +4,8 @@ use aber_materializer::tree::{Node, NodeKind};
 use aber_materializer::view::Rejection;
 use aber_proto::generated::v1;
 use aber_proto::{
-    Change, Event, EventId, FileTime, NodeId, Operation, PartitionId, Place, RelPath, Timestamp,
-    VolumeId,
+    Change, Event, EventId, FileTime, NodeId, Operation, PartitionId, Place, Rates, RelPath, Role,
+    TicketId, Timestamp, VolumeId,
 };
 use bytes::Bytes;
 
@@ -206,6 +206,11 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
             let number = volume.0 >> 10;
             control(&number.to_string(), format!("removed volume {number}"))
         }
+        Operation::Invite { .. }
+        | Operation::RevokeTicket { .. }
+        | Operation::Admit { .. }
+        | Operation::SetMember { .. }
+        | Operation::RemoveMember { .. } => member(&event.operation, names),
     };
     v1::Event {
         precondition: precondition(&event.precondition, partition),
@@ -220,6 +225,94 @@ fn control(subject: &str, text: String) -> v1::event::Operation {
         subject: subject.to_owned(),
         text,
     })
+}
+
+/// An event on members or tickets. A ticket is shown by the start of its hash.
+fn member(operation: &Operation, names: &impl Names) -> v1::event::Operation {
+    let short = |ticket: &TicketId| ticket.to_string().get(..8).unwrap_or_default().to_owned();
+    let (subject, text) = match operation {
+        Operation::Invite {
+            ticket,
+            role,
+            name,
+            expires,
+            ..
+        } => {
+            let guest = name.as_deref().unwrap_or("anybody");
+            let text = format!("invited {guest} as {} until {expires}", role_text(*role));
+            (short(ticket), text)
+        }
+        Operation::RevokeTicket { ticket } => {
+            let ticket = short(ticket);
+            (ticket.clone(), format!("revoked ticket {ticket}"))
+        }
+        Operation::Admit { name, ticket, .. } => {
+            let text = format!("let {name} in with ticket {}", short(ticket));
+            (name.clone(), text)
+        }
+        Operation::SetMember { node, .. } => {
+            let member = names.member(*node);
+            (
+                member.clone(),
+                format!("set {}", set_text(operation, &member)),
+            )
+        }
+        Operation::RemoveMember { node } => {
+            let member = names.member(*node);
+            (member.clone(), format!("removed {member}"))
+        }
+        _ => (String::new(), String::new()),
+    };
+    v1::event::Operation::Control(v1::ControlEvent {
+        kind: v1::ControlKind::Member.into(),
+        subject,
+        text,
+    })
+}
+
+/// What was set of a member.
+fn set_text(operation: &Operation, member: &str) -> String {
+    let Operation::SetMember {
+        name,
+        role,
+        is_voter_eligible,
+        addresses,
+        uplink,
+        neighbours,
+        ..
+    } = operation
+    else {
+        return String::new();
+    };
+    let mut parts = Vec::new();
+    if let Some(name) = name {
+        parts.push(format!("name {name}"));
+    }
+    if let Some(role) = role {
+        parts.push(format!("role {}", role_text(*role)));
+    }
+    if let Some(eligible) = is_voter_eligible {
+        let word = if *eligible { "may" } else { "may not" };
+        parts.push(format!("{word} vote"));
+    }
+    if let Some(addresses) = addresses {
+        parts.push(format!("addresses {}", addresses.join(" ")));
+    }
+    if let Some(Rates { up, down }) = uplink {
+        parts.push(format!("uplink {up} B/s, downlink {down} B/s"));
+    }
+    if let Some(neighbours) = neighbours {
+        parts.push(format!("{} neighbours", neighbours.len()));
+    }
+    format!("{member}: {}", parts.join(", "))
+}
+
+fn role_text(role: Role) -> &'static str {
+    match role {
+        Role::Reader => "reader",
+        Role::Writer => "writer",
+        Role::Admin => "admin",
+    }
 }
 
 /// The paths of the tree an event touches, as people know them.
@@ -250,6 +343,11 @@ pub(super) fn paths_of(event: &Event, names: &impl Names) -> Vec<String> {
                 names,
             )]
         }
+        Operation::Invite { .. }
+        | Operation::RevokeTicket { .. }
+        | Operation::Admit { .. }
+        | Operation::SetMember { .. }
+        | Operation::RemoveMember { .. } => Vec::new(),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use crate::change::{Change, SignedChange};
 use crate::event::{Event, Operation, Place, Precondition};
-use crate::hash::{ChangeHash, ChunkHash, ContentHash};
+use crate::hash::{ChangeHash, ChunkHash, ContentHash, TicketId};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
 use crate::key::{BatchSignature, PublicKey};
 use crate::limit;
 use crate::manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
-use crate::member::{Genesis, Member, Role};
+use crate::member::{Genesis, Member, Rates, Role};
 use crate::path::{RelPath, check_name};
 use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
@@ -168,6 +168,86 @@ fn volume_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+pub(super) fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Reader), Just(Role::Writer), Just(Role::Admin)]
+}
+
+fn member_name() -> impl Strategy<Value = String> {
+    "[a-z0-9-]{1,32}"
+}
+
+fn addresses() -> impl Strategy<Value = Vec<String>> {
+    vec("[a-z0-9.]{1,20}:[0-9]{1,5}", 0..=limit::MEMBER_ADDRESSES)
+}
+
+fn ticket_id() -> impl Strategy<Value = TicketId> {
+    any::<[u8; 32]>().prop_map(TicketId)
+}
+
+fn admission() -> impl Strategy<Value = Operation> {
+    (ticket_id(), any::<[u8; 32]>(), member_name(), addresses()).prop_map(
+        |(ticket, key, name, addresses)| Operation::Admit {
+            ticket,
+            key: PublicKey(key),
+            name,
+            addresses,
+        },
+    )
+}
+
+fn set_member() -> impl Strategy<Value = Operation> {
+    let neighbours = proptest::collection::btree_set(any::<u64>(), 0..5);
+    let flags = (any::<u64>(), option::of(member_name()), option::of(role()));
+    let rest = (
+        option::of(any::<bool>()),
+        option::of(addresses()),
+        option::of(any::<(u64, u64)>()),
+        option::of(neighbours),
+    );
+    (flags, rest).prop_map(
+        |((node, name, role), (eligible, addresses, uplink, neighbours))| Operation::SetMember {
+            node: NodeId(node),
+            name,
+            role,
+            is_voter_eligible: eligible,
+            addresses,
+            uplink: uplink.map(|(up, down)| Rates { up, down }),
+            neighbours: neighbours.map(|nodes| nodes.into_iter().map(NodeId).collect()),
+        },
+    )
+}
+
+fn membership_operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        (
+            ticket_id(),
+            role(),
+            any::<bool>(),
+            option::of(member_name()),
+            any::<i64>()
+        )
+            .prop_map(|(ticket, role, is_voter_eligible, name, expires)| {
+                Operation::Invite {
+                    ticket,
+                    role,
+                    is_voter_eligible,
+                    name,
+                    expires: Timestamp(expires),
+                }
+            }),
+        ticket_id().prop_map(|ticket| Operation::RevokeTicket { ticket }),
+        set_member(),
+        any::<u64>().prop_map(|node| Operation::RemoveMember { node: NodeId(node) }),
+    ]
+}
+
+fn unguarded(operation: Operation) -> Event {
+    Event {
+        precondition: Precondition::default(),
+        operation,
+    }
+}
+
 fn events(operation: impl Strategy<Value = Operation>) -> impl Strategy<Value = Vec<Event>> {
     let event = (precondition(), operation).prop_map(|(precondition, operation)| Event {
         precondition,
@@ -182,6 +262,14 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         (
             Just(0),
             events(prop_oneof![file_operation(), volume_operation()])
+        ),
+        (
+            Just(0),
+            vec(membership_operation().prop_map(unguarded), 1..5)
+        ),
+        (
+            Just(0),
+            admission().prop_map(|admit| vec![unguarded(admit)])
         ),
     ];
     let ids = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>());
@@ -223,8 +311,7 @@ pub(super) fn signed() -> impl Strategy<Value = SignedChange> {
 }
 
 pub(super) fn genesis() -> impl Strategy<Value = Genesis> {
-    let role = prop_oneof![Just(Role::Reader), Just(Role::Writer), Just(Role::Admin)];
-    let member = (any::<[u8; 32]>(), role, "[a-z0-9.]{0,20}:[0-9]{1,5}");
+    let member = (any::<[u8; 32]>(), role(), "[a-z0-9.]{0,20}:[0-9]{1,5}");
     let numbers = (any::<i64>(), 2..=256_u32, 0..3_usize, any::<u64>());
     (vec(member, 1..8), ".{0,30}", numbers).prop_map(
         |(members, name, (created, partitions, votes, first))| {

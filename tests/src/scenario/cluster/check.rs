@@ -12,6 +12,7 @@ use crate::sim::outsider::Shown;
 use aber_log::env::Env;
 use aber_log::life::Life;
 use aber_materializer::judge::Judge;
+use aber_materializer::members::Members;
 use aber_materializer::tree::{NodeKind, ROOT, Tree};
 use aber_materializer::view::{EntryResult, View};
 use aber_proto::path::RESERVED;
@@ -42,7 +43,7 @@ pub(super) fn note_digests(node: NodeId, handle: &AberNode, digests: &Digests) {
         return;
     };
     for partition in parts.applied.keys() {
-        if let Ok(view) = View::open(kv.clone(), *partition, parts.cluster)
+        if let Ok(view) = View::open(kv.clone(), *partition, &parts.config.genesis)
             && let Some(index) = view.applied_index()
         {
             lock(digests).insert((node, *partition, index, view.digest()));
@@ -202,6 +203,8 @@ struct Replayed {
     landed: Vec<Landed>,
     digests: BTreeMap<(PartitionId, u64), ViewDigest>,
     broken: Vec<String>,
+    /// Members after the last entry.
+    members: Arc<Members>,
 }
 
 fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
@@ -209,14 +212,16 @@ fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
         landed: Vec::new(),
         digests: BTreeMap::new(),
         broken: Vec::new(),
+        members: Arc::new(Members::of_genesis(genesis)),
     };
     let life = Life::new(tokio::time::Instant::now(), 0, 0);
     let Ok(kv) = SimKv::open(&life, &Arc::new(Mutex::new(Index::default()))) else {
         return replayed;
     };
+    // The control partition comes first; the others are judged by all that its members were.
     for partition in genesis.partition_ids() {
-        let mut judge = Judge::new(genesis);
-        let opened = View::open(kv.clone(), partition, genesis.cluster_id());
+        let mut judge = Judge::new();
+        let opened = View::open(kv.clone(), partition, genesis);
         let mut view = match opened {
             Ok(view) => view,
             Err(problem) => {
@@ -227,7 +232,7 @@ fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
             }
         };
         for (_, entry) in entries.range((partition, 0)..=(partition, u64::MAX)) {
-            let judged = judge.judge(entry);
+            let judged = judge.judge(entry, &replayed.members);
             let batch = [(entry.clone(), judged.verdict)];
             let outcome = match view.apply_batch(&batch, Default::default()) {
                 Ok(applied) => applied.outcomes.into_iter().next(),
@@ -238,6 +243,9 @@ fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
                     break;
                 }
             };
+            if let Some(now) = view.members() {
+                replayed.members = Arc::clone(now);
+            }
             let index = entry.log_id.index;
             replayed.digests.insert((partition, index), view.digest());
             let (Some(change), Some(outcome)) = (judged.change, outcome) else {
@@ -292,8 +300,16 @@ pub(super) fn check_all(
             continue;
         };
         note_digests(node, &handle, digests);
+        if handle.node.parts.members.get() != replayed.members {
+            broken.push(format!("S2: node {node} knows other members than the log"));
+        }
         broken.extend(oracle.check_contents(&mirror_of(world, node)));
     }
+    let (ever, present) = (
+        replayed.members.ever_count(),
+        replayed.members.present_count(),
+    );
+    world.trace(NodeId(0), format_args!("MEMBERS {present} of {ever} ever"));
     // Node 0 is the oracle's own view.
     let own = replayed.digests.into_iter();
     let mut shown: Vec<_> = own

@@ -1,0 +1,120 @@
+//! [driver] Admins who invite, admit, set and remove members while the cluster suffers.
+//!
+//! Changes go straight into a node's outbox, as the node's own services put them there. Newcomers
+//! are keys without a machine; founders change roles, but each may always write, so that clients
+//! see nothing of it.
+
+use super::subject::AberNode;
+use crate::sim::World;
+use aber_log::outbox::item::Item;
+use aber_proto::{Change, ChangeHash, Event, NodeId, Operation, PartitionId, Precondition};
+use aber_proto::{PublicKey, Rates, RequestId, Role, TicketId, Timestamp};
+use std::time::Duration;
+
+/// Tickets there may be in a run: few, so that some are used twice.
+const TICKETS: u64 = 8;
+/// Longest wait for a disk that may have died.
+const PATIENCE: Duration = Duration::from_secs(5);
+const HOUR_MS: i64 = 3_600_000;
+
+/// One change by a node, queued in its outbox; whether it lands is for the cluster to say.
+pub(super) async fn act(world: &World, node: NodeId, handle: &AberNode) {
+    let operation = draw(world, node, handle);
+    let parts = &handle.node.parts;
+    let mut request = [0; 16];
+    let (one, other) = request.split_at_mut(8);
+    one.copy_from_slice(&world.draw(u64::MAX).to_le_bytes());
+    other.copy_from_slice(&world.draw(u64::MAX).to_le_bytes());
+    let change = Change {
+        cluster: parts.cluster,
+        partition: PartitionId::CONTROL,
+        author: node,
+        author_sequence: 0,
+        previous: ChangeHash::default(),
+        request: RequestId(request),
+        wall_time: Timestamp(0),
+        comment: String::new(),
+        via: "admin".to_owned(),
+        events: vec![Event {
+            precondition: Precondition::default(),
+            operation,
+        }],
+    };
+    let item = Item {
+        change,
+        volume: None,
+        paths: Vec::new(),
+        min_copies: 0,
+        signed: None,
+    };
+    let submitted = parts.outbox.submit(item, Vec::new());
+    // A node that dies meanwhile may or may not have it.
+    let _unknown = tokio::time::timeout(PATIENCE, submitted).await;
+}
+
+fn draw(world: &World, me: NodeId, handle: &AberNode) -> Operation {
+    let members = handle.node.parts.members.get();
+    let founders: Vec<_> = members.all().filter(|row| row.admitted() == 0).collect();
+    let newcomers: Vec<_> = members.present().filter(|row| row.admitted() > 0).collect();
+    let (founder, newcomer) = world.with_random(|random| {
+        let founder = random.pick(&founders).map_or(me, |row| row.node);
+        (founder, random.pick(&newcomers).map(|row| row.node))
+    });
+    let ticket = ticket(world.draw(TICKETS));
+    match (world.draw(8), newcomer) {
+        (0 | 1, _) => Operation::Invite {
+            ticket,
+            role: Role::Writer,
+            is_voter_eligible: false,
+            name: None,
+            expires: Timestamp(world.wall_clock(me).0 + HOUR_MS),
+        },
+        (2, _) => Operation::RevokeTicket { ticket },
+        (3, _) => {
+            let is_admin = world.draw(2) == 0;
+            set(
+                founder,
+                Some(if is_admin { Role::Admin } else { Role::Writer }),
+            )
+        }
+        (4, Some(node)) => set(node, Some(Role::Reader)),
+        (5, Some(node)) => Operation::RemoveMember { node },
+        (6, _) => set(me, None),
+        _ => {
+            let number = world.draw(4 * TICKETS);
+            Operation::Admit {
+                ticket,
+                key: PublicKey(blake3::derive_key(
+                    "aber tests newcomer",
+                    &number.to_le_bytes(),
+                )),
+                name: format!("guest-{}", number % 8),
+                addresses: Vec::new(),
+            }
+        }
+    }
+}
+
+fn ticket(number: u64) -> TicketId {
+    TicketId(blake3::derive_key(
+        "aber tests ticket",
+        &number.to_le_bytes(),
+    ))
+}
+
+/// Sets the role, or what a member may say of itself.
+fn set(node: NodeId, role: Option<Role>) -> Operation {
+    let uplink = Rates {
+        up: node.0,
+        down: 2 * node.0,
+    };
+    Operation::SetMember {
+        node,
+        name: None,
+        role,
+        is_voter_eligible: None,
+        addresses: None,
+        uplink: role.is_none().then_some(uplink),
+        neighbours: None,
+    }
+}
