@@ -74,7 +74,14 @@ fn to_wire(class: LinkClass) -> WireClass {
 pub(super) fn shown(text: &str) -> String {
     text.chars()
         .take(REASON_CHARS)
-        .flat_map(char::escape_default)
+        .flat_map(|c| {
+            let is_plain = c == ' ' || (c.is_ascii_graphic() && c != '\\');
+            let escaped = (!is_plain).then(|| c.escape_default());
+            is_plain
+                .then_some(c)
+                .into_iter()
+                .chain(escaped.into_iter().flatten())
+        })
         .collect()
 }
 

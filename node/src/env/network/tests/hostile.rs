@@ -1,9 +1,9 @@
 //! What the real listener withstands. Each test ends with a member that is let in all the same.
 
 use super::raw::{
-    self, CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, HEADERS, OPEN,
-    PING, REFUSED_STREAM, RST_STREAM, call, code_at, frame, goaway, head, http2, next_of, proved,
-    rest, say, tcp,
+    self, CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, HEADERS, JOIN,
+    OPEN, PING, REFUSED_STREAM, RST_STREAM, call, code_at, frame, goaway, head, http2, next_of,
+    proved, rest, say, tcp,
 };
 use super::*;
 use crate::env::network::handshake::Security;
@@ -143,8 +143,9 @@ async fn tls_1_2_is_refused() {
     let two = node(2, 9).await;
     let mut hello = vec![0x03, 0x03];
     hello.extend([7; 32]);
-    // No session; one suite, ECDHE-ECDSA with AES-128-GCM; no compression; one extension, groups.
-    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 8, 0, 10, 0, 4, 0, 2, 0, 29]);
+    // No session; one suite, ECDHE-ECDSA with AES-128-GCM; no compression; extensions: groups, signatures.
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 16, 0, 10, 0, 4, 0, 2, 0, 29]);
+    hello.extend([0, 13, 0, 4, 0, 2, 0x08, 0x07]);
     let length = u8::try_from(hello.len()).expect("short");
     let mut record = vec![0x16, 0x03, 0x01, 0, length + 4, 1, 0, 0, length];
     record.extend(hello);
@@ -267,14 +268,12 @@ async fn many_strangers_do_not_keep_a_member_out() {
 async fn too_many_streams_are_refused() {
     let two = node(2, 9).await;
     let mut caller = http2(&two, 3, 2).await;
+    // Requests to join, of which the rest never comes.
+    let mut burst = Vec::new();
     for number in 0..80_u32 {
-        let stream = 2 * number + 1;
-        say(
-            &mut caller,
-            &frame(HEADERS, END_HEADERS, stream, &call(OPEN)),
-        )
-        .await;
+        burst.extend(frame(HEADERS, END_HEADERS, 2 * number + 1, &call(JOIN)));
     }
+    say(&mut caller, &burst).await;
     let (stream, payload) = next_of(&mut caller, RST_STREAM).await.expect("a reset");
     assert_eq!((stream, code_at(&payload, 0)), (2 * 64 + 1, REFUSED_STREAM));
     let mut caller = http2(&two, 4, 2).await;
@@ -329,6 +328,7 @@ async fn a_member_does_not_take_all_connections() {
 async fn a_link_goes_on_while_the_door_is_attacked() {
     let two = node(2, 9).await;
     let (a, b) = member_connects(&two).await;
+    let is_over = std::cell::Cell::new(false);
     let attack = async {
         let mut held = Vec::new();
         for seed in 100..140 {
@@ -345,23 +345,17 @@ async fn a_link_goes_on_while_the_door_is_attacked() {
             let mut garbage = tcp(&two).await;
             let _ = garbage.write_all(&[0; 512]).await;
         }
+        is_over.set(true);
     };
     let talk = async {
-        loop {
+        while !is_over.get() {
             a.send(Bytes::from_static(b"x")).await.expect("send");
             assert_eq!(b.receive().await.expect("frame"), "x");
             b.send(Bytes::from_static(b"y")).await.expect("send");
             assert_eq!(a.receive().await.expect("frame"), "y");
-            tokio::task::yield_now().await;
         }
     };
-    soon(async {
-        tokio::select! {
-            () = attack => {}
-            () = talk => {}
-        }
-    })
-    .await;
+    soon(async { tokio::join!(attack, talk) }).await;
     a.send(Bytes::from_static(b"z")).await.expect("send");
     assert_eq!(soon(b.receive()).await.expect("frame"), "z");
     member_connects(&two).await;

@@ -52,6 +52,7 @@ pub(super) fn call(path: &str) -> Vec<u8> {
     bytes
 }
 
+pub(super) const JOIN: &str = "/aber.joinservice.JoinService/Join";
 pub(super) const OPEN: &str = "/aber.linkservice.LinkService/Open";
 
 /// A connection that proved `seed`'s key to whoever listens, and speaks no HTTP/2 yet.
