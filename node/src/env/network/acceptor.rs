@@ -116,11 +116,7 @@ impl Hall {
         if let Some(gone) = gone {
             gone.shut();
         }
-        let ending = Arc::clone(&gate);
-        tokio::spawn(async move {
-            let _ = tokio::time::timeout(STRANGER_TIME, ending.ending()).await;
-            ending.shut();
-        });
+        tokio::spawn(end_in_time(Arc::clone(&gate)));
         let seat = Seat::Stranger(standing);
         Ok(Some(Connection::new(secured, Some(address), gate, seat)))
     }
@@ -138,5 +134,32 @@ impl Hall {
             Ok(None) => tracing::info!(%address, "more connections than places"),
             Err(problem) => tracing::info!(%address, %problem, "a connection was refused"),
         }
+    }
+}
+
+/// Ends a stranger's connection when its time is over.
+async fn end_in_time(gate: Arc<Gate>) {
+    if tokio::time::timeout(STRANGER_TIME, gate.ending())
+        .await
+        .is_err()
+    {
+        gate.shut();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B2: a stranger's connection ends by itself; one that is gone is not remembered.
+    #[tokio::test(start_paused = true)]
+    async fn a_strangers_connection_has_its_time() {
+        let (left, stays) = (Gate::new(), Gate::new());
+        left.over();
+        let started = tokio::time::Instant::now();
+        end_in_time(Arc::clone(&left)).await;
+        assert!(!left.is_shut() && started.elapsed() < Duration::from_secs(1));
+        end_in_time(Arc::clone(&stays)).await;
+        assert!(stays.is_shut() && started.elapsed() >= STRANGER_TIME);
     }
 }

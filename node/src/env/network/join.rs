@@ -30,8 +30,10 @@ pub(super) const REQUEST_BYTES: usize = 16 * 1024;
 const TICKET_ID_BYTES: usize = 64;
 /// Requests that are looked at at once.
 const JOINS: usize = 8;
-/// For an answer, on both sides.
+/// What the doorkeeper may take.
 const JOIN_TIME: Duration = Duration::from_secs(30);
+/// What a joiner waits: long enough to hear that the doorkeeper took too long.
+const JOIN_PATIENCE: Duration = Duration::from_secs(35);
 
 /// Somebody at the door. Its parts have their lengths checked and are for this cluster and
 /// protocol; whether the ticket is good is for the doorkeeper to say.
@@ -217,7 +219,7 @@ pub async fn knock(
             Ok(secured) => {
                 let request = make_request(secured.exporter, secured.key);
                 let connection = Connection::new(secured, None, Gate::new(), Seat::Caller);
-                let asking = tokio::time::timeout(JOIN_TIME, ask(connection, request)).await;
+                let asking = tokio::time::timeout(JOIN_PATIENCE, ask(connection, request)).await;
                 let answer = asking.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 return answer.map_err(|why| KnockProblem::NotAnswered {
                     address: address.clone(),

@@ -37,6 +37,8 @@ const LINKS_PER_KEY: usize = 32;
 const SILENT_PER_KEY: usize = 4;
 /// Calls on one connection; a link needs one.
 const STREAMS: u32 = 64;
+/// The same, of those that are not answered yet.
+const CALLS: usize = 64;
 /// What a call may take until it is answered: a link with its hello, a request to join.
 const ANSWER_TIME: Duration = Duration::from_secs(40);
 const PENDING_RESET_STREAMS: usize = 20;
@@ -70,6 +72,7 @@ pub(super) async fn serve(
         .max_encoding_message_size(limit::MESSAGE_BYTES);
     let served = Server::builder()
         .timeout(ANSWER_TIME)
+        .concurrency_limit_per_connection(CALLS)
         .load_shed(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIME))

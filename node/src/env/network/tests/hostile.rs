@@ -2,8 +2,8 @@
 
 use super::raw::{
     self, CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, HEADERS, JOIN,
-    OPEN, PING, REFUSED_STREAM, RST_STREAM, call, code_at, frame, goaway, head, http2, next_of,
-    proved, rest, say, tcp,
+    OPEN, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, call, code_at, frame, goaway, head, http2,
+    next_of, proved, rest, say, tcp,
 };
 use super::*;
 use crate::env::network::handshake::Security;
@@ -304,6 +304,61 @@ async fn rapid_resets_end_the_connection() {
     say(&mut caller, &burst).await;
     assert_eq!(goaway(&mut caller).await, Some(ENHANCE_YOUR_CALM));
     member_connects(&two).await;
+}
+
+/// B2: who asks and never reads the answers is not read from any more, and nothing piles up.
+#[tokio::test]
+async fn floods_of_pings_and_settings_hold_up_nobody() {
+    let two = node(2, 9).await;
+    for (kind, payload) in [(PING, &[1; 8][..]), (SETTINGS, &[0, 3, 0, 0, 0, 9])] {
+        let mut caller = http2(&two, 3, 2).await;
+        let flood = frame(kind, 0, 0, payload).repeat(1000);
+        let mut sent = 0;
+        let ended = loop {
+            let writing = caller.write_all(&flood);
+            match tokio::time::timeout(Duration::from_millis(200), writing).await {
+                Ok(Ok(())) => sent += flood.len(),
+                // Hung up on, or not read from any more.
+                Ok(Err(_)) | Err(_) => break true,
+            }
+            if sent > 64 * 1024 * 1024 {
+                break false;
+            }
+        };
+        assert!(ended, "{sent} bytes of frames of kind {kind}, and no end");
+        member_connects(&two).await;
+    }
+}
+
+/// B2: a handshake that does not end is given up, on both sides.
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_does_not_end_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    for is_plaintext in [false, true] {
+        let security = Security::new(key(1), is_plaintext);
+        let started = tokio::time::Instant::now();
+        let called = security.call(&address, Wanted::Key(public(2))).await;
+        let called = called.err().expect("nobody answers").to_string();
+        assert!(called.contains("in time"), "{called}");
+        let (stream, _) = listener.accept().await.expect("accept");
+        // The greeting, or hello, is there; nothing comes after it.
+        let met = security.answer(stream).await;
+        assert!(met.is_err());
+        let silent = tokio::net::TcpStream::connect(&address)
+            .await
+            .expect("connect");
+        let (stream, _) = listener.accept().await.expect("accept");
+        let met = security
+            .answer(stream)
+            .await
+            .err()
+            .expect("no handshake")
+            .to_string();
+        assert!(met.contains("in time"), "{met}");
+        drop(silent);
+        assert!(started.elapsed() >= 2 * Duration::from_secs(10));
+    }
 }
 
 /// B2: one member's connections are bounded: the newest are kept.
