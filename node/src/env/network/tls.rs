@@ -42,8 +42,19 @@ pub(super) struct Tls {
 
 impl Tls {
     pub(super) fn new(key: Arc<SecretKey>) -> Self {
+        let own = key.public();
+        Self::showing(key, own)
+    }
+
+    /// Shows one key and signs with another, as somebody does who lies.
+    #[cfg(test)]
+    pub(super) fn lying(key: Arc<SecretKey>, shown: PublicKey) -> Self {
+        Self::showing(key, shown)
+    }
+
+    fn showing(key: Arc<SecretKey>, shown: PublicKey) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let spki = spki_of(&key.public());
+        let spki = spki_of(&shown);
         let own = CertifiedKey::new(
             vec![CertificateDer::from(spki.clone())],
             Arc::new(NodeKey { key, spki }),

@@ -10,7 +10,7 @@ use crate::env::network::handshake::Security;
 use aber_proto::generated::linkservice::{LinkRefusal, LinkRefusalCode};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Dials node 2 as node 1 and sees that frames pass.
 async fn member_connects(two: &SystemNetwork) -> (SystemLink, SystemLink) {
@@ -185,6 +185,41 @@ async fn a_caller_without_a_key_is_refused() {
         .map(ToString::to_string)
         .unwrap_or_default();
     assert!(cause.contains("alert"), "{refused:?}");
+    member_connects(&two).await;
+}
+
+/// S3: to show a key is not to have it, on either side.
+#[tokio::test]
+async fn a_key_that_is_shown_must_sign() {
+    let two = node(2, 9).await;
+    let lie = tls::Tls::lying(key(66), public(1));
+    let config = lie.client(Wanted::Key(public(2)), Arc::default());
+    let connector = TlsConnector::from(Arc::new(config));
+    let refused = match soon(connector.connect(tls::nobody(), tcp(&two).await)).await {
+        Err(error) => error,
+        Ok(mut stream) => soon(stream.read_u8()).await.expect_err("hung up"),
+    };
+    let cause = refused
+        .get_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    assert!(cause.contains("alert"), "{refused:?}");
+    // The other way round: somebody at node 2's address shows node 2's key.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    let acceptor = TlsAcceptor::from(tls::Tls::lying(key(66), public(2)).server());
+    let calling = Security::new(key(1), false);
+    let (met, called) = soon(async {
+        let meeting = async {
+            let (stream, _) = listener.accept().await.expect("accept");
+            acceptor.accept(stream).await
+        };
+        tokio::join!(meeting, calling.call(&address, Wanted::Key(public(2))))
+    })
+    .await;
+    assert!(met.is_err());
+    let problem = called.err().expect("no handshake").to_string();
+    assert!(problem.contains("BadSignature"), "{problem}");
     member_connects(&two).await;
 }
 
