@@ -33,22 +33,25 @@ pub(super) fn introduce(
 }
 
 /// At every address of this machine, IPv6 and IPv4; on another port if the usual one is taken.
-async fn listen_everywhere(network: &SystemNetwork) -> Result<SocketAddr, ListenProblem> {
+async fn listen_everywhere(
+    network: &SystemNetwork,
+    port: u16,
+) -> Result<SocketAddr, ListenProblem> {
     let is_taken = |bound: &Result<_, ListenProblem>| {
         matches!(bound, Err(ListenProblem::Bind { source, .. })
             if source.kind() == io::ErrorKind::AddrInUse)
     };
     let mut ip = Ipv6Addr::UNSPECIFIED.into();
-    let mut bound = network.listen(SocketAddr::new(ip, LINK_PORT)).await;
+    let mut bound = network.listen(SocketAddr::new(ip, port)).await;
     if bound.is_err() && !is_taken(&bound) {
         // A machine without IPv6.
         ip = Ipv4Addr::UNSPECIFIED.into();
-        bound = network.listen(SocketAddr::new(ip, LINK_PORT)).await;
+        bound = network.listen(SocketAddr::new(ip, port)).await;
     }
     if is_taken(&bound) {
         bound = network.listen(SocketAddr::new(ip, 0)).await;
         if let Ok(address) = &bound {
-            tracing::warn!(%address, "port {LINK_PORT} is taken; links use another one");
+            tracing::warn!(%address, "port {port} is taken; links use another one");
         }
     }
     bound
@@ -62,7 +65,7 @@ pub(super) async fn listen(
 ) -> Result<SocketAddr, Problem> {
     let bound = match options.listen.or_else(|| me.address.parse().ok()) {
         Some(told) => network.listen(told).await,
-        None => listen_everywhere(network).await,
+        None => listen_everywhere(network, LINK_PORT).await,
     };
     bound.map_err(|problem| match &problem {
         ListenProblem::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
@@ -72,4 +75,37 @@ pub(super) async fn listen(
         }
         _ => Problem::usage(problem.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aber_proto::{ClusterId, NodeId};
+
+    fn network() -> SystemNetwork {
+        let network = SystemNetwork::new();
+        let identity = LinkIdentity {
+            cluster: ClusterId([9; 32]),
+            node: NodeId(1),
+            name: "one".to_owned(),
+            version: "0.1.0".to_owned(),
+        };
+        let key = SecretKey::from_seed(&[1; 32]).expect("seed");
+        network.introduce(identity, Arc::new(key));
+        network
+    }
+
+    /// A second node on the machine takes another port, and both are reached from everywhere.
+    #[tokio::test]
+    async fn a_taken_port_makes_way_for_a_free_one() {
+        let (one, two) = (network(), network());
+        let first = listen_everywhere(&one, 0).await.expect("any port");
+        let second = listen_everywhere(&two, first.port())
+            .await
+            .expect("another");
+        assert!(first.ip().is_unspecified() && second.ip() == first.ip());
+        assert!(second.port() != first.port() && second.port() != 0);
+        let told = two.listen(first).await.expect_err("taken");
+        assert!(told.to_string().contains(&first.to_string()), "{told}");
+    }
 }

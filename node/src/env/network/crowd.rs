@@ -34,23 +34,23 @@ impl<T> Crowd<T> {
         }
     }
 
-    /// Somebody comes: its ticket, and who has to go for it.
+    /// Somebody comes: its number, and who has to go for it.
     fn enter(&mut self, from: IpAddr, what: T) -> (u64, Option<T>) {
         let gone = (self.waiting.len() >= self.limit)
             .then(|| self.most_crowded())
             .flatten()
-            .and_then(|ticket| self.waiting.remove(&ticket));
-        let ticket = self.next;
+            .and_then(|number| self.waiting.remove(&number));
+        let number = self.next;
         self.next += 1;
-        self.waiting.insert(ticket, (source(from), what));
-        (ticket, gone.map(|(_, what)| what))
+        self.waiting.insert(number, (source(from), what));
+        (number, gone.map(|(_, what)| what))
     }
 
     /// The oldest of the source that has most.
     fn most_crowded(&self) -> Option<u64> {
         let mut sources: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
-        for (ticket, (from, _)) in &self.waiting {
-            sources.entry(*from).or_insert((0, *ticket)).0 += 1;
+        for (number, (from, _)) in &self.waiting {
+            sources.entry(*from).or_insert((0, *number)).0 += 1;
         }
         let rank = |(count, oldest): &(usize, u64)| (*count, u64::MAX - *oldest);
         let most = sources.into_values().max_by_key(rank);
@@ -70,7 +70,7 @@ impl<T> Clone for Lobby<T> {
 /// A place in a lobby, free again when it is dropped.
 pub(super) struct Standing<T> {
     lobby: Lobby<T>,
-    ticket: u64,
+    number: u64,
 }
 
 impl<T> Lobby<T> {
@@ -81,16 +81,16 @@ impl<T> Lobby<T> {
     /// Takes a place; also answers who has to go.
     pub(super) fn enter(&self, from: IpAddr, what: T) -> (Standing<T>, Option<T>) {
         let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ticket, gone) = crowd.enter(from, what);
+        let (number, gone) = crowd.enter(from, what);
         let lobby = self.clone();
-        (Standing { lobby, ticket }, gone)
+        (Standing { lobby, number }, gone)
     }
 }
 
 impl<T> Drop for Standing<T> {
     fn drop(&mut self) {
         let mut crowd = self.lobby.0.lock().unwrap_or_else(PoisonError::into_inner);
-        crowd.waiting.remove(&self.ticket);
+        crowd.waiting.remove(&self.number);
     }
 }
 

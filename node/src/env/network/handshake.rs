@@ -93,6 +93,15 @@ impl HandshakeProblem {
     }
 }
 
+impl From<io::Error> for HandshakeProblem {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::Broken("it hung up in the middle of the handshake".to_owned());
+        }
+        Self::Broken(error.to_string())
+    }
+}
+
 /// The start of a key, for people.
 pub(super) fn short(key: &PublicKey) -> String {
     let start = key.0.get(..4).unwrap_or_default();
@@ -161,7 +170,7 @@ impl Security {
             Ok(stream) => secured(stream.into()),
             Err(error) => match seen.get() {
                 Some(key) if !wanted.fits(key) => Err(HandshakeProblem::OtherKey { key: *key }),
-                _ => Err(broken(&error)),
+                _ => Err(broken(error)),
             },
         }
     }
@@ -197,10 +206,7 @@ impl Security {
             return Err(HandshakeProblem::TheyUsePlaintext);
         }
         let acceptor = TlsAcceptor::from(self.tls.server());
-        let stream = acceptor
-            .accept(stream)
-            .await
-            .map_err(|error| broken(&error))?;
+        let stream = acceptor.accept(stream).await.map_err(broken)?;
         secured(stream.into())
     }
 }
@@ -217,17 +223,14 @@ fn secured(stream: tokio_rustls::TlsStream<TcpStream>) -> Result<Secured, Handsh
 }
 
 /// What TLS says went wrong.
-fn broken(error: &io::Error) -> HandshakeProblem {
+fn broken(error: io::Error) -> HandshakeProblem {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(rustls::Error::AlertReceived(AlertDescription::InsufficientSecurity)) => {
             HandshakeProblem::TheyUsePlaintext
         }
         Some(cause) => HandshakeProblem::Broken(cause.to_string()),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            HandshakeProblem::Broken("it hung up in the middle of the handshake".to_owned())
-        }
-        None => HandshakeProblem::Broken(error.to_string()),
+        None => error.into(),
     }
 }
 

@@ -9,7 +9,6 @@ use super::handshake::{HandshakeProblem, Wanted};
 use aber_proto::key::Purpose;
 use aber_proto::{PublicKey, SecretKey};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -162,15 +161,6 @@ pub(super) async fn answer(
     stream.write_all(&answer).await?;
     hear_proof(stream, &caller.key, &signed(Side::Caller, &caller, &called)).await?;
     Ok((caller.key, exporter(&caller, &called)))
-}
-
-impl From<io::Error> for HandshakeProblem {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Self::Broken("it hung up in the middle of the handshake".to_owned());
-        }
-        Self::Broken(error.to_string())
-    }
 }
 
 #[cfg(test)]

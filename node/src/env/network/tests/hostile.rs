@@ -275,11 +275,9 @@ async fn slow_handshakes_do_not_keep_a_member_out() {
     }
     let started = std::time::Instant::now();
     member_connects(&two).await;
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
+    // Nobody's handshake was waited for.
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(9), "{took:?}");
     // All but the last 32 were hung up on.
     let mut first = slow.swap_remove(0);
     assert_eq!(soon(first.read(&mut [0; 8])).await.unwrap_or(0), 0);
