@@ -1,9 +1,10 @@
 //! Joining: who may ask, what is sent to whom, and what an answer is bound to.
 
-use super::raw::{http2, next_of, say};
+use super::raw::proved;
 use super::*;
 use crate::security::proof::{proof, verify_proof};
 use aber_proto::generated::joinservice::join_response::Outcome;
+use aber_proto::generated::joinservice::join_service_client::JoinServiceClient;
 use aber_proto::generated::joinservice::{JoinRefusalCode, JoinRequest, JoinResponse, JoinWelcome};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
@@ -227,21 +228,17 @@ async fn many_joiners_at_once_are_told_to_come_again() {
 #[tokio::test]
 async fn a_stranger_may_call_nothing_but_join() {
     let (inviter, ..) = inviter(Keeper::default(), false).await;
-    for path in [
-        raw::OPEN,
-        "/aber.v1.FileService/GetItem",
-        "/aber.linkservice.LinkService/No",
-    ] {
-        let mut stranger = http2(&inviter, JOINER, 2).await;
-        let headers = raw::frame(raw::HEADERS, raw::END_HEADERS, 1, &raw::call(path));
-        say(&mut stranger, &headers).await;
-        let (_, answer) = next_of(&mut stranger, raw::HEADERS)
-            .await
-            .expect("an answer");
-        // The status is in the first and only headers: no frame of a link follows.
-        assert!(answer.len() > 20, "{path}");
-        say(&mut stranger, &raw::frame(raw::PING, 0, 0, &[1; 8])).await;
-        let next = next_of(&mut stranger, raw::PING).await;
-        assert!(next.is_some(), "{path}");
-    }
+    let connection = proved(&inviter, JOINER, 2).await;
+    let channel = channel_over(connection, LinkClass::Control).await;
+    let channel = channel.expect("HTTP/2");
+    // It says nothing, and is refused all the same.
+    let silent = futures::stream::pending();
+    let opened = soon(LinkServiceClient::new(channel.clone()).open(silent)).await;
+    let code = opened.expect_err("refused").code();
+    assert_eq!(code, tonic::Code::Unauthenticated);
+    let asked = JoinServiceClient::new(channel)
+        .join(request([0; 32], public(2)))
+        .await;
+    let (code, _) = refused(Ok(asked.expect("answered").into_inner()));
+    assert_eq!(code, JoinRefusalCode::DamagedProof);
 }
