@@ -3,7 +3,7 @@
 use super::raw::{
     self, CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, HEADERS, JOIN,
     OPEN, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, call, code_at, frame, goaway, head, http2,
-    next_of, proved, rest, say, tcp,
+    hung_up, next_of, proved, rest, say, tcp,
 };
 use super::*;
 use crate::env::network::handshake::Security;
@@ -166,26 +166,34 @@ async fn a_caller_without_a_key_is_refused() {
     let two = node(2, 9).await;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let own = tls::Tls::new(key(1)).client(Wanted::Key(public(2)), Arc::default());
-    let mut keyless = own.clone();
-    keyless.client_auth_cert_resolver = rustls::ClientConfig::builder_with_provider(provider)
+    let ordinary = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
-        .client_auth_cert_resolver
-        .clone();
-    let connector = TlsConnector::from(Arc::new(keyless));
-    // TLS 1.3 tells the caller only after its own part is over.
-    let refused = match soon(connector.connect(tls::nobody(), tcp(&two).await)).await {
+        .with_no_client_auth();
+    for shows in [
+        ordinary.client_auth_cert_resolver.clone(),
+        Arc::new(raw::NoKey),
+    ] {
+        let mut keyless = own.clone();
+        keyless.client_auth_cert_resolver = shows;
+        let alert = refused_by(&two, keyless).await;
+        assert!(alert.contains("alert"), "{alert}");
+    }
+    member_connects(&two).await;
+}
+
+/// What a caller with these settings hears; TLS 1.3 tells it only after its own part is over.
+async fn refused_by(two: &SystemNetwork, config: rustls::ClientConfig) -> String {
+    let connector = TlsConnector::from(Arc::new(config));
+    let refused = match soon(connector.connect(tls::nobody(), tcp(two).await)).await {
         Err(error) => error,
         Ok(mut stream) => soon(stream.read_u8()).await.expect_err("hung up"),
     };
-    let cause = refused
+    refused
         .get_ref()
         .map(ToString::to_string)
-        .unwrap_or_default();
-    assert!(cause.contains("alert"), "{refused:?}");
-    member_connects(&two).await;
+        .unwrap_or_default()
 }
 
 /// S3: to show a key is not to have it, on either side.
@@ -194,16 +202,8 @@ async fn a_key_that_is_shown_must_sign() {
     let two = node(2, 9).await;
     let lie = tls::Tls::lying(key(66), public(1));
     let config = lie.client(Wanted::Key(public(2)), Arc::default());
-    let connector = TlsConnector::from(Arc::new(config));
-    let refused = match soon(connector.connect(tls::nobody(), tcp(&two).await)).await {
-        Err(error) => error,
-        Ok(mut stream) => soon(stream.read_u8()).await.expect_err("hung up"),
-    };
-    let cause = refused
-        .get_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    assert!(cause.contains("alert"), "{refused:?}");
+    let alert = refused_by(&two, config).await;
+    assert!(alert.contains("alert"), "{alert}");
     // The other way round: somebody at node 2's address shows node 2's key.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address").to_string();
@@ -293,7 +293,7 @@ async fn many_strangers_do_not_keep_a_member_out() {
         strangers.push(http2(&two, seed, 2).await);
     }
     // The first had to go for the others.
-    while let Some(_frame) = next_of(&mut strangers[0], PING).await {}
+    hung_up(&mut strangers[0]).await;
     member_connects(&two).await;
 }
 
@@ -403,7 +403,7 @@ async fn a_member_does_not_take_all_connections() {
     for _ in 0..33 {
         open.push(http2(&two, 3, 2).await);
     }
-    while let Some(_frame) = next_of(&mut open[0], PING).await {}
+    hung_up(&mut open[0]).await;
     say(&mut open[32], &frame(PING, 0, 0, &[1; 8])).await;
     assert!(
         next_of(&mut open[32], PING).await.is_some(),

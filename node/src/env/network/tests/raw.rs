@@ -126,3 +126,32 @@ pub(super) async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 pub(super) fn is_tls(secured: &Secured) -> bool {
     matches!(secured.wire, Wire::Tls(_))
 }
+
+/// Waits until the other end hangs up; sooner than a keep-alive would notice anything.
+pub(super) async fn hung_up(connection: &mut Connection) {
+    let reading = async { while let Some(_frame) = next_of(connection, PING).await {} };
+    let ended = tokio::time::timeout(Duration::from_secs(5), reading).await;
+    ended.expect("it was not hung up on");
+}
+
+/// Says that it has a raw key, and shows none.
+#[derive(Debug)]
+pub(super) struct NoKey;
+
+impl rustls::client::ResolvesClientCert for NoKey {
+    fn resolve(
+        &self,
+        _issuers: &[&[u8]],
+        _schemes: &[rustls::SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
