@@ -1,8 +1,8 @@
 //! [driver] Takes connections, has each prove its key, and hands on those that did.
 //!
 //! Nobody waits for anybody else's handshake: each runs beside the others, at most
-//! [`HANDSHAKES`] at once. When one more comes, an older one goes (`crowd`), so those who are slow on
-//! purpose hold up nobody. A key that is no member's gets a place among [`STRANGERS`], for
+//! [`HANDSHAKES`] at once. When one more comes, an older one goes (`crowd`), so those who are
+//! slow on purpose hold up nobody. A key that is no member's gets a place among [`STRANGERS`], for
 //! [`STRANGER_TIME`]: enough to ask to join.
 
 use super::connection::{Connection, Seat};

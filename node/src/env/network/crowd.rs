@@ -1,4 +1,4 @@
-//! [pure] Who stands at the door and has not proved anything yet; and places that are counted a key.
+//! [pure] Who stands at the door and has proved nothing yet; and places that are counted a key.
 //!
 //! A crowd is bounded. When one more comes, somebody has to go: of the address that has most, the
 //! one who came first. So whoever fills the crowd from one address pushes out its own, and a

@@ -1,7 +1,8 @@
 //! [adapter] From a TCP connection to one whose other end has proved its key.
 //!
 //! By TLS, or in the clear where both sides were told `--plaintext`. Who speaks the other way is
-//! recognised by the first byte and told, so that it can say what is wrong. All of it is bounded in time and bytes.
+//! recognised by the first byte and told, so that it can say what is wrong. All of it is bounded
+//! in time and bytes.
 
 use super::connection::Wire;
 use super::plaintext::{self, MAGIC, MAGIC_OF_TLS};

@@ -85,7 +85,7 @@ impl JoinDoor {
         }
     }
 
-    async fn answer(&self, knock: Knock) -> JoinResponse {
+    pub(super) async fn answer(&self, knock: Knock) -> JoinResponse {
         let busy = |why| refuse(JoinRefusalCode::Busy, why);
         if let Err(refusal) = self.me.check_joiner(&knock.request) {
             return refusal;
@@ -184,8 +184,8 @@ pub enum KnockProblem {
         /// What to do about it.
         why: String,
     },
-    /// The inviter was reached and gave no answer. Whether it admitted this node is unknown; asking again is
-    /// safe.
+    /// The inviter was reached and gave no answer. Whether it admitted this node is unknown;
+    /// asking again is safe.
     #[error("{address} did not answer: {why}")]
     NotAnswered {
         /// Where.

@@ -102,7 +102,8 @@ pub(super) fn caller_of<T>(request: &Request<T>) -> Result<Caller, Status> {
     caller.ok_or_else(|| Status::internal("a call on no connection"))
 }
 
-/// The answer to a key that is no member's: a status, because it may not open a link even to hear why not.
+/// The answer to a key that is no member's: a status, because it may not open a link even to hear
+/// why not.
 fn not_a_member(refusal: &Refusal) -> Status {
     let details = refusal.to_message().encode_to_vec().into();
     Status::with_details(Code::Unauthenticated, refusal.reason.clone(), details)

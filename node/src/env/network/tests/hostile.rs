@@ -143,7 +143,7 @@ async fn tls_1_2_is_refused() {
     let two = node(2, 9).await;
     let mut hello = vec![0x03, 0x03];
     hello.extend([7; 32]);
-    // No session; one suite, ECDHE-ECDSA with AES-128-GCM; no compression; extensions: groups, signatures.
+    // No session; one suite, ECDHE-ECDSA with AES-128-GCM; no compression; groups, signatures.
     hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 16, 0, 10, 0, 4, 0, 2, 0, 29]);
     hello.extend([0, 13, 0, 4, 0, 2, 0x08, 0x07]);
     let length = u8::try_from(hello.len()).expect("short");

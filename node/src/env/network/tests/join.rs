@@ -224,6 +224,29 @@ async fn many_joiners_at_once_are_told_to_come_again() {
     }
 }
 
+/// B6: a doorkeeper that does not answer in time is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_joiner_hears_that_nobody_answered_in_time() {
+    let network = nobody(2, 9, 2);
+    network.set_doorkeeper(Arc::new(Keeper {
+        hold: Some(Arc::default()),
+        ..Keeper::default()
+    }));
+    let shared = Arc::clone(&network.inner.shared);
+    let door = crate::env::network::join::JoinDoor::new(Arc::new(identity(2, 9)), shared);
+    let started = tokio::time::Instant::now();
+    let knock = Knock {
+        key: public(JOINER),
+        exporter: [0; 32],
+        request: request([0; 32], public(2)),
+        remote: None,
+    };
+    let (code, why) = refused(Ok(door.answer(knock).await));
+    assert_eq!(code, JoinRefusalCode::Busy);
+    assert!(why.contains("the same ticket may be tried again"), "{why}");
+    assert_eq!(started.elapsed().as_secs(), 30);
+}
+
 /// S3: a stranger's connection may ask to join and nothing else.
 #[tokio::test]
 async fn a_stranger_may_call_nothing_but_join() {
