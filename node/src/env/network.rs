@@ -163,7 +163,8 @@ impl SystemNetwork {
         self.state().keeper = Some(keeper);
     }
 
-    /// Listens on an address; port 0 takes a free one, `[::]` takes IPv4 too. Answers the address taken. A listener from before is closed; its links stay.
+    /// Listens on an address; port 0 takes a free one, `[::]` takes IPv4 too. Answers the address
+    /// taken. A listener from before is closed; its links stay.
     ///
     /// # Errors
     /// [`ListenProblem`].

@@ -132,7 +132,8 @@ impl Hall {
                 let _ = self.ready.send(connection).await;
             }
             Ok(None) => tracing::info!(%address, "more connections than places"),
-            Err(problem) => tracing::info!(%address, %problem, "a connection was refused"),
+            // Anybody can cause it as often as they like, so a log of ordinary size leaves it out.
+            Err(problem) => tracing::debug!(%address, %problem, "a connection was refused"),
         }
     }
 }

@@ -154,7 +154,11 @@ impl LinkService for Door {
         let is_member = caller.is_member && self.shared.state().peers.has(&caller.key);
         if !is_member {
             let refusal = Refusal::not_a_member(&caller.key);
-            tracing::info!(?address, why = refusal.reason, "a link was refused");
+            tracing::debug!(
+                ?address,
+                why = refusal.reason,
+                "a stranger's link was refused"
+            );
             return Err(not_a_member(&refusal));
         }
         let frames = match self.admit(caller, request.into_inner()).await {
