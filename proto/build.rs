@@ -22,7 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &out,
     )?;
     if std::env::var_os("CARGO_FEATURE_SERVICE").is_some() {
-        build(&["proto/aber/linkservice.proto"], &out)?;
+        build(
+            &[
+                "proto/aber/linkservice.proto",
+                "proto/aber/joinservice.proto",
+            ],
+            &out,
+        )?;
         let mut files = Vec::new();
         for entry in std::fs::read_dir("proto/aber/v1")? {
             files.push(entry?.path());
@@ -41,6 +47,7 @@ fn build<P: AsRef<std::path::Path>>(
     let set = prost_types_of(&set.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        .btree_map(".")
         .out_dir(out)
         .compile_fds(set)?;
     Ok(())

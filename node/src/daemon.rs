@@ -9,9 +9,10 @@
     reason = "the daemon listens for real signals"
 )]
 
+mod links;
+
 use crate::api;
 use crate::env::lock::{DataDirProblem, FORMAT_VERSION};
-use crate::env::network::{LinkIdentity, ListenProblem};
 use crate::env::runtime::{SystemRuntime, install_panic_hook};
 use crate::env::{SystemEnv, SystemOptions};
 use crate::node::{Node, NodeConfig, NodeOptions, NodeService};
@@ -23,7 +24,7 @@ use aber_materializer::mirror::MirrorOptions;
 use aber_proto::{Genesis, Member, NodeId, Role, SecretKey, codec, member};
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +47,12 @@ const GENESIS_BYTES: usize = 4 * 1024 * 1024;
 pub struct UpOptions {
     /// The data directory; made, with a cluster of one, if there is nothing.
     pub data: PathBuf,
-    /// Where other nodes reach this one. `None`: as configured, else [`LINK_PORT`] on loopback,
-    /// else any free port. Port 0: any free one.
+    /// Where other nodes reach this one. `None`: as configured, else [`LINK_PORT`] at every
+    /// address of the machine, else any free port. Port 0: any free one.
     pub listen: Option<SocketAddr>,
+    /// Whether links go without TLS, for networks that encrypt by themselves. All nodes of a
+    /// cluster must be told the same.
+    pub plaintext: bool,
     /// The mirror directory. `None`: as configured, else `mirror` in the data directory.
     pub mirror: Option<PathBuf>,
     /// The node's name, for a new cluster. `None`: the host's name.
@@ -143,6 +147,7 @@ async fn run(
     let key = identity::load_or_create(&env)
         .await
         .map_err(|problem| unusable(&data, problem))?;
+    let key = Arc::new(key);
     let (genesis, is_new) = load_or_found(&env, &options, &key).await?;
     let cluster = genesis.cluster_id();
     env.data()
@@ -158,7 +163,8 @@ async fn run(
             "its key is that of no member of its cluster's genesis",
         )
     })?;
-    let listen = listen(&env, &options, &genesis, &me).await?;
+    links::introduce(env.network(), &options, &genesis, &me, &key);
+    let listen = links::listen(env.network(), &options, &me).await?;
     let mirror = options
         .mirror
         .clone()
@@ -166,7 +172,7 @@ async fn run(
     let node_options = NodeOptions::system(&genesis, &me, mirror.clone(), &options);
     let config = NodeConfig {
         me: me.node,
-        key: Arc::new(key),
+        key,
         contacts: Vec::new(),
         options: node_options,
         genesis,
@@ -346,43 +352,6 @@ fn host_name() -> String {
     } else {
         "node".to_owned()
     }
-}
-
-/// Binds the link listener: where told, else where the genesis says, else the usual port, else
-/// any free one.
-async fn listen(
-    env: &SystemEnv,
-    options: &UpOptions,
-    genesis: &Genesis,
-    me: &Member,
-) -> Result<SocketAddr, Problem> {
-    let network = env.network();
-    network.introduce(LinkIdentity {
-        cluster: genesis.cluster_id(),
-        node: me.node,
-        name: me.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    });
-    for other in genesis.members.iter().filter(|other| other.node != me.node) {
-        network.set_address(other.node, other.address.clone());
-    }
-    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let told = options.listen.or_else(|| me.address.parse().ok());
-    let first = network
-        .listen(told.unwrap_or_else(|| loopback(LINK_PORT)))
-        .await;
-    let bound = match first {
-        Err(ListenProblem::Bind { .. }) if told.is_none() => network.listen(loopback(0)).await,
-        other => other,
-    };
-    bound.map_err(|problem| match &problem {
-        ListenProblem::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
-            Problem::new(Reason::PortInUse)
-                .with("address", address)
-                .with("detail", source)
-        }
-        _ => Problem::usage(problem.to_string()),
-    })
 }
 
 impl NodeOptions {

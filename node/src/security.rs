@@ -1,3 +1,4 @@
-//! Who this node is.
+//! Who this node is, and who may become a member.
 
 pub mod identity;
+pub mod proof;

@@ -36,6 +36,12 @@ pub mod linkservice {
     include!(concat!(env!("OUT_DIR"), "/aber.linkservice.rs"));
 }
 
+/// How nodes join.
+#[cfg(feature = "service")]
+pub mod joinservice {
+    include!(concat!(env!("OUT_DIR"), "/aber.joinservice.rs"));
+}
+
 /// The gRPC API of a node.
 #[cfg(feature = "service")]
 pub mod v1 {

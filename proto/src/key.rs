@@ -13,6 +13,9 @@ use ring::signature::{self, Ed25519KeyPair, KeyPair};
 use std::fmt;
 
 const CONTEXT: &[u8] = b"aber 2026 signature v1";
+/// What TLS 1.3 signs opens with this (RFC 8446 §4.4.3), which nothing under [`CONTEXT`] does.
+const TLS_START: &[u8] =
+    b"                                                                TLS 1.3, ";
 
 /// A node's public key: Ed25519, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +33,8 @@ pub enum Purpose {
     Changes,
     /// A head: what a leader or voter says is committed.
     Head,
+    /// The greeting of a link without TLS.
+    Link,
 }
 
 /// One change's share of a batch signature.
@@ -75,6 +80,7 @@ fn signed_bytes(purpose: Purpose, message: &[u8]) -> Vec<u8> {
     let tag = match purpose {
         Purpose::Changes => 1,
         Purpose::Head => 2,
+        Purpose::Link => 3,
     };
     let mut bytes = Vec::with_capacity(CONTEXT.len() + 1 + message.len());
     bytes.extend_from_slice(CONTEXT);
@@ -107,6 +113,20 @@ impl SecretKey {
         let mut bytes = [0; 64];
         bytes.copy_from_slice(self.pair.sign(&signed_bytes(purpose, message)).as_ref());
         bytes
+    }
+
+    /// Signs what TLS 1.3 asks for in a handshake (its `CertificateVerify`, and nothing else), so
+    /// that the node's key can be its TLS key and the seed stays here.
+    ///
+    /// `None` if `message` is not of that kind.
+    #[must_use]
+    pub fn sign_tls13(&self, message: &[u8]) -> Option<[u8; 64]> {
+        if !message.starts_with(TLS_START) {
+            return None;
+        }
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(self.pair.sign(message).as_ref());
+        Some(bytes)
     }
 
     /// Signs a batch of up to [`limit::BATCH_CHANGES`] changes with one signature: one share for
@@ -273,6 +293,20 @@ mod tests {
                     Err(SignatureProblem::Shape)
                 );
             }
+        }
+    }
+
+    /// S1: what TLS has signed is never a change, and the other way about.
+    #[test]
+    fn a_handshake_of_tls_signs_nothing_else() {
+        let key = SecretKey::from_seed(&[7; 32]).expect("seed");
+        let asked = [TLS_START, b"server CertificateVerify\0", &[9; 32]].concat();
+        let bytes = key.sign_tls13(&asked).expect("signed");
+        let raw = signature::UnparsedPublicKey::new(&signature::ED25519, key.public().0);
+        assert!(raw.verify(&asked, &bytes).is_ok());
+        assert_eq!(TLS_START.len(), 64 + 9);
+        for purpose in [Purpose::Changes, Purpose::Head, Purpose::Link] {
+            assert_eq!(key.sign_tls13(&signed_bytes(purpose, &asked)), None);
         }
     }
 

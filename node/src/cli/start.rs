@@ -28,6 +28,9 @@ pub(crate) struct UpArgs {
     /// Where other nodes reach this one; port 0: any free one
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
+    /// No TLS between nodes, for networks that encrypt by themselves; all nodes or none
+    #[arg(long)]
+    plaintext: bool,
     /// The mirror directory [default: DIR/mirror]
     #[arg(long, value_name = "DIR")]
     mirror: Option<PathBuf>,
@@ -80,6 +83,7 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
     let options = UpOptions {
         data: context.data()?,
         listen,
+        plaintext: args.plaintext,
         mirror: args.mirror,
         name: args.name,
         snapshot_every: args.snapshot_every,

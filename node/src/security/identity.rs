@@ -9,6 +9,7 @@ use aber_log::env::{Disk, Env, File, Runtime};
 use aber_proto::SecretKey;
 use std::io;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 /// The key file's name in the data directory.
 pub const KEY_FILE: &str = "key";
@@ -74,8 +75,9 @@ pub fn load<D: Disk>(disk: &D) -> Result<SecretKey, KeyProblem> {
     if usize::try_from(stat.size) != Ok(SEED_BYTES) {
         return Err(damaged(&format!("{} bytes, not {SEED_BYTES}", stat.size)));
     }
-    let mut seed = [0; SEED_BYTES];
-    seed.copy_from_slice(&read_exact(&file, 0, SEED_BYTES)?);
+    let mut seed = Zeroizing::new([0; SEED_BYTES]);
+    let read = Zeroizing::new(read_exact(&file, 0, SEED_BYTES)?);
+    seed.copy_from_slice(&read);
     key_of(&seed)
 }
 
@@ -85,8 +87,8 @@ pub fn load<D: Disk>(disk: &D) -> Result<SecretKey, KeyProblem> {
 /// [`KeyProblem`]; `Exists` where there is one.
 pub async fn create<E: Env>(env: &E) -> Result<SecretKey, KeyProblem> {
     let disk = env.disk();
-    let mut seed = [0; SEED_BYTES];
-    env.runtime().fill_random(&mut seed);
+    let mut seed = Zeroizing::new([0; SEED_BYTES]);
+    env.runtime().fill_random(&mut *seed);
     let key = key_of(&seed)?;
     let beside = Path::new(NEW_FILE);
     match disk.remove_file(beside) {
@@ -95,7 +97,7 @@ pub async fn create<E: Env>(env: &E) -> Result<SecretKey, KeyProblem> {
     }
     let file = disk.open(beside, Open::CreateNew)?;
     file.set_meta(Some(KEY_MODE), None)?;
-    file.write_at(&seed, 0)?;
+    file.write_at(&*seed, 0)?;
     file.sync().await?;
     match disk.rename(beside, Path::new(KEY_FILE), Rename::NoReplace) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,63 +1,91 @@
-//! [adapter] Connections others open to this node, at most so many at once.
+//! [adapter] A connection whose other end has proved its key, as HTTP/2 sees it.
 
-use futures::Stream;
+use super::crowd::{Place, Standing};
+use super::gate::Gate;
+use super::handshake::Secured;
+use aber_proto::PublicKey;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::net::TcpStream;
+use tonic::transport::server::Connected;
 
-/// Without free file handles `accept` fails at once, and again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// What carries the bytes.
+pub(super) enum Wire {
+    Clear(TcpStream),
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+}
 
-/// A connection and its place.
+/// What a call on the connection knows of its caller.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) key: PublicKey,
+    pub(super) exporter: [u8; 32],
+    pub(super) address: Option<SocketAddr>,
+    /// Whether the key was a member's when the connection opened. Others are given little time.
+    pub(super) is_member: bool,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// What keeps the connection's place while it is open.
+pub(super) enum Seat {
+    Member(#[expect(dead_code, reason = "held, not looked at")] Place),
+    Stranger(#[expect(dead_code, reason = "held, not looked at")] Standing<Arc<Gate>>),
+    /// This node called.
+    Caller,
+}
+
+/// A connection, its gate and its place.
 pub(super) struct Connection {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    wire: Wire,
+    caller: Caller,
+    _seat: Seat,
 }
 
-/// The connections to `listener`. Those beyond `count` wait in the system's own queue.
-pub(super) fn connections(
-    listener: TcpListener,
-    count: usize,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(count));
-    futures::stream::unfold((listener, places), async |(listener, places)| {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let connection = accept(&listener, place).await;
-        Some((Ok(connection), (listener, places)))
-    })
-}
-
-async fn accept(listener: &TcpListener, place: OwnedSemaphorePermit) -> Connection {
-    loop {
-        let accepted = listener.accept().await;
-        let ready = accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
-        match ready {
-            Ok(stream) => {
-                return Connection {
-                    stream,
-                    _place: place,
-                };
-            }
-            Err(error) => {
-                tracing::info!(%error, "a connection was not accepted");
-                tokio::time::sleep(PAUSE).await;
-            }
+impl Connection {
+    pub(super) fn new(
+        secured: Secured,
+        address: Option<SocketAddr>,
+        gate: Arc<Gate>,
+        seat: Seat,
+    ) -> Self {
+        let caller = Caller {
+            key: secured.key,
+            exporter: secured.exporter,
+            address,
+            is_member: matches!(seat, Seat::Member(_)),
+            gate,
+        };
+        Self {
+            wire: secured.wire,
+            caller,
+            _seat: seat,
         }
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.caller.gate.over();
     }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+fn shut() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "this connection was closed here",
+    )
 }
 
 impl AsyncRead for Connection {
@@ -66,7 +94,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        if self.caller.gate.stops_reader(cx.waker()) {
+            return Poll::Ready(Err(shut()));
+        }
+        match &mut self.wire {
+            Wire::Clear(stream) => Pin::new(stream).poll_read(cx, into),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        }
     }
 }
 
@@ -76,7 +110,13 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        if self.caller.gate.stops_writer(cx.waker()) {
+            return Poll::Ready(Err(shut()));
+        }
+        match &mut self.wire {
+            Wire::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -84,42 +124,39 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        if self.caller.gate.stops_writer(cx.waker()) {
+            return Poll::Ready(Err(shut()));
+        }
+        match &mut self.wire {
+            Wire::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.wire {
+            Wire::Clear(stream) => stream.is_write_vectored(),
+            Wire::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.caller.gate.stops_writer(cx.waker()) {
+            return Poll::Ready(Err(shut()));
+        }
+        match &mut self.wire {
+            Wire::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::StreamExt;
-
-    /// B2: connections are bounded; a place that becomes free is taken again.
-    #[tokio::test]
-    async fn no_more_connections_than_places() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
-        let mut incoming = std::pin::pin!(connections(listener, 2));
-        let mut dialled = Vec::new();
-        for _ in 0..3 {
-            dialled.push(TcpStream::connect(address).await.expect("connect"));
+        if self.caller.gate.is_shut() {
+            return Poll::Ready(Err(shut()));
         }
-        let first = incoming.next().await.expect("first").expect("first");
-        let _second = incoming.next().await.expect("second").expect("second");
-        let short = Duration::from_millis(50);
-        assert!(tokio::time::timeout(short, incoming.next()).await.is_err());
-        drop(first);
-        incoming.next().await.expect("third").expect("third");
+        match &mut self.wire {
+            Wire::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

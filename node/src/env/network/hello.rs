@@ -1,13 +1,14 @@
 //! [pure] The first frames of a link: who speaks, to whom, and why not.
 
+use super::handshake::short;
 use aber_log::env::network::LinkClass;
 use aber_proto::generated::linkservice::{
     LinkClass as WireClass, LinkFrame, LinkHello, LinkRefusal, LinkRefusalCode, link_frame::Frame,
 };
-use aber_proto::{ClusterId, NodeId, limit};
+use aber_proto::{ClusterId, NodeId, PublicKey, limit};
 
 /// The version of the link protocol; both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Of a reason that another node gave, this much is shown.
 const REASON_CHARS: usize = 200;
 
@@ -37,11 +38,24 @@ impl Refusal {
         Self { code, reason }
     }
 
-    pub(super) fn to_frame(&self) -> LinkFrame {
-        frame(Frame::Refusal(LinkRefusal {
+    /// What a key that is in nobody's row hears.
+    pub(super) fn not_a_member(key: &PublicKey) -> Self {
+        let reason = format!(
+            "the key of this connection ({}) is no member's: its node never joined, or was removed",
+            short(key)
+        );
+        Self::new(LinkRefusalCode::NotAMember, reason)
+    }
+
+    pub(super) fn to_message(&self) -> LinkRefusal {
+        LinkRefusal {
             code: self.code.into(),
             reason: self.reason.clone(),
-        }))
+        }
+    }
+
+    pub(super) fn to_frame(&self) -> LinkFrame {
+        frame(Frame::Refusal(self.to_message()))
     }
 }
 
@@ -57,10 +71,17 @@ fn to_wire(class: LinkClass) -> WireClass {
 }
 
 /// What another node said, fit for a log or a terminal.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars()
         .take(REASON_CHARS)
-        .flat_map(char::escape_default)
+        .flat_map(|c| {
+            let is_plain = c == ' ' || (c.is_ascii_graphic() && c != '\\');
+            let escaped = (!is_plain).then(|| c.escape_default());
+            is_plain
+                .then_some(c)
+                .into_iter()
+                .chain(escaped.into_iter().flatten())
+        })
         .collect()
 }
 
@@ -84,26 +105,35 @@ impl LinkIdentity {
         }))
     }
 
+    /// The sentence for one of another protocol: which versions, and who must upgrade.
+    pub(super) fn other_protocol(&self, theirs: u32, version: &str) -> String {
+        let (me, version) = (self.node, shown(version));
+        let late = if theirs > PROTOCOL_VERSION {
+            format!("node {me} must upgrade")
+        } else {
+            "the other must upgrade".to_owned()
+        };
+        format!(
+            "node {me} (aber {}) speaks link protocol {PROTOCOL_VERSION}, the other {theirs} \
+             (aber {version}): {late}",
+            self.version,
+        )
+    }
+
+    /// The sentence for one of another cluster.
+    pub(super) fn other_cluster(&self, theirs: &[u8]) -> String {
+        let (mine, theirs) = (name_of(&self.cluster.0), name_of(theirs));
+        format!("this is cluster {mine}, not {theirs}")
+    }
+
     fn check(&self, hello: &LinkHello) -> Result<LinkClass, Refusal> {
         if hello.protocol != PROTOCOL_VERSION {
-            return Err(Refusal::new(
-                LinkRefusalCode::Protocol,
-                format!(
-                    "node {} (aber {}) speaks link protocol {PROTOCOL_VERSION}, the other {} \
-                     (aber {}); both must run the same",
-                    self.node,
-                    self.version,
-                    hello.protocol,
-                    shown(&hello.version)
-                ),
-            ));
+            let why = self.other_protocol(hello.protocol, &hello.version);
+            return Err(Refusal::new(LinkRefusalCode::Protocol, why));
         }
         if hello.cluster[..] != self.cluster.0 {
-            let (mine, other) = (name_of(&self.cluster.0), name_of(&hello.cluster));
-            return Err(Refusal::new(
-                LinkRefusalCode::Cluster,
-                format!("this is cluster {mine}, not {other}"),
-            ));
+            let why = self.other_cluster(&hello.cluster);
+            return Err(Refusal::new(LinkRefusalCode::Cluster, why));
         }
         if hello.to_node != self.node.0 {
             return Err(Refusal::new(
@@ -223,9 +253,17 @@ mod tests {
         if let Some(Frame::Hello(hello)) = &mut hello.frame {
             hello.protocol += 1;
         }
+        let refusal = me.check_caller(&hello).expect_err("newer");
+        assert_eq!(refusal.code, LinkRefusalCode::Protocol);
         assert_eq!(
-            code(me.check_caller(&hello)),
-            Some(LinkRefusalCode::Protocol)
+            refusal.reason,
+            "node 2 (aber 0.1.0) speaks link protocol 2, the other 3 (aber 0.1.0): \
+             node 2 must upgrade"
+        );
+        let older = me.other_protocol(PROTOCOL_VERSION - 1, "0.0.9\u{1b}");
+        assert!(
+            older.ends_with("1 (aber 0.0.9\\u{1b}): the other must upgrade"),
+            "{older}"
         );
         let silent = LinkFrame { frame: None };
         assert_eq!(

@@ -1,12 +1,15 @@
 //! [adapter] One link: the two directions of one gRPC call.
 
+use super::crowd::Place;
+use super::gate::Gate;
 use aber_log::env::Link;
 use aber_log::env::network::{LinkClass, LinkProblem};
 use aber_proto::generated::linkservice::{LinkFrame, link_frame::Frame};
 use aber_proto::{NodeId, limit};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -25,10 +28,12 @@ pub struct SystemLink {
     /// `None` once the other end closed.
     incoming: Mutex<Option<Streaming<LinkFrame>>>,
     is_closed: watch::Sender<bool>,
+    /// Shut when the other end is no member any more.
+    gate: Arc<Gate>,
     /// The connection of a link that was dialled.
     channel: Option<Channel>,
     /// The place of a link that was accepted.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl SystemLink {
@@ -37,6 +42,7 @@ impl SystemLink {
         class: LinkClass,
         outgoing: mpsc::Sender<LinkFrame>,
         incoming: Streaming<LinkFrame>,
+        gate: Arc<Gate>,
     ) -> Self {
         Self {
             remote,
@@ -44,6 +50,7 @@ impl SystemLink {
             outgoing,
             incoming: Mutex::new(Some(incoming)),
             is_closed: watch::Sender::new(false),
+            gate,
             channel: None,
             place: None,
         }
@@ -54,7 +61,7 @@ impl SystemLink {
         self
     }
 
-    pub(super) fn at_place(mut self, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn at_place(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
     }
@@ -92,6 +99,7 @@ impl Link for SystemLink {
         let mut is_closed = self.is_closed.subscribe();
         tokio::select! {
             biased;
+            () = self.gate.shutting() => Err(LinkProblem::Closed),
             _ = is_closed.wait_for(|is_closed| *is_closed) => Err(LinkProblem::Closed),
             sent = self.outgoing.send(frame) => sent.map_err(|_| LinkProblem::Closed),
         }
@@ -102,7 +110,13 @@ impl Link for SystemLink {
         let Some(incoming) = slot.as_mut() else {
             return Err(LinkProblem::Closed);
         };
-        match incoming.message().await {
+        let arrived = tokio::select! {
+            biased;
+            // What arrived from one who was removed meanwhile is not looked at.
+            () = self.gate.shutting() => Err(tonic::Status::aborted("it was closed here")),
+            arrived = incoming.message() => arrived,
+        };
+        match arrived {
             Ok(Some(LinkFrame {
                 frame: Some(Frame::Payload(payload)),
             })) => return Ok(payload),

@@ -1,8 +1,13 @@
-//! Two nodes on loopback.
+//! Nodes on loopback: members 1 to 4, each with a key of its own.
+
+mod hostile;
+mod join;
+mod plain;
+mod raw;
 
 use super::*;
 use aber_log::env::Link;
-use aber_proto::ClusterId;
+use aber_proto::{ClusterId, PublicKey};
 use bytes::Bytes;
 use std::future::Future;
 
@@ -12,24 +17,61 @@ async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(TIME, future).await.expect("in time")
 }
 
-async fn node(number: u64, cluster: u8) -> SystemNetwork {
-    let network = SystemNetwork::new();
-    network.introduce(LinkIdentity {
+fn key(seed: u8) -> Arc<SecretKey> {
+    Arc::new(SecretKey::from_seed(&[seed; 32]).expect("seed"))
+}
+
+fn public(seed: u8) -> PublicKey {
+    key(seed).public()
+}
+
+fn identity(number: u64, cluster: u8) -> LinkIdentity {
+    LinkIdentity {
         cluster: ClusterId([cluster; 32]),
         node: NodeId(number),
         name: format!("node-{number}"),
         version: "0.1.0".to_owned(),
-    });
-    let address = network
-        .listen(([127, 0, 0, 1], 0).into())
-        .await
-        .expect("listen");
+    }
+}
+
+/// Members 1 to 4, and where one of them listens.
+fn members(at: Option<(u64, String)>) -> BTreeMap<NodeId, Peer> {
+    let peer = |number: u8| Peer {
+        key: public(number),
+        addresses: at
+            .iter()
+            .filter(|(node, _)| *node == u64::from(number))
+            .map(|(_, address)| address.clone())
+            .collect(),
+    };
+    let row = |number: u8| (NodeId(number.into()), peer(number));
+    (1..=4).map(row).collect()
+}
+
+async fn listening(network: &SystemNetwork) -> String {
+    let address = network.listen(([127, 0, 0, 1], 0).into()).await;
+    let address = address.expect("listen");
     assert_eq!(network.local_addr(), Some(address));
+    address.to_string()
+}
+
+/// A node that says it is a member and has a key of its choice.
+fn nobody(number: u64, cluster: u8, seed: u8) -> SystemNetwork {
+    let network = SystemNetwork::new();
+    network.introduce(identity(number, cluster), key(seed));
+    network.set_peers(members(None));
+    network
+}
+
+async fn node(number: u8, cluster: u8) -> SystemNetwork {
+    let network = nobody(number.into(), cluster, number);
+    listening(&network).await;
     network
 }
 
 fn acquaint(from: &SystemNetwork, to: NodeId, at: &SystemNetwork) {
-    from.set_address(to, at.local_addr().expect("listening").to_string());
+    let address = at.local_addr().expect("listening").to_string();
+    from.set_peers(members(Some((to.0, address))));
 }
 
 async fn pair(class: LinkClass) -> (SystemNetwork, SystemNetwork, SystemLink, SystemLink) {
@@ -108,6 +150,14 @@ async fn refusal(from: &SystemNetwork, to: NodeId) -> String {
     }
 }
 
+async fn away(from: &SystemNetwork, to: NodeId) -> String {
+    match soon(from.dial(to, LinkClass::Control)).await {
+        Err(LinkProblem::Unreachable { why, .. }) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("let in"),
+    }
+}
+
 /// S2, S3: another cluster, and a node that is somebody else, are refused with a reason.
 #[tokio::test]
 async fn strangers_are_refused() {
@@ -115,10 +165,11 @@ async fn strangers_are_refused() {
     acquaint(&one, NodeId(2), &two);
     let why = refusal(&one, NodeId(2)).await;
     assert!(why.contains("cluster 08080808"), "{why}");
+    // The address is another node's now: its key says so, and nothing is said to it.
     let third = node(3, 9).await;
     acquaint(&one, NodeId(2), &third);
-    let why = refusal(&one, NodeId(2)).await;
-    assert!(why.contains("this is node 3, not 2"), "{why}");
+    let why = away(&one, NodeId(2)).await;
+    assert!(why.contains("another key answers"), "{why}");
     // The door is still open for those who belong.
     acquaint(&one, NodeId(3), &third);
     soon(one.dial(NodeId(3), LinkClass::Bulk))
@@ -140,17 +191,19 @@ async fn nobody_there_is_unreachable() {
     tokio::task::yield_now().await;
     drop(gone);
     assert!(is_away(dial(2).await), "nobody listens");
-    one.set_address(NodeId(3), "no such address");
+    one.set_peers(members(Some((3, "no such address".to_owned()))));
     assert!(is_away(dial(3).await), "no address at all");
     // Something else listens there.
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-    one.set_address(NodeId(4), other.local_addr().expect("address").to_string());
+    let address = other.local_addr().expect("address").to_string();
+    one.set_peers(members(Some((4, address))));
     std::thread::spawn(move || {
         use std::io::Write;
         let (mut stream, _) = other.accept().expect("accept");
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n");
     });
-    assert!(is_away(dial(4).await), "not gRPC");
+    assert!(is_away(dial(4).await), "no node");
+    assert!(is_away(dial(5).await), "no member");
 }
 
 #[tokio::test]
@@ -225,14 +278,49 @@ async fn a_slow_reader_holds_the_writer_up() {
     soon(a.send(frame)).await.expect("the writer goes on");
 }
 
+/// `[::]` takes IPv4 too, and links can be dialled by name, by IPv6 and by IPv4.
 #[tokio::test]
-async fn other_machines_cannot_reach_the_listener() {
-    let network = SystemNetwork::new();
-    let nameless = network.listen(([127, 0, 0, 1], 0).into()).await;
+async fn a_listener_for_all_addresses_is_reached_by_each() {
+    let nameless = SystemNetwork::new()
+        .listen(([127, 0, 0, 1], 0).into())
+        .await;
     assert!(matches!(nameless, Err(ListenProblem::Nameless)));
-    let problem = node(1, 9).await.listen(([0, 0, 0, 0], 0).into()).await;
-    let text = problem.expect_err("refused").to_string();
-    assert!(text.contains("loopback"), "{text}");
+    let two = nobody(2, 9, 2);
+    let all = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0);
+    let (ip, bound) = match two.listen(all).await {
+        Ok(bound) => (Some("[::1]"), bound),
+        // A machine without IPv6.
+        Err(_) => (
+            None,
+            two.listen(([0, 0, 0, 0], 0).into()).await.expect("listen"),
+        ),
+    };
+    let one = node(1, 9).await;
+    for host in ["127.0.0.1", "localhost"].into_iter().chain(ip) {
+        let address = format!("{host}:{}", bound.port());
+        one.set_peers(members(Some((2, address))));
+        soon(one.dial(NodeId(2), LinkClass::Control))
+            .await
+            .expect(host);
+    }
+}
+
+/// Addresses are tried in turn, and the one that worked comes first the next time.
+#[tokio::test]
+async fn the_second_address_is_tried_when_the_first_is_dead() {
+    let (one, two) = (node(1, 9).await, node(2, 9).await);
+    let good = two.local_addr().expect("listening").to_string();
+    let mut peers = members(Some((2, "127.0.0.1:1".to_owned())));
+    let peer = peers.get_mut(&NodeId(2)).expect("member");
+    peer.addresses.push(good.clone());
+    one.set_peers(peers);
+    soon(one.dial(NodeId(2), LinkClass::Control))
+        .await
+        .expect("dial");
+    assert_eq!(
+        one.state().peers.addresses(NodeId(2)),
+        [good, "127.0.0.1:1".to_owned()]
+    );
 }
 
 #[tokio::test]
