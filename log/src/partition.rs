@@ -26,6 +26,7 @@ use openraft::alias::StoredMembershipOf;
 use openraft::async_runtime::WatchReceiver;
 use raft_types::{C, decode_membership};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
@@ -189,6 +190,8 @@ struct Inner<E: Env> {
     is_following: Watched<bool>,
     /// Who leads, by the word of whom this node follows.
     told_leader: Mutex<Option<NodeId>>,
+    /// Entries and heartbeats that came from leaders.
+    heard_count: AtomicU64,
 }
 
 impl<E: Env> Clone for Partition<E> {
@@ -238,6 +241,7 @@ impl<E: Env> Partition<E> {
             turn: AsyncMutex::new(()),
             is_following: Watched::new(false),
             told_leader: Mutex::new(None),
+            heard_count: AtomicU64::new(0),
         };
         let this = Self {
             inner: Arc::new(inner),
@@ -293,12 +297,20 @@ impl<E: Env> Partition<E> {
 
     /// Whether this node leads the group, as far as it knows.
     pub fn is_leader(&self) -> bool {
-        self.metrics(|metrics| metrics.current_leader) == Some(Some(self.inner.me.0))
+        self.metrics(|metrics| metrics.state.is_leader()) == Some(true)
     }
 
     /// Who leads the group, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        match self.metrics(|metrics| metrics.current_leader) {
+        let me = self.inner.me.0;
+        let said = self.metrics(|metrics| {
+            // One that led before it was restarted does not lead, whatever its vote says.
+            let leads = metrics.state.is_leader();
+            metrics
+                .current_leader
+                .filter(|leader| *leader != me || leads)
+        });
+        match said {
             Some(leader) => leader.map(NodeId),
             None => *lock(&self.inner.told_leader),
         }
@@ -372,6 +384,9 @@ impl<E: Env> Partition<E> {
             None if matches!(method, Method::Append | Method::Snapshot) => self.join().await?,
             None => return Err("this node is not part of the group".to_owned()),
         };
+        if matches!(method, Method::Append | Method::Snapshot) {
+            self.inner.heard_count.fetch_add(1, SeqCst);
+        }
         router::answer(raft, from, method, payload).await
     }
 

@@ -157,6 +157,8 @@ pub struct MirrorStatus {
     pub problem: Option<String>,
     /// Whether the mirror has stopped.
     pub stopped: bool,
+    /// It stopped because the index failed: that must be rebuilt.
+    pub index_failed: bool,
 }
 
 /// Why a mirror does not start, or stopped.

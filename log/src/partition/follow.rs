@@ -344,8 +344,13 @@ impl<E: Env> Partition<E> {
     /// lost its vote would campaign for ever.
     pub(super) async fn group_goes_on_without_me(&self) -> bool {
         for peer in self.inner.mesh.peers_up() {
-            if let Ok(Some(membership)) = self.newest_membership(peer).await {
-                return !is_part(&membership, self.inner.me);
+            match self.newest_membership(peer).await {
+                Ok(Some(membership)) => return !is_part(&membership, self.inner.me),
+                Ok(None) => {}
+                Err(problem) => {
+                    let runtime = self.inner.env.runtime();
+                    runtime.trace(format_args!("group {}: {problem}", self.id()));
+                }
             }
         }
         false

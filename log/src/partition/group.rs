@@ -19,6 +19,7 @@ use openraft::impls::BasicNode;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -232,22 +233,23 @@ impl<E: Env> Partition<E> {
     /// As long as this Raft runs: the leader brings in who should vote and lets go of who should
     /// not; everybody else notices that the group goes on without it.
     async fn mind_voters(self, raft: Raft<E>) {
-        let (mut outside, mut alone) = (0, 0);
+        // Whom Raft takes for the leader says nothing: that may be from before a restart.
+        let (mut outside, mut alone, mut heard) = (0, 0, u64::MAX);
         loop {
             self.inner.env.runtime().sleep(LOOK_EVERY).await;
-            let (is_running, leader, membership) = {
+            let (is_running, leads, membership) = {
                 let metrics = raft.metrics();
                 let metrics = metrics.borrow_watched();
                 (
                     metrics.running_state.is_ok(),
-                    metrics.current_leader,
+                    metrics.state.is_leader(),
                     Arc::clone(&metrics.membership_config),
                 )
             };
             if !is_running {
                 return;
             }
-            if leader == Some(self.inner.me.0) {
+            if leads {
                 let change = self.set_voters(&raft, &membership);
                 // A majority may be away: then the next look tries again.
                 let runtime = self.inner.env.runtime();
@@ -256,7 +258,9 @@ impl<E: Env> Partition<E> {
             }
             let is_in = is_part(&membership, self.inner.me);
             outside = if is_in { 0 } else { outside + 1 };
-            alone = if leader.is_some() { 0 } else { alone + 1 };
+            let hears = self.inner.heard_count.load(SeqCst);
+            alone = if hears == heard { alone + 1 } else { 0 };
+            heard = hears;
             let goes_on_without = outside >= LOOKS_OUTSIDE
                 || (alone >= LOOKS_ALONE
                     && alone.is_multiple_of(LOOKS_ALONE)

@@ -86,6 +86,7 @@ impl<E: Env, T: Tree, C: ChunkStore> Mirror<E, T, C> {
             if let Err(problem) = &ended {
                 tracing::error!(%problem, "the mirror stops");
                 status.problem = Some(problem.to_string());
+                status.index_failed = matches!(problem, MirrorProblem::Index(_));
             }
         });
     }

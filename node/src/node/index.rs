@@ -225,11 +225,24 @@ impl<E: Env> Listener for NodeListener<E> {
                 }
                 Failure::Index(why) => why,
             };
-            let note = Some(Bytes::from(why.clone()));
-            let notes = vec![(Bytes::from_static(BAD_INDEX), note)];
-            // If the log fails too, the next start finds out by itself.
-            let _failed = log.write_notes(notes).await.is_err();
-            runtime.fail(EXIT_INDEX, &format!("the index must be rebuilt: {why}"));
+            rebuild(&log, &runtime, &why).await;
         })
     }
+}
+
+/// Ends the node; its next start makes the index anew.
+async fn rebuild<E: Env>(log: &SegmentLog<E>, runtime: &E::Runtime, why: &str) {
+    let note = Some(Bytes::copy_from_slice(why.as_bytes()));
+    let notes = vec![(Bytes::from_static(BAD_INDEX), note)];
+    // If the log fails too, the next start finds out by itself.
+    let _failed = log.write_notes(notes).await.is_err();
+    runtime.fail(EXIT_INDEX, &format!("the index must be rebuilt: {why}"));
+}
+
+/// An index that a mirror cannot read is as bad as one that a replay cannot: on a quiet node the
+/// mirror may be the only one who reads it.
+pub(super) async fn watch_mirror<E: Env>(env: E, log: SegmentLog<E>, mirror: MirrorHandle) {
+    let mut status = mirror.status.clone();
+    let failed = status.until(|status| status.index_failed).await;
+    rebuild(&log, env.runtime(), &failed.problem.unwrap_or_default()).await;
 }

@@ -223,6 +223,8 @@ impl<E: Env> Wiring<E> {
         let (dirty, inputs) = mpsc::channel(DIRTY_QUEUE);
         let mirror = Mirror::start(parts, inputs).await;
         let mirror = mirror.map_err(|problem| unusable(problem.to_string()))?;
+        let watch = index::watch_mirror(self.env.clone(), self.log.clone(), mirror.clone());
+        self.env.runtime().spawn("mirror watch", watch);
         Ok((Some(mirror), Some(dirty)))
     }
 
