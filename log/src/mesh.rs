@@ -205,7 +205,9 @@ impl<E: Env> Mesh<E> {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         {
             let mut peers = lock(&self.inner.peers);
-            gone.extend(peers.extract_if(.., |node, _| !wanted.contains(node)));
+            let is_gone = |node: &&NodeId| !wanted.contains(node);
+            let unwanted: Vec<_> = peers.keys().filter(is_gone).copied().collect();
+            gone.extend(unwanted.iter().filter_map(|node| peers.remove_entry(node)));
             for node in wanted {
                 peers.entry(*node).or_insert_with(|| {
                     let peer = Arc::new(Peer::new());

@@ -17,7 +17,7 @@ pub use log_reader::LogReader;
 use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotSource;
-use crate::segment::{PartitionState, SegmentLog};
+use crate::segment::{PartitionState, SegmentLog, SegmentProblem};
 use crate::watch::Watched;
 use aber_proto::{ChainHash, Head, LogId, NodeId, PartitionId, SignedHead};
 use bytes::Bytes;
@@ -114,6 +114,14 @@ impl<E: Env> Shared<E> {
     /// The chain hash before the partition's first entry.
     fn start_chain(&self) -> ChainHash {
         ChainHash::genesis(&self.log.cluster(), self.partition)
+    }
+
+    /// Whether the log leads to what is known to be committed. It may not for a moment: a snapshot
+    /// is installed before Raft lets go of what it took the place of, and that may hold entries
+    /// which were never committed.
+    fn leads_to(&self, committed: LogId) -> Result<bool, SegmentProblem> {
+        let found = self.log.chain_at(self.partition, committed.index)?;
+        Ok(found.is_some_and(|(id, _)| id == committed))
     }
 
     fn publish_committed(&self, id: LogId) {

@@ -2,8 +2,23 @@
 
 use super::{simulate, text};
 
-/// Seeds that found bugs, and a few that never did.
-const SEEDS: [u64; 10] = [1, 3, 6, 8, 12, 24, 29, 39, 49, 51];
+/// Seeds that found bugs, and a few that never did, with the number of nodes.
+const SEEDS: [(u64, &str); 14] = [
+    (1, "3"),
+    (3, "3"),
+    (6, "3"),
+    (8, "3"),
+    (12, "3"),
+    (24, "3"),
+    (29, "3"),
+    (39, "3"),
+    (49, "3"),
+    (51, "3"),
+    (24, "2"),
+    (41, "4"),
+    (1, "5"),
+    (3, "5"),
+];
 
 /// Bugs, and the seeds from which on one finds them.
 const PLANTED: [(&str, u64); 8] = [
@@ -29,8 +44,8 @@ fn run_cluster(seeds: std::ops::Range<u64>, more: &[&str]) -> std::process::Outp
 /// D1, D3, D6, A5, C1, C7, M1, M2, M3, M4, I2.
 #[test]
 fn seeds_that_found_bugs_pass() {
-    for seed in SEEDS {
-        let output = run_cluster(seed..seed + 1, &[]);
+    for (seed, nodes) in SEEDS {
+        let output = run_cluster(seed..seed + 1, &["--nodes", nodes]);
         assert!(output.status.success(), "{}", text(&output));
     }
 }

@@ -194,7 +194,11 @@ impl<E: Env> Driver<E> {
                     self.finish(request, &outcome, notes);
                 }
             }
-            Call::Void(request, sequence) => self.state.void(request, sequence),
+            Call::Void(request, sequence) => {
+                let runtime = self.options.env.runtime();
+                runtime.trace(format_args!("outbox: {request} is void as {sequence}"));
+                self.state.void(request, sequence);
+            }
             Call::Held(sequence, result) => {
                 self.copying.remove(&sequence);
                 match result {
@@ -246,6 +250,11 @@ impl<E: Env> Driver<E> {
 
     fn finish(&mut self, request: RequestId, outcome: &Outcome, notes: &mut Notes) {
         if let Some((sequence, _)) = self.state.finished(request) {
+            let (partition, index) = (outcome.partition, outcome.index);
+            let runtime = self.options.env.runtime();
+            runtime.trace(format_args!(
+                "outbox {sequence} done: {request} {partition}:{index}"
+            ));
             notes.push((item_key(sequence), None));
             self.retire(sequence);
         }

@@ -305,6 +305,9 @@ impl<E: Env> Partition<E> {
         let Some(durable) = runtime.timeout(WAIT, durable).await else {
             return Ok(());
         };
+        if !shared.leads_to(end)? {
+            return Ok(());
+        }
         let end = end.index.min(durable);
         let snapshot = shared.snapshots.newest(self.id());
         let state = shared.log.state(self.id());
@@ -418,3 +421,6 @@ fn encoded(entry: &Entry) -> Bytes {
     entry.encode(&mut bytes);
     bytes.freeze()
 }
+
+#[cfg(test)]
+mod tests;

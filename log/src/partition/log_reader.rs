@@ -48,15 +48,26 @@ impl<E: Env> Reader for LogReader<E> {
         let mut committed = shared.committed.clone();
         let mut flushed = shared.log.watch_flushed(partition);
         let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= from);
+        let damaged =
+            |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
         let last = if is_on(Bug::ReadUncommitted) {
             u64::MAX
         } else {
-            committed.until(ready).await.map_or(0, |id| id.index)
+            let last = committed.until(ready).await;
+            if let Some(id) = last
+                && !shared.leads_to(id).map_err(damaged)?
+            {
+                let (wanted, oldest) = (from, id.index + 1);
+                return Err(ReadProblem::Forgotten {
+                    partition,
+                    wanted,
+                    oldest,
+                });
+            }
+            last.map_or(0, |id| id.index)
         };
         let durable = flushed.until(|index| *index >= from).await;
         let last = last.min(durable);
-        let damaged =
-            |problem: crate::segment::SegmentProblem| ReadProblem::Damaged(problem.to_string());
         let entries = shared
             .log
             .read_mended(partition, from..last + 1, bytes)

@@ -1,0 +1,209 @@
+//! What a follower believes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that meets the unexpected fails"
+)]
+
+use super::super::{Council, PartitionOptions, Timing};
+use super::*;
+use crate::mesh::Mesh;
+use crate::reader::SnapshotSource;
+use crate::segment::{LogIdentity, SegmentLog, SegmentOptions};
+use crate::testing::{TestDisk, TestEnv};
+use aber_proto::{ChainHash, ClusterId, PartitionId, SecretKey, Timestamp};
+use std::sync::Arc;
+
+const CLUSTER: ClusterId = ClusterId([3; 32]);
+const P: PartitionId = PartitionId(2);
+const VOTER: NodeId = NodeId(1);
+
+/// Node 1 may vote; all keys are known.
+struct Elders {
+    me: NodeId,
+}
+
+fn key(node: NodeId) -> SecretKey {
+    SecretKey::from_seed(&[u8::try_from(node.0).unwrap() + 1; 32]).unwrap()
+}
+
+impl Council for Elders {
+    fn may_vote(&self, node: NodeId) -> bool {
+        node == VOTER
+    }
+
+    fn voters(&self, _: &[NodeId]) -> Vec<NodeId> {
+        vec![VOTER]
+    }
+
+    fn sign(&self, head: Head) -> SignedHead {
+        head.sign(&CLUSTER, self.me, &key(self.me))
+    }
+
+    fn is_good(&self, head: &SignedHead) -> bool {
+        let is_signed = head.verify(&CLUSTER, &key(head.signer).public());
+        is_signed.is_ok() && self.may_vote(head.signer)
+    }
+}
+
+struct NoSnapshots;
+
+impl SnapshotSource for NoSnapshots {
+    fn newest(&self, _: PartitionId) -> Option<SnapshotManifest> {
+        None
+    }
+
+    fn install(
+        &self,
+        _: SnapshotManifest,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), ReadProblem>> + Send>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+async fn follower(disk: &TestDisk) -> (TestEnv, Partition<TestEnv>) {
+    let env = TestEnv::new(disk);
+    let me = NodeId(7);
+    let identity = LogIdentity {
+        cluster: CLUSTER,
+        node: me,
+    };
+    let log = SegmentLog::open(env.clone(), identity, SegmentOptions::default());
+    let started = Partition::start(PartitionOptions {
+        env: env.clone(),
+        me,
+        partition: P,
+        founders: [VOTER].into(),
+        timing: Timing::LAN,
+        snapshot_every: 64,
+        log: log.await.unwrap(),
+        mesh: Mesh::new(env.clone(), &[VOTER]),
+        snapshots: Arc::new(NoSnapshots),
+        council: Arc::new(Elders { me }),
+    });
+    (env, started.await.unwrap())
+}
+
+fn entries(term: u64, before: Option<&Entry>, count: u64) -> Vec<Entry> {
+    let mut chain = before.map_or(ChainHash::genesis(&CLUSTER, P), |entry| entry.chain);
+    let first = before.map_or(0, |entry| entry.log_id.index + 1);
+    let mut all = Vec::new();
+    for index in first..first + count {
+        let entry = Entry {
+            partition: P,
+            log_id: LogId { term, index },
+            order_time: Timestamp(5),
+            control_index: 0,
+            kind: EntryKind::Change,
+            body: Bytes::from(vec![7; 30]),
+            chain: ChainHash::default(),
+        };
+        let entry = Entry::following(&chain, entry);
+        chain = entry.chain;
+        all.push(entry);
+    }
+    all
+}
+
+fn head_by(signer: NodeId, last: &Entry) -> SignedHead {
+    let head = Head {
+        partition: P,
+        log_id: last.log_id,
+        chain: last.chain,
+    };
+    head.sign(&CLUSTER, signer, &key(signer))
+}
+
+/// I4, S4: entries count as committed only under a head that a member who may vote has signed, and
+/// only whole and in order.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_believed_without_a_good_head() {
+    let (_, partition) = follower(&TestDisk::default()).await;
+    let good = entries(1, None, 5);
+    let head = head_by(VOTER, &good[4]);
+    let check = |entries: &[Entry], head: &SignedHead| partition.check(VOTER, 0, entries, head);
+    assert_eq!(check(&good, &head), Ok(()));
+    let refused = |entries: &[Entry], head: &SignedHead| {
+        assert!(matches!(
+            check(entries, head),
+            Err(FollowProblem::Lied { .. })
+        ));
+    };
+    // Signed by a member that may not vote, or of an earlier entry.
+    refused(&good, &head_by(NodeId(2), &good[4]));
+    refused(&good, &head_by(VOTER, &good[3]));
+    let mut other = head;
+    other.signature[5] ^= 1;
+    refused(&good, &other);
+    // A gap, another order, another body, another beginning.
+    refused(&[&good[..2], &good[3..]].concat(), &head);
+    refused(&good[2..], &head);
+    let mut swapped = good.clone();
+    swapped.swap(1, 2);
+    refused(&swapped, &head);
+    let mut forged = good.clone();
+    forged[2].body = Bytes::from_static(b"forged");
+    refused(&forged, &head);
+    let mut elsewhere = good.clone();
+    elsewhere[0].partition = PartitionId(3);
+    refused(&elsewhere, &head);
+}
+
+/// D1: what a former voter has beyond what was committed stays until a committed entry takes its
+/// place, and what is the same stays as it is.
+#[tokio::test(start_paused = true)]
+async fn committed_entries_take_the_place_of_others() {
+    let disk = TestDisk::default();
+    let (env, partition) = follower(&disk).await;
+    let committed = entries(1, None, 6);
+    partition.take(committed[..3].to_vec()).await.unwrap();
+    let log = partition.inner.shared.log.clone();
+    // A tail that this node acknowledged as a voter: its first entry became committed.
+    let tail = [&committed[3..4], &entries(1, Some(&committed[3]), 2)].concat();
+    let mut other_tail = tail.clone();
+    for entry in &mut other_tail[1..] {
+        entry.body = Bytes::from_static(b"never committed");
+    }
+    let mut chain = other_tail[0].chain;
+    for entry in &mut other_tail[1..] {
+        *entry = Entry::following(&chain, entry.clone());
+        chain = entry.chain;
+    }
+    log.append(P, other_tail.clone(), |_| ()).unwrap();
+    assert_eq!(log.state(P).last, other_tail.last().map(|e| e.log_id));
+    partition.take(committed[3..].to_vec()).await.unwrap();
+    assert_eq!(log.read(P, 0, 99, usize::MAX).unwrap(), committed);
+    let last = committed.last().map(|entry| entry.log_id);
+    assert_eq!(partition.committed().get(), last);
+    partition.stop().await;
+    env.kill().await;
+    // A follower's log is committed to its end.
+    let (_, again) = follower(&disk).await;
+    assert_eq!(again.committed().get(), last);
+    assert_eq!(
+        (again.leader(), again.is_leader(), again.votes()),
+        (None, false, false)
+    );
+}
+
+/// S3: nobody outside the group, or who may not vote, appends or is answered as a voter would be.
+#[tokio::test(start_paused = true)]
+async fn a_follower_answers_for_no_group() {
+    let (_, partition) = follower(&TestDisk::default()).await;
+    let refused = partition
+        .clone()
+        .answer(NodeId(9), Method::Append, Bytes::new());
+    assert!(refused.await.unwrap_err().contains("may not vote"));
+    let refused = partition.clone().answer(VOTER, Method::Vote, Bytes::new());
+    assert!(refused.await.unwrap_err().contains("not part of the group"));
+    let request = rpc::FollowRequest {
+        partition: P.0,
+        next: 0,
+    };
+    let payload = Bytes::from(request.encode_to_vec());
+    let answer = partition.answer(NodeId(9), Method::Follow, payload).await;
+    let answer = rpc::FollowResponse::decode(answer.unwrap()).unwrap();
+    assert!(!answer.is_part && answer.entries.is_empty() && answer.head.is_none());
+}
