@@ -4,7 +4,9 @@
 //! the world comes in through the [`Env`].
 
 mod collaborator;
+pub(crate) mod control;
 mod council;
+pub(crate) mod door;
 mod handler;
 mod heads;
 mod index;
@@ -80,6 +82,9 @@ pub struct NodeOptions {
     pub mirror: Option<(PathBuf, MirrorOptions)>,
     /// When content that nothing reaches is swept.
     pub sweep: SweepOptions,
+    /// Where other nodes reach this one, as `host:port`: what its row is set to and what is in the
+    /// tickets made here. None: nothing is set.
+    pub addresses: Vec<String>,
 }
 
 impl Default for NodeOptions {
@@ -91,6 +96,7 @@ impl Default for NodeOptions {
             snapshot_every: 4096,
             mirror: None,
             sweep: SweepOptions::default(),
+            addresses: Vec::new(),
         }
     }
 }
