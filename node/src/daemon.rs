@@ -174,6 +174,7 @@ async fn run(
     let mirror = file.told.mirror.clone();
     let mirror = mirror.unwrap_or_else(|| data.join("mirror"));
     let mut node_options = NodeOptions::system(&genesis, &file.name, mirror.clone(), &options);
+    node_options.name.clone_from(&file.name);
     node_options.addresses = links::reached_at(listen, &file.told.addresses);
     let config = NodeConfig {
         me: file.node,
