@@ -5,6 +5,7 @@ use aber_tests::process::content::content;
 use aber_tests::process::run::Ran;
 use aber_tests::process::{Cluster, Node, PATIENCE};
 use anyhow::{Result, ensure};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -312,10 +313,7 @@ fn join_leaves_a_node_that_runs() -> Result<()> {
         ensure!(std::fs::read(format!("{mirror}/file"))? == b"here");
         let before = node.status()?;
         stop()?;
-        let child = node
-            .command(&["up"])
-            .stdin(std::process::Stdio::null())
-            .spawn();
+        let child = node.command(&["up"]).stdin(Stdio::null()).spawn();
         let mut child = child?;
         let end = Instant::now() + PATIENCE;
         while node.status().is_err() {
@@ -331,8 +329,10 @@ fn join_leaves_a_node_that_runs() -> Result<()> {
             after["folders"][0]["directory"] == mirror.as_str(),
             "{after}"
         );
-        stop()?;
-        ensure!(child.wait()?.success());
+        // Reaped while `down` waits for it to be gone.
+        let down = node.command(&["down"]).stdout(Stdio::null()).spawn();
+        let ended = child.wait()?;
+        ensure!(ended.success() && down?.wait()?.success(), "{ended}");
         Ok(())
     };
     let outcome = checked();
