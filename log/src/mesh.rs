@@ -205,7 +205,13 @@ impl<E: Env> Mesh<E> {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         {
             let mut peers = lock(&self.inner.peers);
-            gone.extend(peers.extract_if(.., |node, _| !wanted.contains(node)));
+            peers.retain(|node, peer| {
+                let stays = wanted.contains(node);
+                if !stays {
+                    gone.push((*node, Arc::clone(peer)));
+                }
+                stays
+            });
             for node in wanted {
                 peers.entry(*node).or_insert_with(|| {
                     let peer = Arc::new(Peer::new());

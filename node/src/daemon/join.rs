@@ -99,8 +99,7 @@ pub async fn join(options: JoinOptions) -> Result<Joined, Problem> {
     let listen = links::choose(options.listen).await?;
     let addresses = links::reached_at(listen, &options.addresses);
     let (welcome, inviter) = ask(&options, &key, addresses).await?;
-    let joined = write(&env, &options, listen, welcome, inviter).await;
-    joined
+    write(&env, &options, listen, welcome, inviter).await
 }
 
 pub(super) fn other_cluster(
