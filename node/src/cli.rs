@@ -13,10 +13,14 @@ pub(crate) mod cluster;
 mod file;
 mod get;
 mod history;
+mod invite;
+mod links;
 pub(crate) mod load;
+mod members;
 pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
+mod rate;
 mod start;
 mod upload;
 pub(crate) mod walk;
@@ -88,6 +92,12 @@ const STATUS_HELP: &str = "\
 Examples:
   aber status --wait                             until this machine may be switched off
   aber status --check                            for monitoring: one line and an exit code";
+
+const MEMBERS_HELP: &str = "\
+Examples:
+  aber members                                   names, roles, who votes, who is away
+  aber members set gwen --role admin             aber members set --help shows all that can be set
+  aber members rm gwen --dry-run                 what would follow from putting it out";
 
 const MATERIALIZE_HELP: &str = "\
 Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
@@ -172,6 +182,13 @@ enum Command {
     Where(file::WhereArgs),
     /// Who did what, newest first
     Log(history::LogArgs),
+    /// Who belongs to the cluster, and how they are
+    #[command(after_help = MEMBERS_HELP)]
+    Members(members::MembersArgs),
+    /// Tickets that let machines in: list them, take them back
+    Invite(invite::InviteArgs),
+    /// Whom this node is connected to, and why not
+    Links,
     /// Read everything again and check it
     Verify(history::VerifyArgs),
     /// Follow a node into a directory, as a process of its own
@@ -198,6 +215,9 @@ impl Command {
             Self::Mkdir(_) => "mkdir",
             Self::Where(_) => "where",
             Self::Log(_) => "log",
+            Self::Members(_) => "members",
+            Self::Invite(_) => "invite",
+            Self::Links => "links",
             Self::Verify(_) => "verify",
             Self::Materialize(_) => "materialize",
             Self::Version => "version",
@@ -415,6 +435,9 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => file::where_is(context, args).await,
         Command::Log(args) => history::log(context, args).await,
+        Command::Members(args) => members::members(context, args).await,
+        Command::Invite(args) => invite::invite(context, args).await,
+        Command::Links => links::links(context).await,
         Command::Verify(args) => history::verify(context, args).await,
         Command::Materialize(args) => start::materialize(context, args).await,
         Command::Version => {

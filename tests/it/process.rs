@@ -15,6 +15,7 @@ mod demo;
 mod directories;
 mod golden;
 mod kill;
+mod members;
 mod space;
 mod words;
 

@@ -226,11 +226,117 @@ reasons! {
         mend "see which there are: aber log";
     /// The caller may not do this.
     NotAllowed "NOT_ALLOWED" PermissionDenied exit 10 retry false
-        keys ["role", "needed", "detail"]
-        what "this is not allowed"
-        why "[{detail}; ][the role is {role}; ][{needed} is needed; ]the node's socket serves \
-            its own user and root only"
-        mend "run it as the user of the node";
+        keys ["user", "caller", "member", "role", "needed"]
+        what "this is not allowed[: {member} is a {role}]"
+        why "[the node's socket serves its own user and root only, and the caller is user \
+            {caller}][it takes the role {needed}]"
+        mend "[run it as user {user}][an admin's node can raise the role: aber members set \
+            {member} --role {needed}]";
+    /// The author of a change is no member.
+    NotAMember "NOT_A_MEMBER" PermissionDenied exit 10 retry false
+        keys ["member", "entry"]
+        what "this node is no member of the cluster"
+        why "the others order nothing from a node that never joined or was removed"
+        mend "ask an admin for a ticket";
+    /// The text of a ticket has a typing error.
+    TicketDamaged "TICKET_DAMAGED" InvalidArgument exit 10 retry false
+        keys ["detail"]
+        what "this is not a whole ticket"
+        why "its checksum is wrong[: {detail}]; nothing was sent"
+        mend "copy it again, from aber1- to its end";
+    /// A ticket is over.
+    TicketExpired "TICKET_EXPIRED" PermissionDenied exit 10 retry false
+        keys ["ticket", "expiredAt", "inviter"]
+        what "the ticket has expired"
+        why "[it was good until {expiredAt}; ]a ticket is good for a limited time"
+        mend "ask[ {inviter}] for a new one; retyping it will not help";
+    /// A ticket has let somebody in.
+    TicketUsed "TICKET_USED" PermissionDenied exit 10 retry false
+        keys ["ticket", "usedBy", "usedAt", "inviter"]
+        what "the ticket was already used"
+        why "[it let {usedBy} in at {usedAt}; ]a ticket is good for one node"
+        mend "ask[ {inviter}] for a new one; retyping it will not help. To put out whom it let \
+            in: aber members rm";
+    /// A ticket was revoked.
+    TicketRevoked "TICKET_REVOKED" PermissionDenied exit 10 retry false
+        keys ["ticket", "revokedBy", "inviter"]
+        what "the ticket was revoked"
+        why "an admin took it back[: {revokedBy}]"
+        mend "ask[ {inviter}] for a new one; retyping it will not help";
+    /// No such ticket.
+    TicketUnknown "TICKET_UNKNOWN" NotFound exit 10 retry false
+        keys ["ticket"]
+        what "there is no such ticket[: {ticket}]"
+        why "this cluster never made it, or it ended more than 30 days ago"
+        mend "see which there are: aber invite ls";
+    /// A ticket would be good for too long.
+    TicketTooLong "TICKET_TOO_LONG" InvalidArgument exit 10 retry false
+        keys []
+        what "a ticket cannot be good for so long"
+        why "31 days are the most"
+        mend "choose a shorter time";
+    /// Too many tickets are open.
+    TooManyTickets "TOO_MANY_TICKETS" ResourceExhausted exit 10 retry false
+        keys []
+        what "too many tickets are open"
+        why "1,024 are the most"
+        mend "revoke some: aber invite ls, aber invite revoke ID";
+    /// Content is nowhere else.
+    LastCopy "LAST_COPY" FailedPrecondition exit 1 retry false
+        keys ["node", "bytes"]
+        what "{node} may have the last copy of {bytes} bytes"
+        why "no other node that can be reached now is known to hold them"
+        mend "start the nodes that are away, or wait until the others have it: aber status; to \
+            remove it all the same: --accept-loss";
+    /// Nobody would be left to admit and remove.
+    LastAdmin "LAST_ADMIN" FailedPrecondition exit 10 retry false
+        keys ["member", "entry"]
+        what "{member} is the last admin"
+        why "without one nobody could let members in, or put them out, ever again"
+        mend "make another member an admin first: aber members set NAME --role admin";
+    /// No such member.
+    MemberUnknown "MEMBER_UNKNOWN" NotFound exit 4 retry false
+        keys ["member", "entry"]
+        what "there is no member {member}"
+        why "none has this name, as this node knows it"
+        mend "see who there is: aber members";
+    /// The member was removed.
+    MemberRemoved "MEMBER_REMOVED" FailedPrecondition exit 10 retry false
+        keys ["member", "entry"]
+        what "{member} was removed from the cluster"
+        why "a removal is for good[: it is entry {entry}]; number and key are never used again"
+        mend "it can only join anew, as another member, with a new ticket and an empty data \
+            directory";
+    /// The cluster is full.
+    TooManyMembers "TOO_MANY_MEMBERS" ResourceExhausted exit 10 retry false
+        keys []
+        what "the cluster takes no more members"
+        why "5,000 at once and 20,000 ever are the most"
+        mend "remove members that are gone: aber members rm";
+    /// A member's role changed too often.
+    TooManyRoles "TOO_MANY_ROLES" FailedPrecondition exit 10 retry false
+        keys ["member"]
+        what "the role of {member} was changed too often"
+        why "each change is kept for ever, and 256 are the most"
+        mend "remove it, and let it join anew";
+    /// A name is in use.
+    NameTaken "NAME_TAKEN" AlreadyExists exit 5 retry false
+        keys ["name", "entry"]
+        what "the name {name} is taken"
+        why "another member has it, and names are unique"
+        mend "choose another one; see: aber members";
+    /// A plan does not fit any more.
+    PlanStale "PLAN_STALE" Aborted exit 5 retry false
+        keys ["plan", "detail"]
+        what "the plan is stale"
+        why "[{detail}; ]what it was made for has changed meanwhile; nothing was done"
+        mend "plan again";
+    /// No such plan.
+    PlanUnknown "PLAN_UNKNOWN" NotFound exit 4 retry false
+        keys ["plan"]
+        what "there is no plan {plan}"
+        why "it was made on another node, was done, or is older than an hour or this node's start"
+        mend "plan again";
     /// A directory or node of another cluster.
     OtherCluster "OTHER_CLUSTER" FailedPrecondition exit 1 retry false
         keys ["what", "found", "wanted"]

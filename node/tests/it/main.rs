@@ -14,6 +14,7 @@
 mod api;
 mod command;
 mod fake;
+mod membership;
 
 use aber_node::api::Listener;
 use fake::Fake;
