@@ -10,6 +10,7 @@
 
 mod batch;
 pub(crate) mod cluster;
+mod doctor;
 mod file;
 mod get;
 mod history;
@@ -21,7 +22,9 @@ pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
 mod rate;
+mod service;
 mod start;
+mod unit;
 mod upload;
 pub(crate) mod walk;
 pub(crate) mod write;
@@ -98,6 +101,14 @@ Examples:
   aber members                                   names, roles, who votes, who is away
   aber members set gwen --role admin             aber members set --help shows all that can be set
   aber members rm gwen --dry-run                 what would follow from putting it out";
+
+const DOCTOR_HELP: &str = "\
+Looks at the disk, the key, the ports, the limits of the system and, if the node runs, at addresses
+and clocks of all members. Changes nothing. Exit code 1 if there is something to mend.
+
+Examples:
+  aber doctor                                    before and after setting a node up
+  aber doctor --json                             a line of JSON for each check";
 
 const MATERIALIZE_HELP: &str = "\
 Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
@@ -191,6 +202,11 @@ enum Command {
     Links,
     /// Read everything again and check it
     Verify(history::VerifyArgs),
+    /// Is everything here as a node needs it?
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
+    /// The node as a service of systemd
+    Service(service::ServiceArgs),
     /// Follow a node into a directory, as a process of its own
     #[command(after_help = MATERIALIZE_HELP)]
     Materialize(start::MaterializeArgs),
@@ -219,6 +235,8 @@ impl Command {
             Self::Invite(_) => "invite",
             Self::Links => "links",
             Self::Verify(_) => "verify",
+            Self::Doctor => "doctor",
+            Self::Service(_) => "service",
             Self::Materialize(_) => "materialize",
             Self::Version => "version",
         }
@@ -439,6 +457,8 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Invite(args) => invite::invite(context, args).await,
         Command::Links => links::links(context).await,
         Command::Verify(args) => history::verify(context, args).await,
+        Command::Doctor => doctor::doctor(context).await,
+        Command::Service(args) => service::service(context, args).await,
         Command::Materialize(args) => start::materialize(context, args).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

@@ -36,8 +36,8 @@ const CHANGE_TIME: Duration = Duration::from_secs(10);
 const CAUGHT_UP: u64 = 64;
 /// Looks without a place in the group until this node leaves it.
 const LOOKS_OUTSIDE: u32 = 10;
-/// Looks without a leader until this node asks whether the group goes on without it.
-const LOOKS_ALONE: u32 = 20;
+/// Looks without a new entry until this node asks whether the group goes on without it.
+const LOOKS_QUIET: u32 = 20;
 
 fn config(options: &Timing, snapshot_every: u64) -> Result<Config, openraft::ConfigError> {
     Config {
@@ -232,15 +232,16 @@ impl<E: Env> Partition<E> {
     /// As long as this Raft runs: the leader brings in who should vote and lets go of who should
     /// not; everybody else notices that the group goes on without it.
     async fn mind_voters(self, raft: Raft<E>) {
-        let (mut outside, mut alone) = (0, 0);
+        let (mut outside, mut quiet, mut before) = (0, 0, None);
         loop {
             self.inner.env.runtime().sleep(LOOK_EVERY).await;
-            let (is_running, leader, membership) = {
+            let (is_running, leader, last, membership) = {
                 let metrics = raft.metrics();
                 let metrics = metrics.borrow_watched();
                 (
                     metrics.running_state.is_ok(),
                     metrics.current_leader,
+                    metrics.last_log_index,
                     Arc::clone(&metrics.membership_config),
                 )
             };
@@ -256,10 +257,13 @@ impl<E: Env> Partition<E> {
             }
             let is_in = is_part(&membership, self.inner.me);
             outside = if is_in { 0 } else { outside + 1 };
-            alone = if leader.is_some() { 0 } else { alone + 1 };
+            // Whether a leader is known says nothing: one who lost its vote believes in the last
+            // leader for ever, since those who should not follow it are asked before it campaigns.
+            let is_moving = leader.is_some() && last != before;
+            (quiet, before) = (if is_moving { 0 } else { quiet + 1 }, last);
             let goes_on_without = outside >= LOOKS_OUTSIDE
-                || (alone >= LOOKS_ALONE
-                    && alone.is_multiple_of(LOOKS_ALONE)
+                || (quiet >= LOOKS_QUIET
+                    && quiet.is_multiple_of(LOOKS_QUIET)
                     && self.group_goes_on_without_me().await);
             if goes_on_without {
                 return self.leave().await;

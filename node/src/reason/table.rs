@@ -458,6 +458,20 @@ reasons! {
         what "a mirror is not what was put"
         why "{count} differences, the first: {first}"
         mend "keep the directory and look at the nodes' logs in it; then aber verify --data DIR/n1";
+    /// No systemd that runs units of users.
+    NoSystemd "NO_SYSTEMD" FailedPrecondition exit 1 retry false
+        keys ["detail"]
+        what "systemd does not run units for this user"
+        why "{detail}"
+        mend "log in to a session of your own and try again; without systemd, let another \
+            supervisor run: aber up";
+    /// A unit that this program did not write, or that was edited.
+    UnitForeign "UNIT_FOREIGN" FailedPrecondition exit 1 retry false
+        keys ["path"]
+        what "{path} is left as it is"
+        why "aber service install did not write it, or it was edited since"
+        mend "move it away, then try again; changes of your own go into a drop-in: systemctl \
+            --user edit aber";
     /// Some of many were left out.
     PartlyDone "PARTLY_DONE" Unknown exit 3 retry false
         keys ["done", "left", "first"]

@@ -65,6 +65,7 @@ fn removed_members_are_out_and_what_they_wrote_stays() -> Result<()> {
     let mut cluster = Cluster::start(ABER, 5)?;
     let [mine, later] = ["/d/mine", "/d/later"].map(|path| content(path, 5, 60_000));
     cluster.nodes[0].ok(&["mkdir", "/d"])?;
+    cluster.settle(PATIENCE)?;
     ensure!(cluster.nodes[4].put(&mine, "/d/mine")?.code == 0);
     cluster.settle(PATIENCE)?;
 
