@@ -230,7 +230,12 @@ impl<E: Env> Mesh<E> {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         {
             let mut peers = lock(&self.inner.peers);
-            gone.extend(peers.extract_if(.., |node, _| !wanted.contains(node)));
+            let leaving: Vec<_> = peers
+                .keys()
+                .filter(|node| !wanted.contains(node))
+                .copied()
+                .collect();
+            gone.extend(leaving.iter().filter_map(|node| peers.remove_entry(node)));
             for node in wanted {
                 peers.entry(*node).or_insert_with(|| {
                     let peer = Arc::new(Peer::new());

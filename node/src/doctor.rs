@@ -77,7 +77,7 @@ impl Finding {
     }
 
     /// The same as something that may be meant so.
-    pub(crate) fn as_note(self) -> Self {
+    pub(crate) fn into_note(self) -> Self {
         Self {
             severity: Severity::Note,
             ..self
@@ -229,7 +229,7 @@ pub(crate) fn own_address(name: &str, address: &str, is_here: Option<bool>) -> F
             "others look for this node there: right only if a router passes it on",
             mend,
         )
-        .as_note(),
+        .into_note(),
         None => Finding::problem(
             "address",
             format!("{address} leads nowhere"),
@@ -251,7 +251,7 @@ pub(crate) fn reachable(name: &str, at: Option<&str>, tried: &[(String, String)]
             "this node cannot open links to it, and waits for it to open one",
             format!("aber members set {name} --address HOST:PORT"),
         )
-        .as_note();
+        .into_note();
     }
     let why: Vec<_> = tried
         .iter()

@@ -43,7 +43,7 @@ pub(crate) async fn doctor(context: &Context) -> Outcome {
             "the kernel has no IPv6 address, so links go by IPv4 alone",
             "nothing, if all members can be reached by IPv4",
         )
-        .as_note(),
+        .into_note(),
     });
     findings.push(probe::open_files(
         told.as_ref().map(|told| told.status.process_id),
@@ -80,13 +80,13 @@ fn node(told: &Result<Told, Problem>) -> Finding {
             format!("this command is aber {}", env!("CARGO_PKG_VERSION")),
             "restart the node, so that both are the same: aber down, aber up",
         )
-        .as_note(),
+        .into_note(),
         Ok(told) => {
             let (node, cluster) = (&told.status.node, &told.status.cluster);
             Finding::ok("node", format!("{node} of {cluster} is running"))
         }
         Err(problem) if problem.reason == Reason::DaemonNotRunning => {
-            Finding::problem("node", problem.what(), problem.why(), problem.mend()).as_note()
+            Finding::problem("node", problem.what(), problem.why(), problem.mend()).into_note()
         }
         Err(problem) => Finding::problem("node", problem.what(), problem.why(), problem.mend()),
     }
@@ -132,7 +132,7 @@ async fn listener(told: Option<&Told>) -> Finding {
                 "another program listens there; a node would take any free one instead",
                 "stop the other program, or choose a port: aber up --listen [::]:PORT",
             )
-            .as_note(),
+            .into_note(),
         };
     };
     let address = &told.status.link_address;

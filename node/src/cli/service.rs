@@ -183,8 +183,8 @@ async fn install(context: &Context, args: InstallArgs) -> Outcome {
     }
     let shown = print::escape(&path.display().to_string());
     let text = format!(
-        "Installed {shown}\n  aber status               how it is\n  \
-         journalctl --user -u aber what it says\n\
+        "Installed {shown}\n  aber status                  how it is\n  \
+         journalctl --user -u aber    what it says\n\
          It runs while you are logged in. To have it run always: loginctl enable-linger"
     );
     context.out.result(Some(text), value(&path, true));

@@ -74,6 +74,8 @@ async fn help_teaches_and_fits() {
         "links",
         "invite ls",
         "invite revoke",
+        "doctor",
+        "service install",
     ];
     for command in commands {
         let mut arguments: Vec<_> = command.split_whitespace().collect();

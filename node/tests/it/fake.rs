@@ -321,6 +321,7 @@ impl Service for Fake {
             members_up_count: 1,
             files_count: 1284,
             content_bytes: 6_549_825_126,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         })
     }

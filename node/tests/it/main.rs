@@ -15,6 +15,7 @@ mod api;
 mod command;
 mod fake;
 mod membership;
+mod upkeep;
 
 use aber_node::api::Listener;
 use fake::Fake;

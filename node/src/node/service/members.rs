@@ -254,6 +254,16 @@ fn set_operation(
         );
         return Err(Problem::usage(rule));
     }
+    if let Some(bad) = wanted.addresses.iter().find(|text| !is_address(text)) {
+        let rule = format!("{bad:?} is no address: it looks like malo.lan:7787 or [fd42::7]:7787");
+        return Err(Problem::usage(rule));
+    }
+    if wanted.addresses.len() > limit::MEMBER_ADDRESSES {
+        let most = limit::MEMBER_ADDRESSES;
+        return Err(Problem::usage(format!(
+            "a member has at most {most} addresses"
+        )));
+    }
     let role = match has("role") {
         true => Some(role_of(wanted.role()).ok_or_else(|| Problem::usage("no such role"))?),
         false => None,
@@ -276,6 +286,18 @@ fn set_operation(
         }),
         neighbours: neighbours.transpose()?,
     })
+}
+
+/// Whether others could dial this: `host:port`, with brackets around an IPv6 host.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_ip = text.parse::<std::net::SocketAddr>().is_ok();
+    let is_host = is_ip || (!host.is_empty() && host.chars().all(is_name));
+    is_port && is_host && text.len() <= limit::ADDRESS_BYTES
 }
 
 /// The numbers of these members, in rising order.
@@ -304,6 +326,33 @@ mod tests {
         );
         assert_eq!(numbers(None, 0).0.len(), 7);
         assert_eq!(numbers(None, -1).0.len(), 7);
+    }
+
+    #[test]
+    fn addresses_can_be_dialled() {
+        for good in [
+            "10.0.0.1:7787",
+            "[fd42::7]:1",
+            "malo.lan:65535",
+            "my_host-2:80",
+        ] {
+            assert!(is_address(good), "{good}");
+        }
+        let long = format!("{}:1", "a".repeat(limit::ADDRESS_BYTES));
+        for bad in [
+            "",
+            "x y",
+            "host",
+            "host:",
+            ":1",
+            "host:0",
+            "a:99999",
+            "fd42::7:1",
+            "h:1 ",
+            &long,
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
     }
 
     #[test]
