@@ -293,15 +293,13 @@ impl<E: Env> Partition<E> {
 
     /// Whether this node leads the group, as far as it knows.
     pub fn is_leader(&self) -> bool {
-        self.metrics(|metrics| metrics.current_leader) == Some(Some(self.inner.me.0))
+        self.metrics(leader_in) == Some(Some(self.inner.me))
     }
 
     /// Who leads the group, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        match self.metrics(|metrics| metrics.current_leader) {
-            Some(leader) => leader.map(NodeId),
-            None => *lock(&self.inner.told_leader),
-        }
+        let told = || *lock(&self.inner.told_leader);
+        self.metrics(leader_in).unwrap_or_else(told)
     }
 
     /// The group's term as this node knows it.
@@ -383,6 +381,14 @@ impl<E: Env> Partition<E> {
             let _panicked = raft.shutdown().await.is_err();
         }
     }
+}
+
+/// Who leads. A leader that let go of its own vote stays the last one that was voted for, and leads
+/// no more.
+fn leader_in(metrics: &RaftMetrics<C>) -> Option<NodeId> {
+    let leader = metrics.current_leader?;
+    let is_over = leader == metrics.id && !metrics.state.is_leader();
+    (!is_over).then_some(NodeId(leader))
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,7 +6,7 @@
 //! it would follow others, and its acknowledgements would count for nothing.
 
 use super::raft_types::{C, Proposal, decode_membership, to_raft_id};
-use super::{Partition, ProposeProblem, Raft, Timing, Waiting, lock};
+use super::{Partition, ProposeProblem, Raft, Timing, Waiting, leader_in, lock};
 use super::{log_store, router, state_machine};
 use crate::env::{Env, Runtime};
 use aber_proto::{NodeId, PartitionId, Timestamp};
@@ -240,7 +240,7 @@ impl<E: Env> Partition<E> {
                 let metrics = metrics.borrow_watched();
                 (
                     metrics.running_state.is_ok(),
-                    metrics.current_leader,
+                    leader_in(&metrics),
                     metrics.last_log_index,
                     Arc::clone(&metrics.membership_config),
                 )
@@ -248,7 +248,7 @@ impl<E: Env> Partition<E> {
             if !is_running {
                 return;
             }
-            if leader == Some(self.inner.me.0) {
+            if leader == Some(self.inner.me) {
                 let change = self.set_voters(&raft, &membership);
                 // A majority may be away: then the next look tries again.
                 let runtime = self.inner.env.runtime();
