@@ -249,8 +249,13 @@ impl Command {
 
     /// Whether a change may be on its way when it is interrupted.
     fn writes(&self) -> bool {
-        use Command::{Cp, Mkdir, Mv, Put, Rm};
-        matches!(self, Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_))
+        use Command::{Cp, Invite, Members, Mkdir, Mv, Put, Rm};
+        match self {
+            Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_) => true,
+            Members(args) => args.writes(),
+            Invite(args) => args.writes(),
+            _ => false,
+        }
     }
 }
 

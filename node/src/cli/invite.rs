@@ -17,8 +17,15 @@ pub(crate) struct InviteArgs {
     command: InviteCommand,
 }
 
+impl InviteArgs {
+    /// Whether a change may be on its way when it is interrupted.
+    pub(crate) fn writes(&self) -> bool {
+        matches!(self.command, InviteCommand::Revoke(_))
+    }
+}
+
 #[derive(Subcommand, Debug)]
-pub(crate) enum InviteCommand {
+enum InviteCommand {
     /// List tickets: those that are open, and those that ended in the last 30 days
     Ls(TicketsArgs),
     /// Take a ticket back: it lets nobody in any more

@@ -19,6 +19,17 @@ pub(crate) struct MembersArgs {
     all: bool,
 }
 
+impl MembersArgs {
+    /// Whether a change may be on its way when it is interrupted.
+    pub(crate) fn writes(&self) -> bool {
+        match &self.command {
+            None => false,
+            Some(MembersCommand::Set(_)) => true,
+            Some(MembersCommand::Rm(args)) => !args.dry_run,
+        }
+    }
+}
+
 #[derive(Subcommand, Debug)]
 enum MembersCommand {
     /// Set something of a member; what is not named stays as it is

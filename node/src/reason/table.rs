@@ -323,8 +323,8 @@ reasons! {
     NameTaken "NAME_TAKEN" AlreadyExists exit 5 retry false
         keys ["name", "entry"]
         what "the name {name} is taken"
-        why "another member has it, and names are unique"
-        mend "choose another one; see: aber members";
+        why "something else has it already, and names are unique"
+        mend "choose another one";
     /// A plan does not fit any more.
     PlanStale "PLAN_STALE" Aborted exit 5 retry false
         keys ["plan", "detail"]

@@ -100,10 +100,10 @@ async fn members_are_set() {
             &["set", "gwen", "--name", "enora"],
             5,
             expect![[r#"
-            error: the name enora is taken  [NAME_TAKEN]
-              why:  another member has it, and names are unique
-              mend: choose another one; see: aber members
-        "#]],
+                error: the name enora is taken  [NAME_TAKEN]
+                  why:  something else has it already, and names are unique
+                  mend: choose another one
+            "#]],
         ),
         (
             &["set", "enora", "--role", "reader"],

@@ -193,7 +193,7 @@ impl<E: Env> NodeService<E> {
         }
         let left = members.without(row.node);
         let eligible = left.present().filter(|row| row.is_voter_eligible).count();
-        if eligible < 3 {
+        if eligible < 3 && left.present_count() > 1 {
             let what = "one member alone will vote".to_owned();
             let why = "fewer than three members that may vote are left";
             let mend = "while it is away changes wait; a third member mends it: aber invite";
