@@ -13,6 +13,8 @@ pub(crate) mod cluster;
 mod file;
 mod get;
 mod history;
+mod invite;
+mod join;
 pub(crate) mod load;
 pub(crate) mod print;
 pub(crate) mod progress;
@@ -43,6 +45,7 @@ const EXAMPLES: &str = "\
 Examples:
   aber demo                          three nodes on this machine, to look around
   aber up                            start a node here; makes a cluster of one if there is none
+  aber invite                        a ticket for one more machine; there: aber join
   aber put song.flac /music/         a file into the tree; -r for directories
   aber put -r photos /               makes /photos
   date | aber put - /notes/now.txt   from standard input
@@ -72,6 +75,23 @@ that works at once; its files appear, read-only, in the mirror directory.
 Examples:
   aber up                                        everything in the default places
   aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port";
+
+const INVITE_HELP: &str = "\
+The ticket works once. Whoever has it gets in, so hand it over as you would a key.
+
+Examples:
+  aber invite                                    a writer, until tomorrow
+  aber invite --role reader --valid 1h --qr      to be scanned from the terminal
+  aber invite --address my.example.org:7787      where the other machine should call";
+
+const JOIN_HELP: &str = "\
+Asks for the ticket, which is better than to write it here: arguments show in ps. The node runs in
+the background afterwards; aber down stops it, and aber up starts it again, without a ticket.
+
+Examples:
+  aber join                                      asks for the ticket
+  aber join --ticket-file ticket.txt             or - for standard input
+  aber join --listen '[::]:7000' --name attic    another port, a name of its own";
 
 const PUT_HELP: &str = "\
 Ends when the files are ordered by a majority and on two nodes. When nothing moves for 30 seconds it
@@ -148,6 +168,12 @@ enum Command {
     Up(start::UpArgs),
     /// Stop the node
     Down,
+    /// Make a ticket that lets one more node in
+    #[command(after_help = INVITE_HELP)]
+    Invite(invite::InviteArgs),
+    /// Make this machine a node of somebody's cluster, by a ticket
+    #[command(after_help = JOIN_HELP)]
+    Join(join::JoinArgs),
     /// How the node and its cluster are
     #[command(after_help = STATUS_HELP)]
     Status(cluster::StatusArgs),
@@ -187,6 +213,8 @@ impl Command {
             Self::Demo(_) => "demo",
             Self::Up(_) => "up",
             Self::Down => "down",
+            Self::Invite(_) => "invite",
+            Self::Join(_) => "join",
             Self::Status(_) => "status",
             Self::Put(_) => "put",
             Self::Get(_) => "get",
@@ -206,7 +234,11 @@ impl Command {
 
     /// Whether it ends by itself on Ctrl-C, and uses `--timeout` in its own way.
     fn is_its_own_master(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Demo(_))
+        match self {
+            Self::Up(_) | Self::Demo(_) => true,
+            Self::Join(args) => args.foreground,
+            _ => false,
+        }
     }
 
     /// Whether a change may be on its way when it is interrupted.
@@ -404,6 +436,8 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Demo(args) => start::demo(context, args).await,
         Command::Up(args) => start::up(context, args).await,
         Command::Down => start::down(context).await,
+        Command::Invite(args) => invite::invite(context, args).await,
+        Command::Join(args) => join::join(context, args).await,
         Command::Status(args) => cluster::status(context, args).await,
         Command::Put(args) => put::put(context, args).await,
         Command::Get(args) => get::get(context, args).await,

@@ -256,6 +256,8 @@ unary_calls! {
     ClusterServiceClient list_volumes ListVolumesRequest ListVolumesResponse;
     /// All partitions.
     ClusterServiceClient list_partitions ListPartitionsRequest ListPartitionsResponse;
+    /// Makes a ticket.
+    ClusterServiceClient create_ticket CreateTicketRequest CreateTicketResponse;
     /// Stops the daemon.
     UpkeepServiceClient stop StopRequest StopResponse;
 }

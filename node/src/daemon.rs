@@ -1,27 +1,35 @@
 //! [driver] What starts: the daemon, a cluster laid out beforehand.
 //!
 //! The command line calls these and knows nothing of how they work. A data directory holds, beside
-//! what the node keeps there, `genesis` (what the cluster started from) and `key` (who this node
-//! is); the node's number is that of the member whose key it has.
+//! what the node keeps there, `genesis` (what the cluster started from), `key` (who this node is)
+//! and `member` (how it was told to run, whom it knows, and, unless it is a founder, its number).
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "the daemon listens for real signals"
 )]
 
+mod addresses;
+mod join;
 mod links;
+mod member;
+mod row;
+
+pub use join::{Inviter, JoinOptions, Joined, join};
 
 use crate::api;
 use crate::env::lock::{DataDirProblem, FORMAT_VERSION};
 use crate::env::runtime::{SystemRuntime, install_panic_hook};
 use crate::env::{SystemEnv, SystemOptions};
-use crate::node::{Node, NodeConfig, NodeOptions, NodeService};
+use crate::node::{Node, NodeConfig, NodeOptions, NodeService, door};
 use crate::reason::{Problem, Reason};
 use crate::security::identity;
 use aber_log::env::disk::{read_small, write_small};
 use aber_log::env::{Disk, Env, Runtime};
 use aber_materializer::mirror::MirrorOptions;
-use aber_proto::{Genesis, Member, NodeId, Role, SecretKey, codec, member};
+use aber_proto::member::is_member_name;
+use aber_proto::{Genesis, Member, NodeId, Role, SecretKey, codec};
+use member::{MemberFile, Told};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -43,17 +51,20 @@ const GENESIS_FILE: &str = "genesis";
 const GENESIS_BYTES: usize = 4 * 1024 * 1024;
 
 /// What `aber up` was told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UpOptions {
     /// The data directory; made, with a cluster of one, if there is nothing.
     pub data: PathBuf,
-    /// Where other nodes reach this one. `None`: as configured, else [`LINK_PORT`] at every
-    /// address of the machine, else any free port. Port 0: any free one.
+    /// Where links listen. `None`: as the last time, else [`LINK_PORT`] at every address of the
+    /// machine, else any free port. Port 0: any free one.
     pub listen: Option<SocketAddr>,
+    /// Where others are told to look for it, as `host:port`. `None`: as the last time, else where
+    /// it listens, at the machine's own addresses.
+    pub addresses: Option<Vec<String>>,
     /// Whether links go without TLS, for networks that encrypt by themselves. All nodes of a
-    /// cluster must be told the same.
-    pub plaintext: bool,
-    /// The mirror directory. `None`: as configured, else `mirror` in the data directory.
+    /// cluster must be told the same. `None`: as the last time, else with TLS.
+    pub plaintext: Option<bool>,
+    /// The mirror directory. `None`: as the last time, else `mirror` in the data directory.
     pub mirror: Option<PathBuf>,
     /// The node's name, for a new cluster. `None`: the host's name.
     pub name: Option<String>,
@@ -153,52 +164,89 @@ async fn run(
     env.data()
         .claim_for(cluster)
         .map_err(|problem| data_problem(&problem))?;
-    let me = genesis
-        .members
-        .iter()
-        .find(|member| member.key == key.public());
-    let me = me.cloned().ok_or_else(|| {
-        unusable(
-            &data,
-            "its key is that of no member of its cluster's genesis",
-        )
-    })?;
-    links::introduce(env.network(), &options, &genesis, &me, &key);
-    let listen = links::listen(env.network(), &options, &me).await?;
-    let mirror = options
-        .mirror
-        .clone()
-        .unwrap_or_else(|| data.join("mirror"));
-    let node_options = NodeOptions::system(&genesis, &me, mirror.clone(), &options);
+    let mut file = member_of(&env, &genesis, &key)?;
+    file.told = told(&options, &file.told, &data);
+    let founder = genesis.member(file.node);
+    links::introduce(env.network(), &file, &genesis, &key);
+    let listen = links::listen(env.network(), &file.told, founder, options.listen.is_some());
+    let listen = listen.await?;
+    file.told.listen = Some(listen);
+    let mirror = file.told.mirror.clone();
+    let mirror = mirror.unwrap_or_else(|| data.join("mirror"));
+    let mut node_options = NodeOptions::system(&genesis, &file.name, mirror.clone(), &options);
+    node_options.name.clone_from(&file.name);
+    node_options.addresses = links::reached_at(listen, &file.told.addresses);
     let config = NodeConfig {
-        me: me.node,
+        me: file.node,
         key,
-        contacts: Vec::new(),
+        contacts: file.contacts.clone(),
         options: node_options,
         genesis,
     };
     let cluster_name = config.genesis.name.clone();
     check_log_is_there(&env)?;
     let node = Node::start(config, env.clone()).await?;
-    write_small(
+    let written = write_small(
         env.disk(),
         Path::new(STARTED_FILE),
         b"this node has a log\n",
-    )
-    .await
-    .map_err(|error| unusable(&data, error))?;
+    );
+    written.await.map_err(|error| unusable(&data, error))?;
+    member::save(&env, &file).await?;
+    env.network().set_doorkeeper(door::door(&node));
+    row::announce(&env, &node);
     let listener = api::Listener::bind(&data).await?;
     let up = Started {
         cluster: cluster_name,
-        node: me.name,
+        node: node.name_of(file.node),
         is_new,
         socket: listener.path().to_path_buf(),
         listen,
         mirror,
     };
+    member::keep(&env, &node, file);
     serve(&env, &node, listener, move || started(&up)).await;
     node.stop().await;
     Ok(())
+}
+
+/// Which member this node is: a founder by its key, else who the file says.
+fn member_of(env: &SystemEnv, genesis: &Genesis, key: &SecretKey) -> Result<MemberFile, Problem> {
+    let file = member::load(env)?;
+    let public = key.public();
+    let founder = genesis.members.iter().find(|member| member.key == public);
+    match (file, founder) {
+        (Some(file), Some(founder)) if file.node != founder.node => {
+            let why = "its files `member` and `key` are those of different nodes";
+            Err(unusable(env.data().path(), why))
+        }
+        (Some(file), _) => Ok(file),
+        (None, Some(founder)) => Ok(MemberFile {
+            node: founder.node,
+            name: founder.name.clone(),
+            ..MemberFile::default()
+        }),
+        (None, None) => {
+            let why = "it was not let in to its cluster yet: run aber join with the same ticket \
+                       again, and it goes on where it stopped";
+            Err(unusable(env.data().path(), why))
+        }
+    }
+}
+
+/// What holds: what is said now, else what was said before.
+fn told(now: &UpOptions, before: &Told, data: &Path) -> Told {
+    let mirror = now.mirror.clone().or_else(|| before.mirror.clone());
+    Told {
+        listen: now.listen.or(before.listen),
+        addresses: now
+            .addresses
+            .clone()
+            .unwrap_or_else(|| before.addresses.clone()),
+        plaintext: now.plaintext.unwrap_or(before.plaintext),
+        // The usual place moves with the data directory.
+        mirror: mirror.filter(|mirror| *mirror != data.join("mirror")),
+    }
 }
 
 /// Answers calls until somebody ends the node.
@@ -347,7 +395,7 @@ fn host_name() -> String {
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .take(32)
         .collect();
-    if member::is_member_name(&name) {
+    if is_member_name(&name) {
         name
     } else {
         "node".to_owned()
@@ -356,8 +404,8 @@ fn host_name() -> String {
 
 impl NodeOptions {
     /// The options of a daemon on this machine.
-    fn system(genesis: &Genesis, me: &Member, mirror: PathBuf, told: &UpOptions) -> Self {
-        let marker = format!("cluster {}\nnode {}\n", genesis.cluster_id(), me.name);
+    fn system(genesis: &Genesis, me: &str, mirror: PathBuf, told: &UpOptions) -> Self {
+        let marker = format!("cluster {}\nnode {me}\n", genesis.cluster_id());
         let options = MirrorOptions {
             marker,
             ..MirrorOptions::default()

@@ -4,7 +4,9 @@
 //! the world comes in through the [`Env`].
 
 mod collaborator;
+pub(crate) mod control;
 mod council;
+pub(crate) mod door;
 mod handler;
 mod heads;
 mod index;
@@ -80,6 +82,11 @@ pub struct NodeOptions {
     pub mirror: Option<(PathBuf, MirrorOptions)>,
     /// When content that nothing reaches is swept.
     pub sweep: SweepOptions,
+    /// What this node is called until the membership tells.
+    pub name: String,
+    /// Where other nodes reach this one, as `host:port`: what its row is set to and what is in the
+    /// tickets made here. None: nothing is set.
+    pub addresses: Vec<String>,
 }
 
 impl Default for NodeOptions {
@@ -91,6 +98,8 @@ impl Default for NodeOptions {
             snapshot_every: 4096,
             mirror: None,
             sweep: SweepOptions::default(),
+            name: String::new(),
+            addresses: Vec::new(),
         }
     }
 }
@@ -223,8 +232,18 @@ impl<E: Env> Node<E> {
     /// The name of a member.
     pub fn name_of(&self, node: NodeId) -> String {
         let members = self.parts.members.get();
-        let member = members.member(node);
-        member.map_or_else(|| node.to_string(), |member| member.name.clone())
+        if let Some(member) = members.member(node) {
+            return member.name.clone();
+        }
+        let config = &self.parts.config;
+        let contact = config.contacts.iter().find(|contact| contact.node == node);
+        match contact {
+            Some(contact) => contact.name.clone(),
+            None if node == config.me && !config.options.name.is_empty() => {
+                config.options.name.clone()
+            }
+            None => node.to_string(),
+        }
     }
 }
 

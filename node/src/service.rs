@@ -173,6 +173,12 @@ pub trait Service: Clone + Send + Sync + 'static {
         request: v1::ListPartitionsRequest,
     ) -> impl Future<Output = Answer<v1::ListPartitionsResponse>> + Send;
 
+    /// Makes a ticket, and answers once it is good.
+    fn create_ticket(
+        &self,
+        request: v1::CreateTicketRequest,
+    ) -> impl Future<Output = Answer<v1::CreateTicketResponse>> + Send;
+
     /// Reads everything again and says what it found.
     fn verify(
         &self,

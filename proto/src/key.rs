@@ -35,6 +35,8 @@ pub enum Purpose {
     Head,
     /// The greeting of a link without TLS.
     Link,
+    /// That somebody has a ticket's secret, on one connection.
+    Ticket,
 }
 
 /// One change's share of a batch signature.
@@ -81,6 +83,7 @@ fn signed_bytes(purpose: Purpose, message: &[u8]) -> Vec<u8> {
         Purpose::Changes => 1,
         Purpose::Head => 2,
         Purpose::Link => 3,
+        Purpose::Ticket => 4,
     };
     let mut bytes = Vec::with_capacity(CONTEXT.len() + 1 + message.len());
     bytes.extend_from_slice(CONTEXT);

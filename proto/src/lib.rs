@@ -28,5 +28,5 @@ pub use key::{BatchSignature, PublicKey, SecretKey};
 pub use manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
 pub use member::{Genesis, Member, Rates, Role};
 pub use path::{PathProblem, RelPath, TreePath};
-pub use ticket::{Ticket, TicketSecret};
+pub use ticket::{Ticket, TicketAddress, TicketSecret};
 pub use unit::{FileTime, Instant, Timestamp};

@@ -55,6 +55,9 @@ pub const MEMBERS: usize = 5000;
 /// Most members a cluster ever has, those included that were removed: their rows stay, so that what
 /// they signed can be judged.
 pub const MEMBERS_EVER: usize = 4 * MEMBERS;
+/// Nodes that hold content before a change that needs it is ordered, as soon as there are so many
+/// members (promise D2); a genesis may ask for more.
+pub const MIN_COPIES: usize = 2;
 /// Most addresses of a member.
 pub const MEMBER_ADDRESSES: usize = 8;
 /// Most neighbours a member declares.

@@ -7,7 +7,7 @@
 
 use crate::hash::{KeyPin, TicketId};
 use crate::id::ClusterId;
-use crate::key::PublicKey;
+use crate::key::{PublicKey, SecretKey};
 use crate::limit;
 use crate::unit::Timestamp;
 use bytes::{Buf, BufMut};
@@ -20,7 +20,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const GROUP: usize = 5;
 const CHECK_BYTES: usize = 4;
 
-/// What a newcomer proves to know. Only its hash is in the log.
+/// What a newcomer proves to know. Only the public half of the key made of it is in the log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketSecret(pub [u8; 16]);
 
@@ -31,11 +31,27 @@ impl fmt::Debug for TicketSecret {
     }
 }
 
+impl TicketSecret {
+    /// The key that this secret is the seed of. Its public half is the ticket's id: so whoever
+    /// reads the log can check who has the secret, and cannot join by it.
+    #[must_use]
+    pub fn key(&self) -> SecretKey {
+        let seed = blake3::derive_key("aber 2026 ticket v1", &self.0);
+        SecretKey::from_seed(&seed).expect("any 32 bytes are a seed")
+    }
+}
+
 impl TicketId {
     /// The ticket with this secret.
     #[must_use]
     pub fn of_secret(secret: &TicketSecret) -> Self {
-        Self(blake3::derive_key("aber 2026 ticket v1", &secret.0))
+        Self(secret.key().public().0)
+    }
+
+    /// What a signature by the ticket's secret is checked with.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        PublicKey(self.0)
     }
 }
 

@@ -14,6 +14,7 @@ mod damage;
 mod demo;
 mod directories;
 mod golden;
+mod join;
 mod kill;
 mod space;
 mod words;

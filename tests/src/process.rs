@@ -5,6 +5,7 @@
 //! and what a node said is in the error of a wait that failed.
 
 pub mod content;
+pub mod join;
 pub mod run;
 pub mod tree;
 
@@ -255,13 +256,20 @@ impl Node {
     /// # Errors
     /// It runs already, or cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
-        ensure!(!self.is_running(), "{} runs already", self.name);
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.binary)
+        let mut command = Command::new(&self.binary);
+        command
             .args(["up", "--until-eof", "--listen", &self.address.to_string()])
             .arg("--data")
             .arg(&self.data)
-            .args(&self.arguments)
+            .args(&self.arguments);
+        self.launch(command)
+    }
+
+    /// Starts a process that ends with the pipe it gets.
+    fn launch(&mut self, mut command: Command) -> Result<()> {
+        ensure!(!self.is_running(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let child = command
             .env_remove("ABER_DATA")
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)

@@ -83,6 +83,25 @@ impl<E: Env> Partition<E> {
         }
     }
 
+    /// Learns again who votes, from what was followed before this start: what comes next may not say
+    /// it for years. What cannot be read now is asked for when it is needed.
+    pub(super) fn recall_membership(&self) {
+        let (shared, state) = (&self.inner.shared, self.log_state());
+        let snapshot = shared.snapshots.newest(self.id());
+        let after = snapshot.map_or(0, |snapshot| snapshot.log_id.index + 1);
+        let mut next = after.max(state.oldest.unwrap_or(0));
+        let end = state.last.map_or(0, |id| id.index + 1);
+        while next < end {
+            let entries = shared.log.read(self.id(), next, end, ANSWER_BYTES);
+            let entries = entries.unwrap_or_default();
+            let Some(last) = entries.last() else { return };
+            next = last.log_id.index + 1;
+            if let Some(membership) = entries.iter().filter_map(membership_in).last() {
+                shared.membership.set(membership);
+            }
+        }
+    }
+
     /// Whom to ask: who is said to lead, if not just asked in vain; else the others in turn, those
     /// known to vote before all others.
     fn next_upstream(&self, after: Option<NodeId>) -> Option<NodeId> {

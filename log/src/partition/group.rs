@@ -80,6 +80,7 @@ impl<E: Env> Partition<E> {
         }
         // Whatever a follower has was committed.
         if let Some(last) = self.log_state().last {
+            self.recall_membership();
             inner.shared.publish_committed(last);
         }
         self.start_following();

@@ -40,4 +40,11 @@ impl<S: Service> generated::ClusterService for Adapter<S> {
     ) -> Result<Response<v1::ListPartitionsResponse>, Status> {
         unary(self.service.list_partitions(request.into_inner())).await
     }
+
+    async fn create_ticket(
+        &self,
+        request: Request<v1::CreateTicketRequest>,
+    ) -> Result<Response<v1::CreateTicketResponse>, Status> {
+        unary(self.service.create_ticket(request.into_inner())).await
+    }
 }

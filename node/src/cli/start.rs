@@ -7,6 +7,7 @@ use crate::daemon::{self, MaterializeOptions, Started, UpOptions};
 use crate::demo::{self, DemoOptions};
 use crate::reason::{Problem, Reason};
 use aber_proto::generated::v1;
+use aber_proto::{TicketAddress, limit};
 use clap::Args;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::json;
@@ -28,10 +29,14 @@ pub(crate) struct UpArgs {
     /// Where other nodes reach this one; port 0: any free one
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
+    /// Where others are told to look for this node, up to 8 times [default: its own addresses]
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Vec<String>,
     /// No TLS between nodes, for networks that encrypt by themselves; all nodes or none
-    #[arg(long)]
-    plaintext: bool,
-    /// The mirror directory [default: DIR/mirror]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL")]
+    plaintext: Option<bool>,
+    /// The mirror directory [default: as the last time, else DIR/mirror]
     #[arg(long, value_name = "DIR")]
     mirror: Option<PathBuf>,
     /// The node's name, when it starts a new cluster [default: the host's name]
@@ -40,6 +45,9 @@ pub(crate) struct UpArgs {
     /// Stop when standard input closes: for programs that start a node and may be killed
     #[arg(long, hide = true)]
     until_eof: bool,
+    /// Leave the terminal's session: for a command that starts a node and ends
+    #[arg(long, hide = true)]
+    background: bool,
     /// Entries between two snapshots: for tests of what is far behind
     #[arg(long, hide = true, value_name = "N")]
     snapshot_every: Option<u64>,
@@ -79,10 +87,16 @@ pub(crate) struct MaterializeArgs {
 /// Runs `up`.
 pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
     log_to_stderr(context);
+    if args.background {
+        // Who leads a group already cannot, and needs not: it has none of the terminal's signals.
+        let _leads = rustix::process::setsid().is_err();
+    }
     let listen = args.listen.as_deref().map(parse_listen).transpose()?;
+    let addresses = parse_addresses(&args.address)?;
     let options = UpOptions {
         data: context.data()?,
         listen,
+        addresses: Some(addresses).filter(|addresses| !addresses.is_empty()),
         plaintext: args.plaintext,
         mirror: args.mirror,
         name: args.name,
@@ -92,6 +106,11 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
     if args.until_eof {
         tokio::spawn(stop_at_eof());
     }
+    run_node(context, options).await
+}
+
+/// Runs a node in this process until somebody ends it.
+pub(super) async fn run_node(context: &Context, options: UpOptions) -> Outcome {
     let out = context.out.clone();
     daemon::up(options, move |started| {
         let value = json!({
@@ -124,14 +143,14 @@ fn started_text(started: &Started) -> String {
 }
 
 /// Ends this process in order when whoever started it is gone.
-async fn stop_at_eof() {
+pub(super) async fn stop_at_eof() {
     let mut stdin = tokio::io::stdin();
     let mut buffer = [0; 64];
     while !matches!(stdin.read(&mut buffer).await, Ok(0) | Err(_)) {}
     let _ = kill_process(getpid(), Signal::TERM);
 }
 
-fn log_to_stderr(context: &Context) {
+pub(super) fn log_to_stderr(context: &Context) {
     let default = match (context.out.quiet, context.verbose) {
         (true, _) => "error",
         (false, 0) => "error,aber=info,aber_node=info,aber_log=info,aber_materializer=info",
@@ -147,7 +166,25 @@ fn log_to_stderr(context: &Context) {
         .try_init();
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, Problem> {
+/// Checks what others are to be told.
+pub(super) fn parse_addresses(texts: &[String]) -> Result<Vec<String>, Problem> {
+    if texts.len() > limit::MEMBER_ADDRESSES {
+        let most = limit::MEMBER_ADDRESSES;
+        return Err(Problem::usage(format!(
+            "--address is given at most {most} times"
+        )));
+    }
+    let each = texts.iter().map(|text| match TicketAddress::parse(text) {
+        Some(address) => Ok(address.to_string()),
+        None => {
+            let form = "it looks like host:7787, 192.0.2.1:7787 or [2001:db8::1]:7787";
+            Err(Problem::usage(format!("--address {text}: {form}")))
+        }
+    });
+    each.collect()
+}
+
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, Problem> {
     let wrong = |why: &str| {
         let detail = format!("--listen {text}: {why}; it looks like 127.0.0.1:7787 or [::1]:0");
         Problem::usage(detail)

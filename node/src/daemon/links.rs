@@ -1,35 +1,78 @@
 //! [driver] What the daemon tells its network: who it is, who the others are, where to listen.
 
-use super::{LINK_PORT, UpOptions};
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the kernel tells this machine's addresses in files"
+)]
+
+use super::LINK_PORT;
+use super::addresses::{parse_fib_trie, parse_inet6, reachable_at};
+use super::member::{MemberFile, Told};
 use crate::env::network::{LinkIdentity, ListenProblem, Peer, SystemNetwork};
 use crate::reason::{Problem, Reason};
-use aber_proto::{Genesis, Member, SecretKey};
+use aber_proto::{ClusterId, Genesis, Member, NodeId, SecretKey, limit};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-/// Tells the network who this node is and who the others are.
+/// Tells the network who this node is and who the others are, as far as is known before the log is
+/// read.
 pub(super) fn introduce(
     network: &SystemNetwork,
-    options: &UpOptions,
+    file: &MemberFile,
     genesis: &Genesis,
-    me: &Member,
     key: &Arc<SecretKey>,
 ) {
     let identity = LinkIdentity {
         cluster: genesis.cluster_id(),
-        node: me.node,
-        name: me.name.clone(),
+        node: file.node,
+        name: file.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    network.set_plaintext(options.plaintext);
+    network.set_plaintext(file.told.plaintext);
     network.introduce(identity, Arc::clone(key));
-    let peer = |member: &Member| Peer {
-        key: member.key,
-        addresses: vec![member.address.clone()],
+    // The node itself replaces these as soon as it has read its index.
+    let founders = genesis.members.iter().map(|member| {
+        let (key, addresses) = (member.key, vec![member.address.clone()]);
+        (member.node, Peer { key, addresses })
+    });
+    let contacts = file.contacts.iter();
+    let contacts = contacts.map(|known| (known.node, known.peer.clone()));
+    network.set_peers(founders.chain(contacts).collect());
+}
+
+/// Where others may look for a node that listens there: where they are told to, else at the
+/// machine's own addresses.
+pub(super) fn reached_at(listen: SocketAddr, told: &[String]) -> Vec<String> {
+    if !told.is_empty() {
+        return told.to_vec();
+    }
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let v6 = parse_inet6(&read("/proc/net/if_inet6"));
+    let v4 = parse_fib_trie(&read("/proc/net/fib_trie"));
+    reachable_at(listen, &[v6, v4].concat(), limit::MEMBER_ADDRESSES)
+}
+
+/// The address that a node which does not run yet will listen on, with its port. Whoever takes the
+/// port before that node starts is told of then.
+pub(super) async fn choose(told: Option<SocketAddr>) -> Result<SocketAddr, Problem> {
+    let network = SystemNetwork::new();
+    let identity = LinkIdentity {
+        cluster: ClusterId([0; 32]),
+        node: NodeId(0),
+        name: String::new(),
+        version: String::new(),
     };
-    let members = genesis.members.iter();
-    network.set_peers(members.map(|member| (member.node, peer(member))).collect());
+    let seed = SecretKey::from_seed(&[1; 32]).map_err(Problem::internal)?;
+    network.introduce(identity, Arc::new(seed));
+    let is_asked_for = told.is_some();
+    let told = Told {
+        listen: told,
+        ..Told::default()
+    };
+    let bound = listen(&network, &told, None, is_asked_for).await;
+    network.stop_listening();
+    bound
 }
 
 /// At every address of this machine, IPv6 and IPv4; on another port if the usual one is taken.
@@ -57,13 +100,19 @@ async fn listen_everywhere(
     bound
 }
 
-/// Binds the link listener: where told, else where the genesis says, else everywhere.
+/// Binds the link listener: where told, else where the genesis says, else everywhere. A port that
+/// nobody asked for, and that is taken this time, makes way for another one.
 pub(super) async fn listen(
     network: &SystemNetwork,
-    options: &UpOptions,
-    me: &Member,
+    told: &Told,
+    founder: Option<&Member>,
+    is_asked_for: bool,
 ) -> Result<SocketAddr, Problem> {
-    let bound = match options.listen.or_else(|| me.address.parse().ok()) {
+    let of_genesis = || founder.and_then(|member| member.address.parse().ok());
+    let bound = match told.listen.or_else(of_genesis) {
+        Some(told) if told.ip().is_unspecified() && !is_asked_for => {
+            listen_everywhere(network, told.port()).await
+        }
         Some(told) => network.listen(told).await,
         None => listen_everywhere(network, LINK_PORT).await,
     };
@@ -80,7 +129,6 @@ pub(super) async fn listen(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aber_proto::{ClusterId, NodeId};
 
     fn network() -> SystemNetwork {
         let network = SystemNetwork::new();

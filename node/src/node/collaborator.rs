@@ -9,12 +9,14 @@ use aber_log::outbox::state::Outcome;
 use aber_log::outbox::{Boxed, Collaborator, Seen};
 use aber_log::partition::Partition;
 use aber_log::watch::Watched;
+use aber_materializer::members::Members;
 use aber_materializer::view::{RequestOutcome, TreeView};
 use aber_proto::generated::rpc;
 use aber_proto::{NodeId, PartitionId, RequestId, VolumeId};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// For the leader to order a batch: several heartbeats, since it may wait for a slow follower.
@@ -23,7 +25,9 @@ const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct NodeCollaborator<E: Env> {
     pub(super) env: E,
     pub(super) me: NodeId,
-    pub(super) copies: usize,
+    /// What the genesis asks for.
+    pub(super) min_copies: u32,
+    pub(super) members: Watched<Arc<Members>>,
     pub(super) mesh: Mesh<E>,
     pub(super) content: NodeContent<E>,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
@@ -61,7 +65,9 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
 
     fn hold(&self, item: Item) -> Boxed<Result<(), String>> {
         let content = self.content.clone();
-        let copies = self.copies.max(item.min_copies as usize);
+        let present = self.members.get().present_count();
+        let copies = super::control::min_copies(self.min_copies, present);
+        let copies = copies.max(item.min_copies as usize);
         let copies = copies.min(self.mesh.peers().len() + 1);
         Box::pin(async move {
             let mut chunks = Vec::new();

@@ -6,7 +6,7 @@ use aber_log::env::network::{Network, Peer};
 use aber_log::env::{Env, Runtime};
 use aber_log::mesh::Mesh;
 use aber_log::watch::Watched;
-use aber_materializer::members::Members;
+use aber_materializer::members::{MemberRow, Members};
 use aber_proto::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,11 +45,78 @@ fn peers_of(me: NodeId, members: &Members, contacts: &[Contact]) -> BTreeMap<Nod
         .iter()
         .filter(|contact| members.member(contact.node).is_none());
     let told = told.map(|contact| (contact.node, contact.peer.clone()));
-    let present = members.present().map(|row| {
-        let (key, addresses) = (row.key, row.addresses.clone());
-        (row.node, Peer { key, addresses })
-    });
+    let present = members
+        .present()
+        .map(|row| (row.node, peer_of(row, contacts)));
     let mut peers: BTreeMap<_, _> = told.chain(present).collect();
     peers.remove(&me);
     peers
+}
+
+/// Where its row says, then where it was said to be: a row of the genesis has no addresses where
+/// the founder had none yet, and an index that was lost takes all rows since with it.
+fn peer_of(row: &MemberRow, contacts: &[Contact]) -> Peer {
+    let mut addresses = row.addresses.clone();
+    let told = contacts.iter().find(|contact| contact.node == row.node);
+    for address in told.iter().flat_map(|contact| &contact.peer.addresses) {
+        if told.is_some_and(|contact| contact.peer.key == row.key) && !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
+    let key = row.key;
+    Peer { key, addresses }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aber_proto::{Genesis, Member, PublicKey, Role, Timestamp};
+
+    fn genesis(address: &str) -> Members {
+        let member = |node: u64| Member {
+            node: NodeId(node),
+            name: format!("n{node}"),
+            key: PublicKey([u8::try_from(node).expect("small"); 32]),
+            role: Role::Admin,
+            address: address.to_owned(),
+        };
+        Members::of_genesis(&Genesis {
+            name: "c".to_owned(),
+            created: Timestamp(1),
+            members: vec![member(1), member(2)],
+            voters: vec![NodeId(1)],
+            partitions: 2,
+            min_copies: 1,
+        })
+    }
+
+    fn contact(node: u64, key: u8) -> Contact {
+        Contact {
+            node: NodeId(node),
+            name: format!("n{node}"),
+            peer: Peer {
+                key: PublicKey([key; 32]),
+                addresses: vec!["told:1".to_owned()],
+            },
+        }
+    }
+
+    /// A newcomer reaches a founder whose row in the genesis says nothing of where it is.
+    #[test]
+    fn a_contact_says_where_a_row_without_addresses_is() {
+        let told = [contact(1, 1), contact(9, 9)];
+        let peers = peers_of(NodeId(2), &genesis(""), &told);
+        assert_eq!(peers.keys().collect::<Vec<_>>(), [&NodeId(1), &NodeId(9)]);
+        assert_eq!(peers[&NodeId(1)].addresses, ["told:1"]);
+        let peers = peers_of(NodeId(2), &genesis("row:1"), &told);
+        assert_eq!(peers[&NodeId(1)].addresses, ["row:1", "told:1"]);
+    }
+
+    /// S3: what was told never stands against the membership.
+    #[test]
+    fn a_contact_with_another_key_says_nothing() {
+        let peers = peers_of(NodeId(2), &genesis("row:1"), &[contact(1, 8)]);
+        assert_eq!(peers[&NodeId(1)].addresses, ["row:1"]);
+        assert_eq!(peers[&NodeId(1)].key, PublicKey([1; 32]));
+    }
 }

@@ -9,6 +9,7 @@ mod prepare;
 mod read;
 mod render;
 mod status;
+mod ticket;
 mod verify;
 mod write;
 
@@ -184,6 +185,13 @@ impl<E: Env> Service for NodeService<E> {
         _request: v1::ListPartitionsRequest,
     ) -> Answer<v1::ListPartitionsResponse> {
         self.partitions()
+    }
+
+    async fn create_ticket(
+        &self,
+        request: v1::CreateTicketRequest,
+    ) -> Answer<v1::CreateTicketResponse> {
+        self.make_ticket(request).await
     }
 
     async fn verify(&self, request: v1::VerifyRequest) -> Answer<Answers<v1::VerifyResponse>> {

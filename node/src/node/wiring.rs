@@ -105,7 +105,8 @@ impl<E: Env> Wiring<E> {
         let collaborator = collaborator::NodeCollaborator {
             env: self.env.clone(),
             me: self.config.me,
-            copies: self.config.genesis.min_copies as usize,
+            min_copies: self.config.genesis.min_copies,
+            members: self.members.clone(),
             mesh: self.mesh.clone(),
             content: self.content.clone(),
             partitions: self.partitions.clone(),

@@ -228,15 +228,81 @@ reasons! {
     NotAllowed "NOT_ALLOWED" PermissionDenied exit 10 retry false
         keys ["role", "needed", "detail"]
         what "this is not allowed"
-        why "[{detail}; ][the role is {role}; ][{needed} is needed; ]the node's socket serves \
-            its own user and root only"
-        mend "run it as the user of the node";
+        why "[{detail}; ][the role of this node is {role}; ][{needed} is needed; ]a node may do \
+            what its role says, and its socket serves its own user and root only"
+        mend "run it as the user of the node; if its role is what is missing, ask an admin";
     /// A directory or node of another cluster.
     OtherCluster "OTHER_CLUSTER" FailedPrecondition exit 1 retry false
         keys ["what", "found", "wanted"]
         what "{what} belongs to another cluster"
         why "its cluster is {found}, not {wanted}"
         mend "use the directory of this cluster, or another --data; nothing was changed";
+    /// A ticket has a typing error, or is none.
+    TicketDamaged "TICKET_DAMAGED" InvalidArgument exit 10 retry false
+        keys ["detail"]
+        what "this is not a whole ticket"
+        why "{detail}; nothing was sent to anybody"
+        mend "compare it with the original, letter by letter, or paste it: a ticket is all that \
+            aber invite printed, from aber1- on";
+    /// A ticket was not used in time.
+    TicketExpired "TICKET_EXPIRED" PermissionDenied exit 10 retry false
+        keys ["cluster", "expiredAt", "inviter"]
+        what "cannot join[ {cluster}]: this ticket has expired"
+        why "it was good until {expiredAt}"
+        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+    /// A ticket let somebody in before.
+    TicketUsed "TICKET_USED" PermissionDenied exit 10 retry false
+        keys ["cluster", "usedBy", "usedAt", "inviter"]
+        what "cannot join[ {cluster}]: this ticket was already used"
+        why "it let {usedBy} in on {usedAt}; a ticket is good for one node"
+        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+    /// A ticket was taken back.
+    TicketRevoked "TICKET_REVOKED" PermissionDenied exit 10 retry false
+        keys ["cluster", "revokedBy", "revokedAt", "inviter"]
+        what "cannot join[ {cluster}]: this ticket was revoked"
+        why "{revokedBy} took it back on {revokedAt}"
+        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+    /// The cluster knows no such ticket.
+    TicketUnknown "TICKET_UNKNOWN" PermissionDenied exit 10 retry false
+        keys ["cluster", "inviter", "detail"]
+        what "cannot join[ {cluster}]: nobody there knows this ticket"
+        why "[{detail}; ]it was never ordered, or ended more than 30 days ago"
+        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+    /// Nobody answers at any address of a ticket.
+    InviterAway "INVITER_AWAY" Unavailable exit 6 retry true
+        keys ["tried"]
+        what "nobody who could let this node in answers"
+        why "tried {tried}"
+        mend "start the node that made the ticket and open the way to it, then run the same \
+            command again: the ticket is as good as before";
+    /// Another key than the ticket's answers.
+    OtherKey "OTHER_KEY" FailedPrecondition exit 10 retry false
+        keys ["address"]
+        what "at {address} answers somebody else than who made the ticket"
+        why "its key is not the one in the ticket: another machine has that address now, or \
+            somebody sits in between; nothing was told to it"
+        mend "ask whoever made the ticket where the node is, and for a new ticket with that address \
+            (aber invite --address HOST:PORT)";
+    /// One side uses TLS and the other does not, or another version of it.
+    OtherMode "OTHER_MODE" FailedPrecondition exit 1 retry false
+        keys ["address", "detail"]
+        what "{address} cannot be talked to like this"
+        why "{detail}"
+        mend "run aber join with --plaintext if the cluster uses it, without if not; the ticket is as \
+            good as before";
+    /// The other side is older or newer.
+    OtherProtocol "OTHER_PROTOCOL" FailedPrecondition exit 12 retry false
+        keys ["detail"]
+        what "the versions of aber on the two machines do not fit together"
+        why "{detail}"
+        mend "install the same version on both, then run the same command again: the ticket is as \
+            good as before";
+    /// The cluster did not let the node in, or not yet.
+    NotAdmitted "NOT_ADMITTED" Unavailable exit 6 retry true
+        keys ["detail"]
+        what "this node is not let in yet"
+        why "{detail}"
+        mend "run the same command with the same ticket again in a while: it goes on where it stopped";
     /// Nobody answers at the socket.
     DaemonNotRunning "DAEMON_NOT_RUNNING" Unavailable exit 9 retry true
         keys ["socket", "detail"]

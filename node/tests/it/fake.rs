@@ -359,6 +359,13 @@ impl Service for Fake {
         })
     }
 
+    async fn create_ticket(
+        &self,
+        _request: v1::CreateTicketRequest,
+    ) -> Answer<v1::CreateTicketResponse> {
+        Err(Problem::new(Reason::NotOffered))
+    }
+
     async fn verify(&self, _request: v1::VerifyRequest) -> Answer<Answers<v1::VerifyResponse>> {
         use v1::verify_response::Message;
         let finding = v1::Finding {

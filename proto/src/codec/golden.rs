@@ -50,6 +50,10 @@ fn compared(name: &str, bytes: &[u8]) -> Bytes {
     golden.into()
 }
 
+fn some_ticket() -> TicketId {
+    TicketId(blake3::derive_key("aber 2026 ticket v1", &[5; 16]))
+}
+
 fn key() -> SecretKey {
     SecretKey::from_seed(&[7; 32]).expect("any 32 bytes are a seed")
 }
@@ -226,7 +230,7 @@ fn change() -> Change {
 
 /// Every operation on members but the admission, which is alone in its change.
 fn membership() -> Vec<Operation> {
-    let ticket = TicketId::of_secret(&TicketSecret([5; 16]));
+    let ticket = some_ticket();
     vec![
         Operation::Invite {
             ticket,
@@ -289,7 +293,7 @@ fn golden_membership() {
 #[test]
 fn golden_admission() {
     let change = change_of(vec![Operation::Admit {
-        ticket: TicketId::of_secret(&TicketSecret([5; 16])),
+        ticket: some_ticket(),
         key: key().public(),
         name: "yann".to_owned(),
         addresses: vec!["yann.example:7787".to_owned(), "192.0.2.7:1".to_owned()],

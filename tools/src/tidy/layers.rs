@@ -84,6 +84,7 @@ const LAYERS: [Layer; 6] = [
             "notify",
             "prost",
             "prost-types",
+            "qrcode",
             "ring",
             "rustix",
             "rustls",

@@ -9,6 +9,7 @@ use super::handshake::{HandshakeProblem, Security, Wanted};
 use super::hello::{LinkIdentity, PROTOCOL_VERSION, shown};
 use super::service::caller_of;
 use super::state::Shared;
+use crate::security::proof::PROOF_BYTES;
 use aber_log::env::network::LinkClass;
 use aber_log::env::network::PEER_ADDRESSES;
 use aber_proto::generated::joinservice::join_service_client::JoinServiceClient;
@@ -126,7 +127,7 @@ impl JoinService for JoinDoor {
 
 fn check_sizes(request: &JoinRequest) -> Result<(), String> {
     let is_bounded = request.cluster.len() == 32
-        && request.proof.len() == 32
+        && request.proof.len() == PROOF_BYTES
         && request.ticket_id.len() <= TICKET_ID_BYTES
         && request.version.len() <= limit::NAME_BYTES
         && request.name.len() <= limit::MEMBER_NAME_BYTES

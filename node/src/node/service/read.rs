@@ -129,7 +129,7 @@ impl<E: Env> NodeService<E> {
             .missing(&chunks)
             .map_err(|p| chunk_problem(&p, ""))?;
         let mut holders = Vec::new();
-        for member in &parts.config.genesis.members {
+        for member in parts.members.get().present() {
             let held = if member.node == parts.config.me {
                 Some(all - bytes(&lacking))
             } else if chunks.is_empty() {

@@ -4,6 +4,7 @@ use super::{NodeService, index_problem, render};
 use crate::service::Answer;
 use aber_log::env::{Disk, Env, Runtime};
 use aber_log::mesh::Method;
+use aber_materializer::members::{MemberRow, Members};
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
 use aber_proto::{NodeId, PartitionId, Role, codec};
@@ -88,18 +89,16 @@ impl<E: Env> NodeService<E> {
             let applied = parts.applied.get(id).and_then(|at| at.get()).unwrap_or(0);
             entries_to_apply += committed.saturating_sub(applied);
         }
-        let up = genesis
-            .members
-            .iter()
-            .filter(|member| self.is_up(member.node))
-            .count();
+        let members = parts.members.get();
+        let up = members.present().filter(|member| self.is_up(member.node));
+        let up = up.count();
         Ok(v1::GetStatusResponse {
             cluster: genesis.name.clone(),
             cluster_id: parts.cluster.to_string(),
             node: self.node.name_of(parts.config.me),
             health: health.into(),
             notices,
-            members_count: u32::try_from(genesis.members.len()).unwrap_or(u32::MAX),
+            members_count: u32::try_from(members.present_count()).unwrap_or(u32::MAX),
             members_up_count: u32::try_from(up).unwrap_or(u32::MAX),
             files_count,
             content_bytes,
@@ -110,12 +109,18 @@ impl<E: Env> NodeService<E> {
             cursor: self.cursor(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
-            link_address: genesis
-                .member(parts.config.me)
-                .map(|m| m.address.clone())
-                .unwrap_or_default(),
+            link_address: self.own_address(&members),
             ..v1::GetStatusResponse::default()
         })
+    }
+
+    /// Where other nodes reach this one: the first place they are told of.
+    fn own_address(&self, members: &Members) -> String {
+        let parts = &self.node.parts;
+        let row = members.member(parts.config.me);
+        let told = parts.config.options.addresses.first();
+        let told = told.or_else(|| row.and_then(|row| row.addresses.first()));
+        told.cloned().unwrap_or_default()
     }
 
     fn folder(&self) -> Option<v1::FolderStatus> {
@@ -181,17 +186,14 @@ impl<E: Env> NodeService<E> {
     async fn notices(&self) -> Vec<v1::Notice> {
         let parts = &self.node.parts;
         let mut notices = Vec::new();
-        let away: Vec<_> = parts
-            .config
-            .genesis
-            .members
-            .iter()
-            .filter(|m| !self.is_up(m.node))
-            .collect();
+        let members = parts.members.get();
+        notices.extend(self.removed(&members));
+        let away = members.present().filter(|row| !self.is_up(row.node));
+        let away: Vec<_> = away.collect();
         for member in &away {
             let refused = parts.mesh.refusals().get(&member.node).cloned();
             let mend = format!("start it: aber up, on {}", member.name);
-            let why = refused.unwrap_or_else(|| format!("no answer from {}", member.address));
+            let why = refused.unwrap_or_else(|| no_answer(member));
             let what = format!("{} is away", member.name);
             notices.push(notice("NODE_AWAY", v1::Health::Degraded, what, why, mend));
         }
@@ -236,6 +238,23 @@ impl<E: Env> NodeService<E> {
         notices
     }
 
+    /// Said once this node is no member any more: nobody talks to it, and what it has stays.
+    fn removed(&self, members: &Members) -> Option<v1::Notice> {
+        let me = members.member(self.node.parts.config.me)?;
+        let index = me.removed()?;
+        let what = "this node was removed from the cluster".to_owned();
+        let why = format!("entry 0:{index} ended its membership; its mirror stays as it was then");
+        let mend = "to be a member again: ask an admin for a ticket (aber invite), and join with \
+                    another, empty data directory; else stop it: aber down";
+        Some(notice(
+            "REMOVED",
+            v1::Health::Failed,
+            what,
+            why,
+            mend.to_owned(),
+        ))
+    }
+
     /// Said while writes are refused because the disk is below its reserve (promise B3).
     fn no_space(&self) -> Option<v1::Notice> {
         let parts = &self.node.parts;
@@ -256,16 +275,17 @@ impl<E: Env> NodeService<E> {
     pub(super) fn members(&self) -> v1::ListMembersResponse {
         let parts = &self.node.parts;
         let mut members = Vec::new();
-        for member in &parts.config.genesis.members {
+        for member in parts.members.get().present() {
             let state = if self.is_up(member.node) {
                 v1::MemberState::Up
             } else {
                 v1::MemberState::Away
             };
-            let role = match member.role {
-                Role::Reader => v1::Role::Reader,
-                Role::Writer => v1::Role::Writer,
-                Role::Admin => v1::Role::Admin,
+            let role = match member.role() {
+                Some(Role::Reader) => v1::Role::Reader,
+                Some(Role::Writer) => v1::Role::Writer,
+                Some(Role::Admin) => v1::Role::Admin,
+                None => v1::Role::Unspecified,
             };
             let groups = |wanted: &dyn Fn(&aber_log::partition::Partition<E>) -> bool| -> Vec<u32> {
                 let found = parts.partitions.iter().filter(|(_, group)| wanted(group));
@@ -276,8 +296,8 @@ impl<E: Env> NodeService<E> {
                 name: member.name.clone(),
                 key: Bytes::copy_from_slice(&member.key.0),
                 role: role.into(),
-                voter_eligible: true,
-                addresses: vec![member.address.clone()],
+                voter_eligible: member.is_voter_eligible,
+                addresses: member.addresses.clone(),
                 state: state.into(),
                 last_seen_time: (state == v1::MemberState::Up).then(|| render::stamp_message(now)),
                 votes_in: groups(&|group| group.voters().contains(&member.node)),
@@ -352,6 +372,13 @@ impl<E: Env> NodeService<E> {
             partitions,
             next_page_token: String::new(),
         })
+    }
+}
+
+fn no_answer(member: &MemberRow) -> String {
+    match member.addresses.as_slice() {
+        [] => "no address of it is known".to_owned(),
+        addresses => format!("no answer from {}", addresses.join(", ")),
     }
 }
 

@@ -6,10 +6,11 @@ use crate::security::proof::{proof, verify_proof};
 use aber_proto::generated::joinservice::join_response::Outcome;
 use aber_proto::generated::joinservice::join_service_client::JoinServiceClient;
 use aber_proto::generated::joinservice::{JoinRefusalCode, JoinRequest, JoinResponse, JoinWelcome};
+use aber_proto::{TicketId, TicketSecret};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-const SECRET: &[u8] = b"the ticket's secret";
+const SECRET: TicketSecret = TicketSecret([9; 16]);
 const JOINER: u8 = 80;
 
 /// Lets in who has the secret.
@@ -27,10 +28,17 @@ impl Doorkeeper for Keeper {
             if let Some(hold) = &self.hold {
                 hold.notified().await;
             }
-            let shown: [u8; 32] = knock.request.proof[..].try_into().expect("checked");
+            let shown: [u8; 64] = knock.request.proof[..].try_into().expect("checked");
             let cluster = ClusterId([9; 32]);
             let key = &knock.key;
-            if !verify_proof(&shown, SECRET, &knock.exporter, key, &public(2), &cluster) {
+            if !verify_proof(
+                &shown,
+                TicketId::of_secret(&SECRET),
+                &knock.exporter,
+                key,
+                &public(2),
+                &cluster,
+            ) {
                 return refuse(JoinRefusalCode::DamagedProof, "the proof is wrong");
             }
             JoinResponse {
@@ -45,7 +53,7 @@ impl Doorkeeper for Keeper {
 
 fn request(exporter: [u8; 32], inviter: PublicKey) -> JoinRequest {
     let cluster = ClusterId([9; 32]);
-    let made = proof(SECRET, &exporter, &public(JOINER), &inviter, &cluster);
+    let made = proof(&SECRET, &exporter, &public(JOINER), &inviter, &cluster);
     JoinRequest {
         cluster: cluster.0.to_vec().into(),
         ticket_id: Bytes::from_static(b"ticket"),
