@@ -22,6 +22,9 @@ use std::time::Duration;
 /// For the leader to order a batch: several heartbeats, since it may wait for a slow follower.
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Nodes asked who leads, where none is known here.
+const ASKED_AROUND: usize = 3;
+
 pub(super) struct NodeCollaborator<E: Env> {
     pub(super) env: E,
     pub(super) me: NodeId,
@@ -104,37 +107,66 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
                     ordered.unwrap_or_else(|| Err("a majority of the voters is away".to_owned()))
                 })
             }
-            Some(leader) => Box::pin(forward(mesh, leader, partition, changes)),
-            None => {
-                Box::pin(
-                    async move { Err("no leader: a majority of the voters is away".to_owned()) },
-                )
-            }
+            Some(leader) => Box::pin(async move {
+                match forward(&mesh, leader, partition, changes).await? {
+                    Forwarded::Ordered => Ok(()),
+                    Forwarded::NotLeader(_) => Err("the leader changed".to_owned()),
+                }
+            }),
+            None => Box::pin(ask_around(mesh, me, partition, changes)),
         }
     }
 }
 
-async fn forward<E: Env>(
+/// What became of changes that were handed to somebody.
+enum Forwarded {
+    Ordered,
+    /// Who leads instead, if it knows.
+    NotLeader(Option<NodeId>),
+}
+
+/// Hands changes to whoever leads by the word of others. A voter that moved to another address
+/// hears of no leader until its new address is ordered, and that is such a change.
+async fn ask_around<E: Env>(
     mesh: Mesh<E>,
-    leader: NodeId,
+    me: NodeId,
     partition: PartitionId,
     changes: Vec<Bytes>,
 ) -> Result<(), String> {
+    for peer in mesh.peers_up().into_iter().take(ASKED_AROUND) {
+        let leader = match forward(&mesh, peer, partition, changes.clone()).await {
+            Ok(Forwarded::Ordered) => return Ok(()),
+            Ok(Forwarded::NotLeader(Some(leader))) if leader != me && leader != peer => leader,
+            _ => continue,
+        };
+        let forwarded = forward(&mesh, leader, partition, changes.clone()).await;
+        if matches!(forwarded, Ok(Forwarded::Ordered)) {
+            return Ok(());
+        }
+    }
+    Err("no leader: a majority of the voters is away".to_owned())
+}
+
+async fn forward<E: Env>(
+    mesh: &Mesh<E>,
+    to: NodeId,
+    partition: PartitionId,
+    changes: Vec<Bytes>,
+) -> Result<Forwarded, String> {
     let request = rpc::ProposeRequest {
         partition: partition.0,
         changes,
     };
     let payload = Bytes::from(request.encode_to_vec());
-    let answer = mesh
-        .call(leader, Method::Propose, payload, PROPOSE_DEADLINE)
-        .await;
-    let answer = answer.map_err(|problem| problem.to_string())?;
+    let answer = mesh.call(to, Method::Propose, payload, PROPOSE_DEADLINE);
+    let answer = answer.await.map_err(|problem| problem.to_string())?;
     let answer = rpc::ProposeResponse::decode(answer).map_err(|problem| problem.to_string())?;
     if answer.not_leader {
-        return Err("the leader changed".to_owned());
+        let leader = Some(answer.leader).filter(|leader| *leader != 0);
+        return Ok(Forwarded::NotLeader(leader.map(NodeId)));
     }
     if answer.problem.is_empty() {
-        Ok(())
+        Ok(Forwarded::Ordered)
     } else {
         Err(answer.problem)
     }
