@@ -65,7 +65,7 @@ impl Lab {
     /// Makes a lab. Whatever goes wrong, nothing of it stays.
     ///
     /// # Errors
-    /// There is one of that name, or this machine lacks something ([`lacking`] says what).
+    /// There is one of that name, or this machine lacks something ([`lacks`] says what).
     pub fn make(plan: &Plan) -> Result<Self> {
         let mut lab = Self {
             name: plan.name.clone(),
@@ -313,22 +313,33 @@ fn remove_namespaces(namespaces: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What this machine lacks for a lab, a sentence each; empty: nothing.
+/// What this machine lacks for a lab.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Lacks {
+    /// What somebody can mend, a sentence each.
+    pub mendable: Vec<String>,
+    /// What the kernel, or whatever confines this program, does not let it do.
+    pub forbidden: Option<String>,
+}
+
+/// Looks what this machine lacks, by making a lab of one host.
 #[must_use]
-pub fn lacking() -> Vec<String> {
-    let mut lacks = Vec::new();
+pub fn lacks() -> Lacks {
+    let mut lacks = Lacks::default();
     if !rustix::process::geteuid().is_root() {
-        lacks.push("root: only root makes network namespaces".to_owned());
+        let root = "root: nobody else makes network namespaces";
+        lacks.mendable.push(root.to_owned());
     }
     for program in ["ip", "tc"] {
         if !system::is_there(program) {
-            lacks.push(format!("the program {program} (Debian: iproute2)"));
+            let text = format!("the program {program} (Debian: iproute2)");
+            lacks.mendable.push(text);
         }
     }
-    if lacks.is_empty()
+    if lacks.mendable.is_empty()
         && let Err(error) = try_one()
     {
-        lacks.push(format!("something in the kernel: {error:#}"));
+        lacks.forbidden = Some(format!("something of the kernel: {error:#}"));
     }
     lacks
 }

@@ -1,6 +1,6 @@
 //! The command line of `lab`.
 
-use super::{Host, Lab, Name, Plan, Rate, lacking, remove};
+use super::{Host, Lab, Name, Plan, Rate, lacks, remove};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -12,8 +12,9 @@ use std::thread;
 
 /// After a signal.
 const EXIT_STOPPED: u8 = 130;
-/// Something is lacking.
+/// Something is lacking that can be mended, or cannot.
 const EXIT_LACKING: u8 = 1;
+const EXIT_FORBIDDEN: u8 = 3;
 
 /// Hosts at the ends of slow lines, on this machine: h1, h2, … reach each other and nothing else.
 #[derive(Parser, Debug)]
@@ -61,7 +62,7 @@ enum Verb {
     Unblock(Pair),
     /// Ends what runs inside and removes the lab
     Down,
-    /// What this machine lacks; exits 1 if it lacks anything
+    /// What this machine lacks; exits 1 where that can be mended, 3 where it cannot
     Check,
 }
 
@@ -148,14 +149,15 @@ fn which(name: Option<&Name>) -> Result<Name> {
 }
 
 fn check() -> ExitCode {
-    let lacks = lacking();
-    for lack in &lacks {
+    let lacks = lacks();
+    for lack in lacks.mendable.iter().chain(&lacks.forbidden) {
         say(lack);
     }
-    if lacks.is_empty() {
-        return ExitCode::SUCCESS;
+    match (lacks.mendable.is_empty(), lacks.forbidden) {
+        (false, _) => ExitCode::from(EXIT_LACKING),
+        (true, Some(_)) => ExitCode::from(EXIT_FORBIDDEN),
+        (true, None) => ExitCode::SUCCESS,
     }
-    ExitCode::from(EXIT_LACKING)
 }
 
 fn make(up: &Up, name: Option<Name>) -> Result<ExitCode> {
