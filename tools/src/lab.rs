@@ -21,6 +21,7 @@ pub use plan::{Host, Name, Plan, Rate};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -135,10 +136,10 @@ impl Lab {
     ///
     /// # Errors
     /// There is no such host.
-    pub fn command(&self, host: Host, program: &str) -> Result<Command> {
+    pub fn command(&self, host: Host, program: impl AsRef<OsStr>) -> Result<Command> {
         let namespace = self.namespace(host)?;
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace, program]);
+        command.args(["netns", "exec", &namespace]).arg(program);
         Ok(command)
     }
 
