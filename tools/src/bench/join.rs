@@ -76,6 +76,8 @@ fn lab_of(hosts: usize) -> Result<HeldLab> {
 struct Took {
     first_s: f64,
     all_s: f64,
+    /// What the inviter sent before a first file stood there, and until all did; in a lab.
+    sent: Option<[u64; 2]>,
 }
 
 fn join_rounds(bench: &mut Bench, tree: &Path, lab: Option<&HeldLab>) -> Result<()> {
@@ -92,22 +94,22 @@ fn join_rounds(bench: &mut Bench, tree: &Path, lab: Option<&HeldLab>) -> Result<
     };
     founder.put(tree, "/")?;
     founder.settle()?;
-    let (mut first, mut all, mut share) = <(Values, Values, Values)>::default();
+    let (mut first, mut all) = <(Values, Values)>::default();
+    let (mut early, mut share) = <(Values, Values)>::default();
     for round in 0..bench.rounds(true) {
         let data = bench.directory("newcomer")?.join("n");
-        let before = sent_by_first(lab)?;
         let took = join_once(&founder, lab, &data, tree, files)?;
-        let after = sent_by_first(lab)?;
-        if let (Some(before), Some(after)) = (before, after) {
-            #[expect(clippy::cast_precision_loss, reason = "a figure")]
-            share.push((after - before) as f64 / (files * FILE_BYTES) as f64);
-        }
         bench.note(&format!(
             "round {round}: {:.2} s, {:.2} s",
             took.first_s, took.all_s
         ));
         first.push(took.first_s);
         all.push(took.all_s);
+        #[expect(clippy::cast_precision_loss, reason = "figures")]
+        if let Some([before_first, before_all]) = took.sent {
+            early.push(before_first as f64 / 1e6);
+            share.push(before_all as f64 / (files * FILE_BYTES) as f64);
+        }
     }
     founder.stop()?;
     let row = |what: &str, unit, values| Row {
@@ -120,7 +122,12 @@ fn join_rounds(bench: &mut Bench, tree: &Path, lab: Option<&HeldLab>) -> Result<
     bench.add(row("until a first file", "s", first));
     bench.add(row(&format!("until {files} files of 4 KiB"), "s", all));
     if !share.is_empty() {
-        bench.add(row("sent by the inviter, of the content", "x", share));
+        bench.add(row("sent by the inviter before a first file", "MB", early));
+        bench.add(row(
+            "sent by the inviter in all, of the content",
+            "x",
+            share,
+        ));
     }
     Ok(())
 }
@@ -152,9 +159,17 @@ fn join_once(
         })?;
         Ok(began.elapsed().as_secs_f64())
     };
+    let before = sent_by_first(lab)?;
+    let (first_s, first) = (reach(1)?, sent_by_first(lab)?);
+    let (all_s, all) = (reach(files)?, sent_by_first(lab)?);
+    let sent = match (before, first, all) {
+        (Some(before), Some(first), Some(all)) => Some([first - before, all - before]),
+        _ => None,
+    };
     let took = Took {
-        first_s: reach(1)?,
-        all_s: reach(files)?,
+        first_s,
+        all_s,
+        sent,
     };
     ensure_equal(tree, &mirror.join(tree.file_name().context("a name")?))?;
     daemon.end();
