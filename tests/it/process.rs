@@ -16,6 +16,7 @@ mod directories;
 mod golden;
 mod join;
 mod kill;
+mod lab;
 mod members;
 mod space;
 mod words;

@@ -6,6 +6,7 @@
 
 pub mod content;
 pub mod join;
+pub mod lab;
 pub mod run;
 pub mod tree;
 

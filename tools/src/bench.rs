@@ -21,6 +21,7 @@ mod divisor;
 mod etcd;
 pub mod goal;
 mod ingest;
+mod join;
 mod machine;
 mod memory;
 mod process;
@@ -28,7 +29,7 @@ mod replay;
 mod restart;
 pub mod row;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use machine::Machine;
 use row::{Report, Row};
@@ -37,6 +38,8 @@ use std::path::{Path, PathBuf};
 
 /// Goals that can be measured, in order.
 const GOALS: [u8; 6] = [1, 4, 6, 8, 18, 19];
+/// What is measured beside the goals.
+const JOIN: &str = "join";
 const ROUNDS: usize = 5;
 /// Where a round takes over a minute.
 const ROUNDS_LONG: usize = 3;
@@ -44,9 +47,9 @@ const ROUNDS_LONG: usize = 3;
 /// Measures aber: prints a table, and appends one JSON object a row.
 #[derive(Parser, Debug)]
 pub struct Options {
-    /// Which goals [default: 1 4 6 8 18 19]
-    #[arg(value_name = "GOAL")]
-    goals: Vec<u8>,
+    /// Which goals, or `join` [default: 1 4 6 8 18 19 join]
+    #[arg(value_name = "GOAL", value_parser = Task::parse)]
+    tasks: Vec<Task>,
     /// Rounds [default: 5, and 3 where one takes over a minute]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -62,6 +65,26 @@ pub struct Options {
     /// The binary to measure [default: aber beside this program, else target/release/aber]
     #[arg(long, value_name = "PATH")]
     aber: Option<PathBuf>,
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Task {
+    Goal(u8),
+    Join,
+}
+
+impl Task {
+    fn parse(text: &str) -> Result<Self> {
+        if text == JOIN {
+            return Ok(Self::Join);
+        }
+        let goal = text.parse().ok().filter(|goal| GOALS.contains(goal));
+        let goal = goal.with_context(|| {
+            format!("{text} is not measured here; these are: {GOALS:?} and {JOIN}")
+        })?;
+        Ok(Self::Goal(goal))
+    }
 }
 
 /// What every measurement needs.
@@ -114,14 +137,12 @@ impl Scale {
 /// # Errors
 /// The binary or the directory is missing, or something that was measured failed.
 pub fn run(options: &Options) -> Result<()> {
-    let goals = if options.goals.is_empty() {
-        GOALS.to_vec()
+    let tasks = if options.tasks.is_empty() {
+        let goals = GOALS.iter().copied().map(Task::Goal);
+        goals.chain([Task::Join]).collect()
     } else {
-        options.goals.clone()
+        options.tasks.clone()
     };
-    if let Some(unknown) = goals.iter().find(|goal| !GOALS.contains(goal)) {
-        bail!("goal {unknown} is not measured here; these are: {GOALS:?}");
-    }
     let aber = find_aber(options.aber.as_deref())?;
     let machine = Machine::look(&options.dir, &aber)?;
     for line in machine.warnings() {
@@ -140,25 +161,28 @@ pub fn run(options: &Options) -> Result<()> {
         scratch: process::Scratch::new(&options.dir)?,
         report: Report::default(),
     };
-    for goal in goals {
-        say(&format!("goal {goal}: {}", goal::name(goal)));
-        bench
-            .measure(goal)
-            .with_context(|| format!("goal {goal}"))?;
+    for task in tasks {
+        let name = match task {
+            Task::Goal(goal) => format!("goal {goal}: {}", goal::name(goal)),
+            Task::Join => "join, and a cluster that is left alone".to_owned(),
+        };
+        say(&name);
+        bench.measure(task).with_context(|| name)?;
         bench.flush(options.out.as_deref())?;
     }
     Ok(())
 }
 
 impl Bench {
-    fn measure(&mut self, goal: u8) -> Result<()> {
-        match goal {
-            1 => commits::measure(self),
-            4 => ingest::measure_big(self),
-            6 => ingest::measure_small(self),
-            8 => replay::measure(self),
-            18 => restart::measure(self),
-            _ => memory::measure(self),
+    fn measure(&mut self, task: Task) -> Result<()> {
+        match task {
+            Task::Goal(1) => commits::measure(self),
+            Task::Goal(4) => ingest::measure_big(self),
+            Task::Goal(6) => ingest::measure_small(self),
+            Task::Goal(8) => replay::measure(self),
+            Task::Goal(18) => restart::measure(self),
+            Task::Goal(_) => memory::measure(self),
+            Task::Join => join::measure(self),
         }
     }
 

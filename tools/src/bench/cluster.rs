@@ -2,6 +2,7 @@
 
 use super::api::{Api, wait_gone};
 use super::process::{Cost, Daemon, cpu_s, peak_mib, run, wait_until};
+use crate::lab::{Host, Lab};
 use aber_proto::generated::v1;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -26,11 +27,20 @@ pub(crate) struct Node {
     pub(crate) id: u32,
 }
 
+/// In how many partitions a node votes, and leads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) votes_in: usize,
+    pub(crate) leads: usize,
+}
+
 /// Running nodes; they end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     aber: PathBuf,
     daemon: Daemon,
+    /// Those that joined.
+    others: Vec<Daemon>,
     pub(crate) nodes: Vec<Node>,
     runtime: Runtime,
 }
@@ -44,6 +54,30 @@ impl Cluster {
         command.args(["up", "--listen", "127.0.0.1:0", "--until-eof"]);
         let daemon = Daemon::start(&mut command, &base.join("n1.log"))?;
         Self::reach(aber, daemon, &[data])
+    }
+
+    /// The same on a host of a lab, where others find it.
+    pub(crate) fn on_host(aber: &Path, base: &Path, lab: &Lab, host: Host) -> Result<Self> {
+        let data = base.join("n1");
+        let mut command = lab.command(host, aber)?;
+        command.env_remove("ABER_DATA").env_remove("ABER_LOG");
+        command.arg("--data").arg(&data);
+        command.args(["up", "--until-eof"]);
+        let daemon = Daemon::start(&mut command, &base.join("n1.log"))?;
+        Self::reach(aber, daemon, &[data])
+    }
+
+    /// One more node, which was started already; waits until it answers.
+    pub(crate) fn add(&mut self, mut daemon: Daemon, data: &Path) -> Result<()> {
+        let mut found = None;
+        wait_until("a node answers", START_PATIENCE, || {
+            daemon.check()?;
+            found = self.runtime.block_on(look(data)).ok();
+            Ok(found.is_some())
+        })?;
+        self.nodes.extend(found);
+        self.others.push(daemon);
+        Ok(())
     }
 
     /// Three nodes in `base`.
@@ -62,6 +96,7 @@ impl Cluster {
         let mut cluster = Self {
             aber: aber.to_owned(),
             daemon,
+            others: Vec::new(),
             nodes: Vec::new(),
             runtime: super::api::runtime()?,
         };
@@ -83,6 +118,24 @@ impl Cluster {
             Ok(known.is_ok_and(|known| known.iter().all(all_lead)))
         })?;
         Ok(cluster)
+    }
+
+    /// The binary.
+    pub(crate) fn program(&self) -> &Path {
+        &self.aber
+    }
+
+    /// What each node does in the groups, as it sees that itself.
+    pub(crate) fn roles(&self) -> Result<Vec<Part>> {
+        let known = self.on_all(|api| async move { api.partitions().await })?;
+        let part = |(node, partitions): (&Node, Vec<v1::Partition>)| Part {
+            votes_in: partitions
+                .iter()
+                .filter(|p| p.voters.contains(&node.name))
+                .count(),
+            leads: partitions.iter().filter(|p| p.leader == node.name).count(),
+        };
+        Ok(self.nodes.iter().zip(known).map(part).collect())
     }
 
     /// The runtime for calls of the API.
@@ -178,6 +231,7 @@ impl Cluster {
 
     /// Ends all nodes.
     pub(crate) fn stop(mut self) -> Result<()> {
+        self.others.iter_mut().for_each(Daemon::end);
         self.daemon.end();
         self.wait_gone()
     }

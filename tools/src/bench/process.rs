@@ -1,8 +1,9 @@
 //! Processes and directories of a run: started, watched, ended; on a signal too.
 //!
 //! Whatever is started here is listed until it is gone. SIGINT and SIGTERM end what is listed, each
-//! by its id, remove the scratch directory, and exit.
+//! by its id, remove a lab and the scratch directory, and exit.
 
+use crate::lab::{self, Lab, Name, Plan};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::File;
@@ -21,15 +22,36 @@ const TICKS_PER_S: f64 = 100.0;
 struct Live {
     pids: Vec<Pid>,
     scratch: Option<PathBuf>,
+    lab: Option<Name>,
 }
 
 static LIVE: Mutex<Live> = Mutex::new(Live {
     pids: Vec::new(),
     scratch: None,
+    lab: None,
 });
 
 fn live() -> MutexGuard<'static, Live> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A lab that goes away with the program, one at a time.
+#[derive(Debug)]
+pub(crate) struct HeldLab(Lab);
+
+impl HeldLab {
+    pub(crate) fn make(plan: &Plan) -> Result<Self> {
+        live().lab = Some(plan.name.clone());
+        Ok(Self(Lab::make(plan)?))
+    }
+}
+
+impl std::ops::Deref for HeldLab {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.0
+    }
 }
 
 /// A directory that goes away with the program.
@@ -96,6 +118,7 @@ fn watch_signals() -> Result<()> {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
+                lab::stop_making();
                 let live = live();
                 for pid in &live.pids {
                     let _ = kill_process(*pid, Signal::TERM);
@@ -103,6 +126,10 @@ fn watch_signals() -> Result<()> {
                 thread::sleep(Duration::from_secs(2));
                 for pid in &live.pids {
                     let _ = kill_process(*pid, Signal::KILL);
+                }
+                if let Some(name) = &live.lab {
+                    // None of that name any more is as good.
+                    let _ = lab::remove(name);
                 }
                 if let Some(scratch) = &live.scratch {
                     remove(scratch);
