@@ -10,7 +10,7 @@ use crate::mesh::{CallProblem, Mesh, Method};
 use crate::segment::{Damage, STRETCH_BYTES, SegmentLog, SegmentProblem, Stretch};
 use aber_proto::generated::rpc;
 use aber_proto::{ChainHash, ClusterId, Entry, NodeId, PartitionId};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
 use std::time::Duration;
 
@@ -242,15 +242,9 @@ impl<E: Env> History<E> {
             let stretch = stretch.map_err(|problem| problem.to_string())?;
             if let Some(stretch) = stretch {
                 response.previous = stretch.previous.0.to_vec().into();
-                response.entries = stretch.entries.iter().map(encoded).collect();
+                response.entries = stretch.entries.iter().map(Entry::to_bytes).collect();
             }
         }
         Ok(response.encode_to_vec().into())
     }
-}
-
-fn encoded(entry: &Entry) -> Bytes {
-    let mut bytes = BytesMut::new();
-    entry.encode(&mut bytes);
-    bytes.freeze()
 }

@@ -205,9 +205,13 @@ impl<E: Env> Mesh<E> {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         {
             let mut peers = lock(&self.inner.peers);
-            let is_gone = |node: &&NodeId| !wanted.contains(node);
-            let unwanted: Vec<_> = peers.keys().filter(is_gone).copied().collect();
-            gone.extend(unwanted.iter().filter_map(|node| peers.remove_entry(node)));
+            peers.retain(|node, peer| {
+                let stays = wanted.contains(node);
+                if !stays {
+                    gone.push((*node, Arc::clone(peer)));
+                }
+                stays
+            });
             for node in wanted {
                 peers.entry(*node).or_insert_with(|| {
                     let peer = Arc::new(Peer::new());

@@ -371,7 +371,7 @@ impl<E: Env> Partition<E> {
     }
 
     /// Answers a Raft message from another node, or one that follows the group. A node outside the
-    /// group that the leader sends entries to becomes part of it.
+    /// group that is sent entries or asked for its vote becomes part of it.
     ///
     /// # Errors
     /// A malformed message, one in somebody else's name, or by one who may not vote.
@@ -389,7 +389,9 @@ impl<E: Env> Partition<E> {
         }
         let raft = match self.raft() {
             Some(raft) => raft,
-            None if matches!(method, Method::Append | Method::Snapshot) => self.join().await?,
+            // A candidate may count on a vote that this node does not know it has: the change that
+            // gave it may have reached nobody else before its leader died.
+            None if method != Method::Transfer => self.join().await?,
             None => return Err("this node is not part of the group".to_owned()),
         };
         if matches!(method, Method::Append | Method::Snapshot) {

@@ -216,7 +216,7 @@ fn member_of(env: &SystemEnv, genesis: &Genesis, key: &SecretKey) -> Result<Memb
     let public = key.public();
     let founder = genesis.members.iter().find(|member| member.key == public);
     match (file, founder) {
-        (Some(file), Some(founder)) if file.node != founder.node => {
+        (Some(file), _) if file.key != public => {
             let why = "its files `member` and `key` are those of different nodes";
             Err(unusable(env.data().path(), why))
         }
@@ -224,7 +224,9 @@ fn member_of(env: &SystemEnv, genesis: &Genesis, key: &SecretKey) -> Result<Memb
         (None, Some(founder)) => Ok(MemberFile {
             node: founder.node,
             name: founder.name.clone(),
-            ..MemberFile::default()
+            key: public,
+            told: Told::default(),
+            contacts: Vec::new(),
         }),
         (None, None) => {
             let why = "it was not let in to its cluster yet: run aber join with the same ticket \

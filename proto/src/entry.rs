@@ -144,6 +144,14 @@ impl Entry {
         out.put_slice(&self.body);
     }
 
+    /// The encoded entry by itself.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut bytes = BytesMut::new();
+        self.encode(&mut bytes);
+        bytes.freeze()
+    }
+
     /// The inverse of [`Entry::encode`]; shares the bytes.
     ///
     /// # Errors

@@ -32,8 +32,7 @@ impl fmt::Debug for TicketSecret {
 }
 
 impl TicketSecret {
-    /// The key that this secret is the seed of. Its public half is the ticket's id: so whoever
-    /// reads the log can check who has the secret, and cannot join by it.
+    /// Its public half is the ticket's id: who reads the log can check it, and not join by it.
     #[must_use]
     pub fn key(&self) -> SecretKey {
         let seed = blake3::derive_key("aber 2026 ticket v1", &self.0);
@@ -222,12 +221,8 @@ impl Ticket {
             TicketAddress::Host { name, .. } => is_host(name),
             TicketAddress::Ip(_) => true,
         };
-        let addresses: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(good)
-            .take(limit::TICKET_ADDRESSES)
-            .collect();
+        let usable = self.addresses.iter().filter(good);
+        let addresses: Vec<_> = usable.take(limit::TICKET_ADDRESSES).collect();
         bytes.put_u8(u8::try_from(addresses.len()).unwrap_or(0));
         for address in addresses {
             address.write(&mut bytes);

@@ -65,6 +65,14 @@ fn members_come_and_go() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// A7, A5, S4: a node alone takes others in, one after the other; they follow it, three come to vote,
+/// and all write.
+#[test]
+fn nodes_join_one_that_was_alone() {
+    let output = simulate(&["--scenario", "join", "--seeds", "1..4"], false);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[test]
 fn a_seed_of_whole_nodes_repeats_in_this_and_another_process() {
     let twice = run_cluster(3..4, &["--twice"]);

@@ -14,6 +14,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("cluster", cluster::run),
     ("single", cluster::run_single),
     ("members", cluster::run_members),
+    ("join", cluster::run_join),
 ];
 
 /// A scenario by name.

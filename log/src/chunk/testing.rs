@@ -7,10 +7,10 @@ mod disk;
 pub(crate) use disk::TestDisk;
 
 use crate::env::kv::{KvBatch, KvProblem};
-use crate::env::network::{LinkClass, LinkProblem, Peer};
-use crate::env::{Env, Kv, Link, Network, Runtime};
+use crate::env::{Env, Kv, Runtime};
 use crate::life::{Life, NodeRuntime};
-use aber_proto::{Instant, NodeId, Timestamp};
+use crate::testing::NoNetwork;
+use aber_proto::{Instant, Timestamp};
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime;
 use std::collections::BTreeMap;
@@ -195,39 +195,5 @@ impl Kv for TestKv {
     }
     async fn flush(&self) -> Result<(), KvProblem> {
         Ok(())
-    }
-}
-
-/// Nobody is there.
-#[derive(Clone)]
-pub(crate) struct NoNetwork;
-
-/// Never made.
-pub(crate) struct NoLink;
-
-impl Network for NoNetwork {
-    type Link = NoLink;
-    async fn dial(&self, _: NodeId, _: LinkClass) -> Result<NoLink, LinkProblem> {
-        Err(LinkProblem::Closed)
-    }
-    fn set_peers(&self, _: BTreeMap<NodeId, Peer>) {}
-
-    async fn accept(&self) -> Result<NoLink, LinkProblem> {
-        std::future::pending().await
-    }
-}
-
-impl Link for NoLink {
-    async fn send(&self, _: Bytes) -> Result<(), LinkProblem> {
-        Err(LinkProblem::Closed)
-    }
-    async fn receive(&self) -> Result<Bytes, LinkProblem> {
-        Err(LinkProblem::Closed)
-    }
-    fn remote(&self) -> NodeId {
-        NodeId(0)
-    }
-    fn class(&self) -> LinkClass {
-        LinkClass::Bulk
     }
 }

@@ -16,7 +16,7 @@ use crate::reader::{ReadProblem, SnapshotManifest};
 use crate::segment::SegmentProblem;
 use aber_proto::generated::rpc;
 use aber_proto::{Entry, EntryKind, Head, LogId, NodeId, SignedHead};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::alias::StoredMembershipOf;
 use prost::Message;
 use std::time::Duration;
@@ -349,7 +349,7 @@ impl<E: Env> Partition<E> {
         if let Some(last) = entries.last() {
             response.head = Some(self.head_at(last.log_id, last.chain));
         }
-        response.entries = entries.iter().map(encoded).collect();
+        response.entries = entries.iter().map(Entry::to_bytes).collect();
         Ok(())
     }
 
@@ -433,12 +433,6 @@ fn membership_in(entry: &Entry) -> Option<StoredMembershipOf<C>> {
     let id = super::raft_types::to_raft_id(entry.log_id);
     let membership = membership.membership().clone();
     Some(StoredMembershipOf::<C>::new(Some(id), membership))
-}
-
-fn encoded(entry: &Entry) -> Bytes {
-    let mut bytes = BytesMut::new();
-    entry.encode(&mut bytes);
-    bytes.freeze()
 }
 
 #[cfg(test)]

@@ -313,7 +313,10 @@ impl<E: Env> Partition<E> {
             return true;
         }
         let matched = metrics.replication.as_ref().and_then(|all| all.get(&node));
-        let matched = matched.and_then(|id| id.as_ref()).map_or(0, |id| id.index);
+        // Nothing that matched yet is not "little is missing": it has not entered the group.
+        let Some(matched) = matched.and_then(|id| id.as_ref()).map(|id| id.index) else {
+            return false;
+        };
         let last = metrics.last_log_index.unwrap_or(0);
         self.inner.mesh.is_up(NodeId(node)) && matched.saturating_add(CAUGHT_UP) > last
     }

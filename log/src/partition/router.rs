@@ -12,7 +12,7 @@ use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotManifest;
 use aber_proto::generated::rpc;
 use aber_proto::{Entry, NodeId, PartitionId};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -190,9 +190,7 @@ fn append_message(partition: PartitionId, request: AppendEntriesRequest<C>) -> r
             .map(|entry| {
                 let (mut entry, chain) = from_raft_entry(partition, entry);
                 entry.chain = chain.unwrap_or_default();
-                let mut bytes = BytesMut::new();
-                entry.encode(&mut bytes);
-                bytes.freeze()
+                entry.to_bytes()
             })
             .collect(),
     }

@@ -6,7 +6,8 @@ use crate::client::Client;
 use crate::daemon::{self, JoinOptions, Joined, UpOptions};
 use crate::reason::{Problem, Reason};
 use aber_proto::generated::v1;
-use aber_proto::{Ticket, limit};
+use aber_proto::limit;
+use aber_proto::ticket::{Ticket, TicketProblem};
 use clap::Args;
 use serde_json::json;
 use std::fs::File;
@@ -60,7 +61,7 @@ pub(crate) struct JoinArgs {
 pub(crate) async fn join(context: &Context, args: JoinArgs) -> Outcome {
     let text = read_ticket(&args).await?;
     let ticket = Ticket::parse(&text);
-    let ticket = ticket.map_err(|why| Problem::new(Reason::TicketDamaged).with("detail", why))?;
+    let ticket = ticket.map_err(ticket_problem)?;
     if let Some(name) = &args.name
         && !aber_proto::member::is_member_name(name)
     {
@@ -97,6 +98,16 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Outcome {
     let started = start(&data)?;
     let client = wait_until_up(started, &data).await?;
     show(context, &client, &data, &joined).await
+}
+
+fn ticket_problem(problem: TicketProblem) -> Problem {
+    match problem {
+        TicketProblem::Newer(found) => Problem::new(Reason::VersionTooOld)
+            .with("what", "this ticket")
+            .with("found", found)
+            .with("supported", 1),
+        problem => Problem::new(Reason::TicketDamaged).with("detail", problem),
+    }
 }
 
 /// From the argument, the file, a terminal, or standard input.
@@ -361,16 +372,17 @@ async fn say_members(context: &Context, client: &Client, joined: &Joined) -> Res
 #[derive(Default)]
 struct Rate {
     last: Option<(Instant, u64)>,
-    bytes_per_second: f64,
+    bytes_per_second: u64,
 }
 
 impl Rate {
     fn note(&mut self, store_bytes: u64) {
         let now = Instant::now();
         if let Some((then, before)) = self.last {
-            let seconds = (now - then).as_secs_f64().max(0.001);
-            let rate = store_bytes.saturating_sub(before) as f64 / seconds;
-            self.bytes_per_second = 0.8 * self.bytes_per_second + 0.2 * rate;
+            let came = store_bytes.saturating_sub(before);
+            let millis = u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX);
+            let rate = came.saturating_mul(1000) / millis.max(1);
+            self.bytes_per_second = (self.bytes_per_second.saturating_mul(4) + rate) / 5;
         }
         self.last = Some((now, store_bytes));
     }
@@ -382,10 +394,10 @@ fn receiving(status: &v1::GetStatusResponse, rate: &Rate) -> String {
     let (all, left_text) = (print::bytes(status.content_bytes), print::bytes(left));
     let mut text = format!("Receiving {files}, about {left_text} of {all} left");
     // Below this nothing can be said of the time.
-    if rate.bytes_per_second >= 1024.0 {
-        let minutes = left as f64 / rate.bytes_per_second / 60.0;
-        let speed = print::bytes(rate.bytes_per_second as u64);
-        text.push_str(&format!(", {speed}/s, about {:.0} min", minutes.ceil()));
+    if rate.bytes_per_second >= 1024 {
+        let minutes = (left / rate.bytes_per_second).div_ceil(60);
+        let speed = print::bytes(rate.bytes_per_second);
+        text.push_str(&format!(", {speed}/s, about {minutes} min"));
     }
     text.push('.');
     text

@@ -99,8 +99,7 @@ pub async fn join(options: JoinOptions) -> Result<Joined, Problem> {
     let listen = links::choose(options.listen).await?;
     let addresses = links::reached_at(listen, &options.addresses);
     let (welcome, inviter) = ask(&options, &key, addresses).await?;
-    let joined = write(&env, &options, listen, welcome, inviter).await;
-    joined
+    write(&env, &options, (key.public(), listen), welcome, inviter).await
 }
 
 pub(super) fn other_cluster(
@@ -119,6 +118,10 @@ fn already(env: &SystemEnv, genesis: &Genesis, key: &SecretKey) -> Result<Option
     let file = member::load(env)?;
     let public = key.public();
     let founder = genesis.members.iter().find(|member| member.key == public);
+    if file.as_ref().is_some_and(|file| file.key != public) {
+        let why = "its files `member` and `key` are those of different nodes";
+        return Err(unusable(env.data().path(), why));
+    }
     let name = match (&file, founder) {
         (Some(file), _) => file.name.clone(),
         (None, Some(founder)) => founder.name.clone(),
@@ -240,7 +243,7 @@ fn refusal_problem(refusal: JoinRefusal, cluster: &ClusterId) -> Problem {
 async fn write(
     env: &SystemEnv,
     options: &JoinOptions,
-    listen: SocketAddr,
+    (key, listen): (PublicKey, SocketAddr),
     welcome: JoinWelcome,
     address: String,
 ) -> Result<Joined, Problem> {
@@ -265,22 +268,23 @@ async fn write(
         .iter()
         .filter(|peer| peer.node != welcome.node)
     {
-        let key: [u8; 32] = peer.key[..]
+        let of_peer: [u8; 32] = peer.key[..]
             .try_into()
             .map_err(|_| damaged("a key is 32 bytes".to_owned()))?;
         let mut addresses = peer.addresses.clone();
-        if KeyPin::of(&PublicKey(key)) == ticket.inviter {
+        if KeyPin::of(&PublicKey(of_peer)) == ticket.inviter {
             inviter_name = Some(peer.name.clone());
             // Where it answered is known to work.
             addresses.retain(|known| *known != address);
             addresses.insert(0, address.clone());
         }
-        let contact = contact_of(peer.node, peer.name.clone(), key, addresses);
+        let contact = contact_of(peer.node, peer.name.clone(), of_peer, addresses);
         contacts.push(contact.map_err(damaged)?);
     }
     let file = MemberFile {
         node: aber_proto::NodeId(welcome.node),
         name: welcome.name.clone(),
+        key,
         told: Told {
             listen: Some(listen),
             addresses: options.addresses.clone(),

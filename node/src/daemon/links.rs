@@ -10,7 +10,7 @@ use super::addresses::{parse_fib_trie, parse_inet6, reachable_at};
 use super::member::{MemberFile, Told};
 use crate::env::network::{LinkIdentity, ListenProblem, Peer, SystemNetwork};
 use crate::reason::{Problem, Reason};
-use aber_proto::{ClusterId, Genesis, Member, NodeId, SecretKey, limit};
+use aber_proto::{Genesis, Member, SecretKey, limit};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -53,46 +53,47 @@ pub(super) fn reached_at(listen: SocketAddr, told: &[String]) -> Vec<String> {
     reachable_at(listen, &[v6, v4].concat(), limit::MEMBER_ADDRESSES)
 }
 
-/// The address that a node which does not run yet will listen on, with its port. Whoever takes the
-/// port before that node starts is told of then.
+/// The address that a node which does not run yet will listen on, with its port. Where somebody
+/// takes the port before that node starts, it says so, or takes another one.
 pub(super) async fn choose(told: Option<SocketAddr>) -> Result<SocketAddr, Problem> {
-    let network = SystemNetwork::new();
-    let identity = LinkIdentity {
-        cluster: ClusterId([0; 32]),
-        node: NodeId(0),
-        name: String::new(),
-        version: String::new(),
+    let chosen = match told {
+        Some(told) => SystemNetwork::probe(told),
+        None => bind_everywhere(Binder::Probe, LINK_PORT).await,
     };
-    let seed = SecretKey::from_seed(&[1; 32]).map_err(Problem::internal)?;
-    network.introduce(identity, Arc::new(seed));
-    let is_asked_for = told.is_some();
-    let told = Told {
-        listen: told,
-        ..Told::default()
-    };
-    let bound = listen(&network, &told, None, is_asked_for).await;
-    network.stop_listening();
-    bound
+    chosen.map_err(|problem| listen_problem(&problem))
+}
+
+/// Takes an address, or looks whether it could be taken.
+#[derive(Clone, Copy)]
+enum Binder<'n> {
+    Listen(&'n SystemNetwork),
+    Probe,
+}
+
+impl Binder<'_> {
+    async fn bind(self, address: SocketAddr) -> Result<SocketAddr, ListenProblem> {
+        match self {
+            Self::Listen(network) => network.listen(address).await,
+            Self::Probe => SystemNetwork::probe(address),
+        }
+    }
 }
 
 /// At every address of this machine, IPv6 and IPv4; on another port if the usual one is taken.
-async fn listen_everywhere(
-    network: &SystemNetwork,
-    port: u16,
-) -> Result<SocketAddr, ListenProblem> {
+async fn bind_everywhere(binder: Binder<'_>, port: u16) -> Result<SocketAddr, ListenProblem> {
     let is_taken = |bound: &Result<_, ListenProblem>| {
         matches!(bound, Err(ListenProblem::Bind { source, .. })
             if source.kind() == io::ErrorKind::AddrInUse)
     };
     let mut ip = Ipv6Addr::UNSPECIFIED.into();
-    let mut bound = network.listen(SocketAddr::new(ip, port)).await;
+    let mut bound = binder.bind(SocketAddr::new(ip, port)).await;
     if bound.is_err() && !is_taken(&bound) {
         // A machine without IPv6.
         ip = Ipv4Addr::UNSPECIFIED.into();
-        bound = network.listen(SocketAddr::new(ip, port)).await;
+        bound = binder.bind(SocketAddr::new(ip, port)).await;
     }
     if is_taken(&bound) {
-        bound = network.listen(SocketAddr::new(ip, 0)).await;
+        bound = binder.bind(SocketAddr::new(ip, 0)).await;
         if let Ok(address) = &bound {
             tracing::warn!(%address, "port {port} is taken; links use another one");
         }
@@ -111,24 +112,29 @@ pub(super) async fn listen(
     let of_genesis = || founder.and_then(|member| member.address.parse().ok());
     let bound = match told.listen.or_else(of_genesis) {
         Some(told) if told.ip().is_unspecified() && !is_asked_for => {
-            listen_everywhere(network, told.port()).await
+            bind_everywhere(Binder::Listen(network), told.port()).await
         }
         Some(told) => network.listen(told).await,
-        None => listen_everywhere(network, LINK_PORT).await,
+        None => bind_everywhere(Binder::Listen(network), LINK_PORT).await,
     };
-    bound.map_err(|problem| match &problem {
+    bound.map_err(|problem| listen_problem(&problem))
+}
+
+fn listen_problem(problem: &ListenProblem) -> Problem {
+    match problem {
         ListenProblem::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
             Problem::new(Reason::PortInUse)
                 .with("address", address)
                 .with("detail", source)
         }
         _ => Problem::usage(problem.to_string()),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aber_proto::{ClusterId, NodeId};
 
     fn network() -> SystemNetwork {
         let network = SystemNetwork::new();
@@ -147,8 +153,10 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_makes_way_for_a_free_one() {
         let (one, two) = (network(), network());
-        let first = listen_everywhere(&one, 0).await.expect("any port");
-        let second = listen_everywhere(&two, first.port())
+        let first = bind_everywhere(Binder::Listen(&one), 0)
+            .await
+            .expect("any port");
+        let second = bind_everywhere(Binder::Listen(&two), first.port())
             .await
             .expect("another");
         assert!(first.ip().is_unspecified() && second.ip() == first.ip());

@@ -31,11 +31,13 @@ const FILE_BYTES: usize = 16 * 1024 * 1024;
 const CALM: Duration = Duration::from_secs(1);
 
 /// What the file says.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct MemberFile {
     /// Never 0.
     pub(super) node: NodeId,
     pub(super) name: String,
+    /// Its own: a key file of somebody else beside this one is found out.
+    pub(super) key: PublicKey,
     /// How it was told to run, the last time somebody said.
     pub(super) told: Told,
     pub(super) contacts: Vec<Contact>,
@@ -72,6 +74,7 @@ impl MemberFile {
             plaintext: self.told.plaintext,
             mirror: Bytes::copy_from_slice(mirror.map_or(b"", OsStrExt::as_bytes)),
             contacts: self.contacts.iter().map(contact).collect(),
+            key: Bytes::copy_from_slice(&self.key.0),
         };
         message.encode_to_vec()
     }
@@ -98,6 +101,11 @@ impl MemberFile {
         Ok(Self {
             node: NodeId(message.node),
             name: message.name,
+            key: PublicKey(
+                message.key[..]
+                    .try_into()
+                    .map_err(|_| "a key is 32 bytes")?,
+            ),
             told: Told {
                 listen,
                 addresses: message.addresses,
@@ -204,6 +212,7 @@ mod tests {
         MemberFile {
             node: NodeId(7),
             name: "yann".to_owned(),
+            key: PublicKey([9; 32]),
             told: Told {
                 listen: Some("[::]:7787".parse().expect("address")),
                 addresses: vec!["host:1".to_owned()],

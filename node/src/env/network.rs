@@ -185,6 +185,16 @@ impl SystemNetwork {
         Ok(bound)
     }
 
+    /// The address that [`SystemNetwork::listen`] would take now, for a node that does not run yet.
+    ///
+    /// # Errors
+    /// [`ListenProblem::Bind`].
+    pub fn probe(address: SocketAddr) -> Result<SocketAddr, ListenProblem> {
+        let failed = |source| ListenProblem::Bind { address, source };
+        let listener = bind(address).map_err(failed)?;
+        listener.local_addr().map_err(failed)
+    }
+
     /// Closes the listener. Links that were made stay.
     pub fn stop_listening(&self) {
         if let Some((_, server)) = self.listener().take() {

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// For the admission to be ordered and applied; the newcomer is answered within 30 s.
-const ADMIT_PATIENCE: Duration = Duration::from_secs(20);
+const ADMIT_PATIENCE: Duration = Duration::from_secs(12);
+/// For this node to read its own log; the two together are less than that.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// Numbers that founders of the genesis may have taken, and a few more.
 const TRIES: u32 = 16;
 
@@ -50,6 +52,7 @@ fn refused(code: JoinRefusalCode, why: impl Into<String>) -> Refused {
 impl<E: Env> NodeDoor<E> {
     async fn answer(&self, knock: &Knock) -> Result<JoinResponse, Refused> {
         let members = self.node.parts.members.get();
+        self.wait_until_read().await?;
         self.check_own_role(&members)?;
         let ticket = self.check_proof(knock)?;
         if let Some(known) = members.by_key(&knock.key) {
@@ -60,9 +63,32 @@ impl<E: Env> NodeDoor<E> {
             let why = "no such ticket is known here";
             refused(JoinRefusalCode::Unknown, why)
         })?;
-        self.check_ticket(&members, row)?;
+        check_ticket(&members, row, self.now())?;
         self.check_wishes(knock)?;
         self.admit(knock, ticket).await
+    }
+
+    fn now(&self) -> Timestamp {
+        self.node.parts.env.runtime().wall_clock()
+    }
+
+    /// A node that has not read its own log yet does not know all tickets.
+    async fn wait_until_read(&self) -> Result<(), Refused> {
+        let (parts, control) = (&self.node.parts, PartitionId::CONTROL);
+        let group = parts.partitions.get(&control);
+        let committed = group.and_then(|group| group.committed().get());
+        let committed = committed.map(|id| id.index);
+        let applied = parts.applied.get(&control).cloned();
+        let read = async move {
+            if let Some(mut applied) = applied {
+                applied.until(|index| *index >= committed).await;
+            }
+        };
+        let read = parts.env.runtime().timeout(READ_PATIENCE, read).await;
+        read.ok_or_else(|| {
+            let why = "this node has not read all of its log yet; try again in a moment";
+            refused(JoinRefusalCode::Busy, why)
+        })
     }
 
     /// Admissions are this node's changes, and judged by its role.
@@ -105,46 +131,6 @@ impl<E: Env> NodeDoor<E> {
         })
     }
 
-    /// Why the ticket is not good any more, with what people want to know.
-    fn check_ticket(&self, members: &Members, row: &TicketRow) -> Result<(), Refused> {
-        let now = self.node.parts.env.runtime().wall_clock();
-        let ended = |code, why: &str, facts: &[(&str, String)]| {
-            let mut details: Vec<(&str, String)> = facts.to_vec();
-            details.push(("inviter", name_in(members, row.inviter)));
-            Box::new(JoinResponse {
-                outcome: Some(Outcome::Refusal(JoinRefusal {
-                    code: i32::from(code),
-                    reason: why.to_owned(),
-                    details: owned(details),
-                })),
-            })
-        };
-        let by = |end: TicketEnd| (name_in(members, end.node), stamp(end.time));
-        if let Some(end) = row.used {
-            let (who, when) = by(end);
-            let facts = [("usedBy", who), ("usedAt", when)];
-            return Err(ended(JoinRefusalCode::Used, "this ticket was used", &facts));
-        }
-        if let Some(end) = row.revoked {
-            let (who, when) = by(end);
-            let facts = [("revokedBy", who), ("revokedAt", when)];
-            return Err(ended(
-                JoinRefusalCode::Revoked,
-                "this ticket was revoked",
-                &facts,
-            ));
-        }
-        if now > row.expires {
-            let facts = [("expiredAt", stamp(row.expires))];
-            return Err(ended(
-                JoinRefusalCode::Expired,
-                "this ticket has expired",
-                &facts,
-            ));
-        }
-        Ok(())
-    }
-
     async fn admit(&self, knock: &Knock, ticket: TicketId) -> Result<JoinResponse, Refused> {
         let operation = Operation::Admit {
             ticket,
@@ -177,7 +163,7 @@ impl<E: Env> NodeDoor<E> {
     fn not_admitted(&self, problem: &ControlProblem, ticket: TicketId) -> Refused {
         let members = self.node.parts.members.get();
         if let Some(row) = members.ticket(ticket)
-            && let Err(refusal) = self.check_ticket(&members, row)
+            && let Err(refusal) = check_ticket(&members, row, self.now())
         {
             return refusal;
         }
@@ -238,6 +224,46 @@ impl<E: Env> NodeDoor<E> {
     }
 }
 
+/// Why the ticket is not good any more, with what people want to know.
+fn check_ticket(members: &Members, row: &TicketRow, now: Timestamp) -> Result<(), Refused> {
+    let ended = |code: JoinRefusalCode, why: &str, facts: &[(&str, String)]| {
+        let inviter = ("inviter", name_in(members, row.inviter));
+        let facts = facts.iter().cloned().chain([inviter]);
+        let details = facts.map(|(key, value)| (key.to_owned(), value));
+        Box::new(JoinResponse {
+            outcome: Some(Outcome::Refusal(JoinRefusal {
+                code: code.into(),
+                reason: why.to_owned(),
+                details: details.collect(),
+            })),
+        })
+    };
+    let by = |end: TicketEnd| (name_in(members, end.node), stamp(end.time));
+    if let Some(end) = row.used {
+        let (who, when) = by(end);
+        let facts = [("usedBy", who), ("usedAt", when)];
+        return Err(ended(JoinRefusalCode::Used, "this ticket was used", &facts));
+    }
+    if let Some(end) = row.revoked {
+        let (who, when) = by(end);
+        let facts = [("revokedBy", who), ("revokedAt", when)];
+        return Err(ended(
+            JoinRefusalCode::Revoked,
+            "this ticket was revoked",
+            &facts,
+        ));
+    }
+    if now > row.expires {
+        let facts = [("expiredAt", stamp(row.expires))];
+        return Err(ended(
+            JoinRefusalCode::Expired,
+            "this ticket has expired",
+            &facts,
+        ));
+    }
+    Ok(())
+}
+
 const REMOVED: &str = "a node with this key was removed from the cluster, and a key is let in once: \
                        join with another, empty data directory";
 
@@ -264,12 +290,99 @@ fn is_address(address: &str) -> bool {
     !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn owned(facts: Vec<(&str, String)>) -> std::collections::BTreeMap<String, String> {
-    let facts = facts.into_iter();
-    facts.map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
 /// The door of a node.
 pub(crate) fn door<E: Env>(node: &Node<E>) -> Arc<dyn Doorkeeper> {
     Arc::new(NodeDoor { node: node.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aber_proto::{Genesis, Member, NodeId};
+
+    fn members() -> Members {
+        Members::of_genesis(&Genesis {
+            name: "c".to_owned(),
+            created: Timestamp(1),
+            members: vec![Member {
+                node: NodeId(1),
+                name: "enora".to_owned(),
+                key: PublicKey([1; 32]),
+                role: Role::Admin,
+                address: String::new(),
+            }],
+            voters: vec![NodeId(1)],
+            partitions: 2,
+            min_copies: 1,
+        })
+    }
+
+    fn row() -> TicketRow {
+        TicketRow {
+            ticket: TicketId([3; 32]),
+            inviter: NodeId(1),
+            role: Role::Writer,
+            is_voter_eligible: true,
+            name: None,
+            expires: Timestamp(2_000_000),
+            made: 2,
+            used: None,
+            revoked: None,
+        }
+    }
+
+    fn refusal(row: &TicketRow, now: i64) -> Option<(JoinRefusalCode, String)> {
+        let refused = check_ticket(&members(), row, Timestamp(now)).err()?;
+        match refused.outcome {
+            Some(Outcome::Refusal(refusal)) => {
+                let facts = refusal.details.iter();
+                let facts = facts.map(|(key, value)| format!("{key}={value}"));
+                Some((refusal.code(), facts.collect::<Vec<_>>().join(" ")))
+            }
+            _ => None,
+        }
+    }
+
+    /// S5: whoever comes with a ticket that ended hears how, by whom and when.
+    #[test]
+    fn a_ticket_that_ended_says_how() {
+        assert_eq!(refusal(&row(), 2_000_000), None);
+        let expired = "expiredAt=1970-01-01T00:33:20Z inviter=enora";
+        let expected = Some((JoinRefusalCode::Expired, expired.to_owned()));
+        assert_eq!(refusal(&row(), 2_000_001), expected);
+        let end = TicketEnd {
+            node: NodeId(1),
+            index: 4,
+            time: Timestamp(61_500),
+        };
+        let revoked = TicketRow {
+            revoked: Some(end),
+            ..row()
+        };
+        let facts = "inviter=enora revokedAt=1970-01-01T00:01:01Z revokedBy=enora";
+        let expected = Some((JoinRefusalCode::Revoked, facts.to_owned()));
+        assert_eq!(refusal(&revoked, 1), expected);
+        // Used goes before all else: it is what the newcomer's owner has to know.
+        let used = TicketRow {
+            used: Some(TicketEnd {
+                node: NodeId(9),
+                ..end
+            }),
+            ..revoked
+        };
+        let facts = "inviter=enora usedAt=1970-01-01T00:01:01Z usedBy=9";
+        let expected = Some((JoinRefusalCode::Used, facts.to_owned()));
+        assert_eq!(refusal(&used, 3_000_000), expected);
+    }
+
+    /// One newcomer's tries are told apart from each other and from those of others.
+    #[test]
+    fn requests_of_admissions_differ() {
+        let ticket = TicketId([3; 32]);
+        let first = request_of(ticket, &PublicKey([1; 32]), 0);
+        assert_eq!(first, request_of(ticket, &PublicKey([1; 32]), 0));
+        assert_ne!(first, request_of(ticket, &PublicKey([1; 32]), 1));
+        assert_ne!(first, request_of(ticket, &PublicKey([2; 32]), 0));
+        assert_ne!(first, request_of(TicketId([4; 32]), &PublicKey([1; 32]), 0));
+    }
 }

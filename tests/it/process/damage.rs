@@ -190,7 +190,7 @@ fn damaged_content_is_found_and_mended() -> Result<()> {
     Ok(())
 }
 
-/// Promise I5: the index is only an index.
+/// Promise D5: the index is only an index.
 #[test]
 fn a_lost_or_damaged_index_is_rebuilt() -> Result<()> {
     let mut cluster = damaged_soon()?;

@@ -37,7 +37,7 @@ fn process_of(data: &Path, scratch: &Path) -> Option<Pid> {
     Pid::from_raw(i32::try_from(id).ok()?)
 }
 
-/// Promises D1, D6, I3, M1: every mirror is equal to the tree, whoever died meanwhile.
+/// Promises D1, D6, M1: every mirror is equal to the tree, whoever died meanwhile.
 #[test]
 fn a_demo_whose_nodes_die_ends_with_equal_mirrors() -> Result<()> {
     let directory = tempfile::Builder::new().prefix("aber-it-").tempdir()?;

@@ -147,7 +147,7 @@ fn a_data_directory_of_another_kind_is_refused_in_words() -> Result<()> {
         exit 1
         $ aber up     # the key of another node
         error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
-          why:  its key is that of no member of its cluster's genesis
+          why:  its files `member` and `key` are those of different nodes
           mend: name another one by --data, or mend its owner and mode; nothing was changed
         exit 1
         $ aber up     # a newer format
@@ -172,7 +172,7 @@ fn a_data_directory_of_another_kind_is_refused_in_words() -> Result<()> {
         exit 1
         $ aber up     # no key
         error: DIR/copy cannot be used as data directory  [DATA_DIR_UNUSABLE]
-          why:  its key is that of no member of its cluster's genesis
+          why:  its files `member` and `key` are those of different nodes
           mend: name another one by --data, or mend its owner and mode; nothing was changed
         exit 1
         $ aber up     # the log of another cluster

@@ -231,6 +231,44 @@ fn a_newcomer_gets_in_while_the_leader_dies() -> Result<()> {
     Ok(())
 }
 
+/// S5: where nothing can be ordered, nobody is let in and no ticket is made; both say so, and the
+/// ticket from before is as good as it was.
+#[test]
+fn without_a_majority_a_newcomer_is_told_to_come_again() -> Result<()> {
+    let mut cluster = Cluster::found(ABER)?;
+    cluster.grow("n2", &[])?;
+    cluster.grow("n3", &[])?;
+    cluster.wait_for_voters(3, 3)?;
+    let ticket = cluster.nodes[0].invite(&["--role", "reader"])?;
+    cluster.settle(PATIENCE)?;
+    cluster.nodes[1].kill()?;
+    cluster.nodes[2].kill()?;
+    let mut newcomer = cluster.newcomer("n4")?;
+    newcomer.begin_to_join(&ticket)?;
+    expect(&cluster.nodes[0].aber(&["invite"])?, 6, "NO_MAJORITY")?;
+    ensure!(
+        newcomer.wait_until_down(PATIENCE)? == 6,
+        "{}",
+        newcomer.last_words()
+    );
+    ensure!(
+        newcomer.last_words().contains("NOT_ADMITTED"),
+        "{}",
+        newcomer.last_words()
+    );
+    // Nobody can tell it that it is a member by then: its admission waited in an outbox.
+    cluster.start_all()?;
+    newcomer.join(&ticket)?;
+    cluster.nodes.push(newcomer);
+    cluster.wait_for_voters(4, 3)?;
+    // It may read, and that is all.
+    let reader = &cluster.nodes[3];
+    expect(&reader.put(b"x", "/x")?, 10, "NOT_ALLOWED")?;
+    expect(&reader.aber(&["invite"])?, 10, "NOT_ALLOWED")?;
+    cluster.settle(PATIENCE)?;
+    Ok(())
+}
+
 /// A2, A3: what a node that joined has, it has without anybody, its index included; and it finds
 /// the others again by what it wrote down.
 #[test]

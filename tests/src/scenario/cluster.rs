@@ -7,6 +7,7 @@
 
 mod admin;
 mod check;
+mod newcomer;
 mod subject;
 
 use crate::oracle::Oracle;
@@ -19,6 +20,7 @@ use aber_log::partition::Timing;
 use aber_log::planted::{self, Bug};
 use aber_proto::{ContentHash, Genesis, NodeId, codec};
 use check::Digests;
+use newcomer::Newcomers;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,14 +36,17 @@ const SCAN_LIMIT: Duration = Duration::from_secs(240);
 /// Time for the volumes to be made, before the first fault.
 const PREPARE_LIMIT: Duration = Duration::from_secs(120);
 
+/// Nodes that join at most: they bring the voters to three, and one that follows.
+const NEWCOMERS: u64 = 3;
+
 /// Runs a seed with three nodes, or as many as are asked for.
 pub(super) fn run(options: &RunOptions) -> Report {
-    start(options, options.node_count, false)
+    start(options, options.node_count, Cast::Founders)
 }
 
 /// Runs a seed where admins change who is a member, too.
 pub(super) fn run_members(options: &RunOptions) -> Report {
-    start(options, options.node_count, true)
+    start(options, options.node_count, Cast::Admins)
 }
 
 /// Runs a seed with one node.
@@ -50,16 +55,36 @@ pub(super) fn run_single(options: &RunOptions) -> Report {
         node_count: 1,
         ..options.clone()
     };
-    start(&options, 1, false)
+    start(&options, 1, Cast::Founders)
 }
 
-fn start(options: &RunOptions, node_count: u64, has_admins: bool) -> Report {
+/// Runs a seed where one node founds the cluster and others join it.
+pub(super) fn run_join(options: &RunOptions) -> Report {
+    let options = RunOptions {
+        node_count: 1,
+        ..options.clone()
+    };
+    start(&options, 1, Cast::Newcomers)
+}
+
+/// Who takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cast {
+    /// The nodes of the genesis.
+    Founders,
+    /// They, and members without machines that come and go.
+    Admins,
+    /// They, and nodes that join.
+    Newcomers,
+}
+
+fn start(options: &RunOptions, node_count: u64, cast: Cast) -> Report {
     let mut swarm = Swarm::draw(node_count, &mut crate::sim::Random::new(!options.seed));
     swarm.safety_ms /= 4;
     swarm.down_ms_max *= 2;
     let bug = options.planted.as_deref().map(Bug::find);
     planted::plant(bug.flatten());
-    let play = move |world, swarm| play(world, swarm, has_admins);
+    let play = move |world, swarm| play(world, swarm, cast);
     let mut report = run::run_with(options, swarm, play);
     planted::plant(None);
     if bug == Some(None) {
@@ -81,11 +106,11 @@ struct Run {
     scribbles: Scribbles,
     /// A user's bytes are not synced: only where no power goes are they sure to stay.
     may_scribble: bool,
-    /// Whether members come and go.
-    has_admins: bool,
+    cast: Cast,
+    newcomers: Newcomers,
 }
 
-async fn play(world: World, swarm: Swarm, has_admins: bool) -> Tally {
+async fn play(world: World, swarm: Swarm, cast: Cast) -> Tally {
     let genesis = match subject::genesis(swarm.node_count) {
         Ok(genesis) => genesis,
         Err(problem) => {
@@ -104,10 +129,12 @@ async fn play(world: World, swarm: Swarm, has_admins: bool) -> Tally {
         every.zip(segment)
     });
     let (snapshot_every, segment_bytes) = drawn.unwrap_or((64, 256 * 1024));
+    let newcomers = Newcomers::default();
     let subject = Aber {
         timing,
         snapshot_every,
         segment_bytes,
+        newcomers: Arc::clone(&newcomers),
     };
     let cluster = Cluster::new(&world, subject);
     for node in genesis.members.iter().map(|member| member.node) {
@@ -121,9 +148,10 @@ async fn play(world: World, swarm: Swarm, has_admins: bool) -> Tally {
         digests: Digests::default(),
         scribbles: Scribbles::default(),
         may_scribble: swarm.power_permille == 0,
-        has_admins,
+        cast,
+        newcomers,
     };
-    let (faults, clients) = run.be_unsafe(&swarm).await;
+    let (faults, clients) = run.be_unsafe(&swarm, &genesis).await;
     heal(&cluster).await;
     if tokio::time::timeout(ANSWER_LIMIT, clients).await.is_err() {
         world.broken("A2: a call was not answered after the last fault".to_owned());
@@ -140,7 +168,7 @@ async fn play(world: World, swarm: Swarm, has_admins: bool) -> Tally {
 impl Run {
     /// The safety phase: clients, users, and faults side by side.
     /// Answers what was dealt, and the clients that still wait for an answer.
-    async fn be_unsafe(&self, swarm: &Swarm) -> (FaultCount, JoinHandle<()>) {
+    async fn be_unsafe(&self, swarm: &Swarm, genesis: &Genesis) -> (FaultCount, JoinHandle<()>) {
         let api = Api {
             cluster: self.cluster.clone(),
         };
@@ -162,7 +190,19 @@ impl Run {
         let dealer = Dealer::new(&self.cluster, swarm).deal();
         let watcher = self.watch(ends_ns);
         let clients = tokio::spawn(clients);
-        let (faults, ()) = futures::join!(dealer, watcher);
+        let count = if self.cast == Cast::Newcomers {
+            NEWCOMERS
+        } else {
+            0
+        };
+        let joining = newcomer::let_in(
+            &self.world,
+            &self.cluster,
+            &self.newcomers,
+            genesis,
+            (count, ends_ns),
+        );
+        let (faults, (), ()) = futures::join!(dealer, watcher, joining);
         (faults, clients)
     }
 
@@ -179,7 +219,7 @@ impl Run {
             check::check_torn(&self.world, &self.oracle, node);
             if let Some((_, handle)) = self.cluster.handle(node) {
                 check::note_digests(node, &handle, &self.digests);
-                for _ in 0..if self.has_admins { 3 } else { 0 } {
+                for _ in 0..if self.cast == Cast::Admins { 3 } else { 0 } {
                     admin::act(&self.world, node, &handle).await;
                 }
             }

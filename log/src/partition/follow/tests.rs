@@ -196,7 +196,9 @@ async fn a_follower_answers_for_no_group() {
         .clone()
         .answer(NodeId(9), Method::Append, Bytes::new());
     assert!(refused.await.unwrap_err().contains("may not vote"));
-    let refused = partition.clone().answer(VOTER, Method::Vote, Bytes::new());
+    let refused = partition
+        .clone()
+        .answer(VOTER, Method::Transfer, Bytes::new());
     assert!(refused.await.unwrap_err().contains("not part of the group"));
     let request = rpc::FollowRequest {
         partition: P.0,

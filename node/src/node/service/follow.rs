@@ -9,7 +9,7 @@ use aber_log::env::{Env, Runtime};
 use aber_log::reader::{ReadProblem, Reader, SnapshotSource};
 use aber_proto::generated::v1;
 use aber_proto::{ChunkHash, ChunkList, Entry, PartitionId, TreePath, limit, manifest};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -304,12 +304,10 @@ fn cursor_of(next: &BTreeMap<PartitionId, u64>) -> Option<v1::Cursor> {
 }
 
 fn raw_entry(entry: &Entry) -> v1::RawEntry {
-    let mut bytes = BytesMut::new();
-    entry.encode(&mut bytes);
     v1::RawEntry {
         index: entry.log_id.index,
         term: entry.log_id.term,
-        entry_bytes: bytes.freeze(),
+        entry_bytes: entry.to_bytes(),
         chain_hash: Bytes::copy_from_slice(&entry.chain.0),
     }
 }

@@ -10,7 +10,7 @@ use aber_proto::generated::v1;
 use aber_proto::{
     Change, Entry, EntryKind, NodeId, PartitionId, SignedChange, TreePath, VolumeId, codec,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 
 const PAGE_DEFAULT: usize = 100;
@@ -294,11 +294,9 @@ impl<E: Env> NodeService<E> {
         };
         let before = before
             .unwrap_or_else(|| aber_proto::ChainHash::genesis(&self.node.parts.cluster, partition));
-        let mut bytes = BytesMut::new();
-        entry.encode(&mut bytes);
         let mut response = v1::GetEntryResponse {
             previous_chain_hash: Bytes::copy_from_slice(&before.0),
-            entry_bytes: bytes.freeze(),
+            entry_bytes: entry.to_bytes(),
             ..v1::GetEntryResponse::default()
         };
         let (term, chain) = (entry.log_id.term, entry.chain);

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use prost::Message;
 use std::time::Duration;
 
+/// What a node is told whose key is in no table of members.
+const NO_MEMBERS_KEY: &str = "is no member's";
 /// A node that does not say how far it is within this counts as away.
 const POSITIONS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -240,10 +242,20 @@ impl<E: Env> NodeService<E> {
 
     /// Said once this node is no member any more: nobody talks to it, and what it has stays.
     fn removed(&self, members: &Members) -> Option<v1::Notice> {
-        let me = members.member(self.node.parts.config.me)?;
-        let index = me.removed()?;
-        let what = "this node was removed from the cluster".to_owned();
-        let why = format!("entry 0:{index} ended its membership; its mirror stays as it was then");
+        let parts = &self.node.parts;
+        let me = members.member(parts.config.me);
+        let why = match me.and_then(MemberRow::removed) {
+            Some(index) => format!("entry 0:{index} ended its membership"),
+            // The entry that removes a node is the last thing others would tell it.
+            None if me.is_some() && parts.mesh.peers_up().is_empty() => {
+                let refusals = parts.mesh.refusals();
+                let of_strangers = refusals.values().find(|why| why.contains(NO_MEMBERS_KEY));
+                format!("the others say: {}", of_strangers?)
+            }
+            None => return None,
+        };
+        let why = format!("{why}; its mirror stays as it is");
+        let what = "this node is no member of the cluster any more".to_owned();
         let mend = "to be a member again: ask an admin for a ticket (aber invite), and join with \
                     another, empty data directory; else stop it: aber down";
         Some(notice(

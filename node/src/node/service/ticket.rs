@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 /// How long a ticket is good when nothing else is said.
 const VALID: Duration = Duration::from_secs(24 * 3600);
 /// For the invitation to be ordered: a ticket that is not in the log lets nobody in.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// What a ticket is to grant.
 struct Offer {
@@ -104,7 +104,7 @@ impl<E: Env> NodeService<E> {
                 .map_err(|_| Problem::usage("a ticket is good for a positive time"))?,
         };
         let valid_ms = i64::try_from(valid.as_millis()).unwrap_or(i64::MAX);
-        if valid_ms < 1000 || valid_ms > limit::TICKET_VALID_MS {
+        if !(1000..=limit::TICKET_VALID_MS).contains(&valid_ms) {
             return Err(Problem::usage("a ticket is good for a second to 31 days"));
         }
         let name = Some(request.node_name.clone()).filter(|name| !name.is_empty());

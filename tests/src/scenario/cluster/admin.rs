@@ -20,6 +20,11 @@ const HOUR_MS: i64 = 3_600_000;
 /// One change by a node, queued in its outbox; whether it lands is for the cluster to say.
 pub(super) async fn act(world: &World, node: NodeId, handle: &AberNode) {
     let operation = draw(world, node, handle);
+    submit(world, node, handle, operation).await;
+}
+
+/// Queues a change of the control partition in a node's outbox.
+pub(super) async fn submit(world: &World, node: NodeId, handle: &AberNode, operation: Operation) {
     let parts = &handle.node.parts;
     let mut request = [0; 16];
     let (one, other) = request.split_at_mut(8);

@@ -1,5 +1,7 @@
 //! [driver] A whole node as the simulated world runs it, and its API as clients call it.
 
+use super::check::lock;
+use super::newcomer::{self, Newcomers};
 use crate::oracle::Answer;
 use crate::sim::SimEnv;
 use crate::sim::cluster::{Boot, Cluster, Subject};
@@ -35,6 +37,8 @@ pub(super) struct Aber {
     pub(super) snapshot_every: u64,
     /// Bytes of a segment.
     pub(super) segment_bytes: u64,
+    /// Nodes that are no founders.
+    pub(super) newcomers: Newcomers,
 }
 
 /// A node that started.
@@ -109,10 +113,15 @@ impl Subject for Aber {
             mirror: Some((PathBuf::from(MIRROR), mirror)),
             ..NodeOptions::default()
         };
+        let newcomer = lock(&self.newcomers).get(&boot.node).cloned();
+        let (key, contacts) = match newcomer {
+            Some(newcomer) => (newcomer::key_of(newcomer.number)?, newcomer.contacts),
+            None => (key_of(boot.node)?, Vec::new()),
+        };
         let config = NodeConfig {
             me: boot.node,
-            key: Arc::new(key_of(boot.node)?),
-            contacts: Vec::new(),
+            key: Arc::new(key),
+            contacts,
             options,
             genesis,
         };
