@@ -130,6 +130,23 @@ type LinkOf<E> = <<E as Env>::Network as Network>::Link;
 struct Peer<L> {
     slots: BTreeMap<LinkClass, Slot<L>>,
     is_wanted: Watched<bool>,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+/// How the links to another member are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LinkState {
+    /// Whether requests that are no content can be sent to it.
+    pub is_up: bool,
+    /// Whether content can be.
+    pub is_content_up: bool,
+    /// Why not, as the last try to open a link said; `None` while all are up, or before it ended.
+    pub problem: Option<LinkProblem>,
+    /// Bytes of frames sent to it since it is a peer, both ways of asking together.
+    pub sent_bytes: u64,
+    /// Bytes of frames received from it.
+    pub received_bytes: u64,
 }
 
 impl<L> Peer<L> {
@@ -138,7 +155,14 @@ impl<L> Peer<L> {
         Self {
             slots: classes.map(|class| (class, Watched::new(None))).into(),
             is_wanted: Watched::new(true),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         }
+    }
+
+    fn is_up(&self, class: LinkClass) -> bool {
+        let slot = self.slots.get(&class);
+        slot.is_some_and(|slot| slot.get().is_some())
     }
 }
 
@@ -150,7 +174,8 @@ struct Inner<E: Env> {
     peers: Mutex<Peers<LinkOf<E>>>,
     is_dialling: AtomicBool,
     next_id: AtomicU64,
-    refusals: Watched<BTreeMap<NodeId, String>>,
+    /// What the last try to reach a peer said.
+    troubles: Watched<BTreeMap<NodeId, LinkProblem>>,
 }
 
 /// All links of this node.
@@ -176,7 +201,7 @@ impl<E: Env> Mesh<E> {
                 peers: Mutex::default(),
                 is_dialling: AtomicBool::new(false),
                 next_id: AtomicU64::new(1),
-                refusals: Watched::new(BTreeMap::new()),
+                troubles: Watched::new(BTreeMap::new()),
             }),
         };
         this.set_peers(&peers.iter().copied().collect());
@@ -222,9 +247,7 @@ impl<E: Env> Mesh<E> {
         }
         for (node, peer) in gone {
             peer.is_wanted.set(false);
-            self.inner
-                .refusals
-                .update(|refusals| refusals.remove(&node));
+            self.inner.troubles.update(|all| all.remove(&node));
         }
         if self.inner.is_dialling.load(SeqCst) {
             for (node, peer) in new {
@@ -241,8 +264,8 @@ impl<E: Env> Mesh<E> {
 
     /// Whether a link for requests to `peer` is up.
     pub fn is_up(&self, peer: NodeId) -> bool {
-        self.slot(peer, LinkClass::Control)
-            .is_some_and(|slot| slot.get().is_some())
+        self.peer(peer)
+            .is_some_and(|peer| peer.is_up(LinkClass::Control))
     }
 
     /// The peers to which a link is up.
@@ -253,18 +276,45 @@ impl<E: Env> Mesh<E> {
             .collect()
     }
 
-    fn is_peer(&self, node: NodeId) -> bool {
-        lock(&self.inner.peers).contains_key(&node)
-    }
-
     /// All peers.
     pub fn peers(&self) -> Vec<NodeId> {
         lock(&self.inner.peers).keys().copied().collect()
     }
 
-    /// What peers said when they refused a link: another cluster, a newer version.
+    /// What peers said when they refused a link: another cluster, a newer version, a removal.
     pub fn refusals(&self) -> BTreeMap<NodeId, String> {
-        self.inner.refusals.get()
+        let troubles = self.inner.troubles.get().into_iter();
+        let refused = troubles.filter_map(|(node, problem)| match problem {
+            LinkProblem::Refused { why, .. } | LinkProblem::NotAMember { why, .. } => {
+                Some((node, why))
+            }
+            LinkProblem::Unreachable { .. } | LinkProblem::Closed => None,
+        });
+        refused.collect()
+    }
+
+    /// The peers that know no member with this node's key.
+    pub fn outcast_by(&self) -> Vec<NodeId> {
+        let troubles = self.inner.troubles.get().into_iter();
+        let outcast =
+            troubles.filter(|(_, problem)| matches!(problem, LinkProblem::NotAMember { .. }));
+        outcast.map(|(node, _)| node).collect()
+    }
+
+    /// How the links to a peer are; `None` if it is none.
+    pub fn link_state(&self, node: NodeId) -> Option<LinkState> {
+        let peer = self.peer(node)?;
+        Some(LinkState {
+            is_up: peer.is_up(LinkClass::Control),
+            is_content_up: peer.is_up(LinkClass::Bulk),
+            problem: self.inner.troubles.get().remove(&node),
+            sent_bytes: peer.sent_bytes.load(SeqCst),
+            received_bytes: peer.received_bytes.load(SeqCst),
+        })
+    }
+
+    fn peer(&self, node: NodeId) -> Option<Arc<Peer<LinkOf<E>>>> {
+        lock(&self.inner.peers).get(&node).cloned()
     }
 
     /// Asks `to` and waits for the answer, at most for `deadline`.
@@ -278,14 +328,15 @@ impl<E: Env> Mesh<E> {
         payload: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, CallProblem> {
-        let slot = self
-            .slot(to, method.class())
-            .ok_or(CallProblem::Unreachable(to))?;
-        let up = slot.get().ok_or(CallProblem::Unreachable(to))?;
+        let peer = self.peer(to).ok_or(CallProblem::Unreachable(to))?;
+        let slot = peer.slots.get(&method.class());
+        let up = slot.and_then(Watched::get);
+        let up = up.ok_or(CallProblem::Unreachable(to))?;
         let id = self.inner.next_id.fetch_add(1, SeqCst);
         let (sender, receiver) = oneshot::channel();
         lock(&up.waiting).insert(id, sender);
         let frame = frame(REQUEST, id, method as u8, &payload);
+        add(&peer.sent_bytes, frame.len());
         let exchange = async {
             if up.link.send(frame).await.is_err() {
                 return Err(CallProblem::Unreachable(to));
@@ -297,11 +348,6 @@ impl<E: Env> Mesh<E> {
         answer.unwrap_or(Err(CallProblem::Timeout(to)))
     }
 
-    fn slot(&self, peer: NodeId, class: LinkClass) -> Option<Slot<LinkOf<E>>> {
-        let peers = lock(&self.inner.peers);
-        peers.get(&peer)?.slots.get(&class).cloned()
-    }
-
     async fn keep_dialled(self, peer: NodeId, class: LinkClass, of: Arc<Peer<LinkOf<E>>>) {
         let runtime = self.inner.env.runtime().clone();
         let mut pause = REDIAL_FIRST;
@@ -309,18 +355,22 @@ impl<E: Env> Mesh<E> {
             match self.inner.env.network().dial(peer, class).await {
                 Ok(link) => {
                     pause = REDIAL_FIRST;
-                    self.inner
-                        .refusals
-                        .update(|refusals| refusals.remove(&peer));
+                    self.inner.troubles.update(|all| all.remove(&peer));
                     self.run_dialled(peer, link, &of).await;
                 }
-                Err(LinkProblem::Refused { why, .. }) => {
-                    self.inner
-                        .refusals
-                        .update(|refusals| refusals.insert(peer, why));
-                    pause = REDIAL_LAST;
+                Err(problem) => {
+                    let is_refused = matches!(
+                        problem,
+                        LinkProblem::Refused { .. } | LinkProblem::NotAMember { .. }
+                    );
+                    pause = match is_refused {
+                        true => REDIAL_LAST,
+                        false => (pause * 2).min(REDIAL_LAST),
+                    };
+                    if of.is_wanted.get() {
+                        self.inner.troubles.update(|all| all.insert(peer, problem));
+                    }
                 }
-                Err(_) => pause = (pause * 2).min(REDIAL_LAST),
             }
             runtime.sleep(pause).await;
         }
@@ -344,6 +394,7 @@ impl<E: Env> Mesh<E> {
                 received = link.receive() => received,
             };
             let Ok(bytes) = received else { break };
+            add(&of.received_bytes, bytes.len());
             if let Some((kind, id, _, payload)) = split(bytes)
                 && let Some(sender) = lock(&waiting).remove(&id)
             {
@@ -387,9 +438,10 @@ impl<E: Env> Mesh<E> {
                 return;
             };
             // It may have been removed since it opened the link.
-            if !self.is_peer(link.remote()) {
+            let Some(peer) = self.peer(link.remote()) else {
                 return;
-            }
+            };
+            add(&peer.received_bytes, HEAD_BYTES + payload.len());
             let answer = handler.receive(link.remote(), method, payload);
             let link = Arc::clone(&link);
             self.inner.env.runtime().spawn("mesh answer", async move {
@@ -397,6 +449,7 @@ impl<E: Env> Mesh<E> {
                     Ok(payload) => frame(ANSWER, id, method as u8, &payload),
                     Err(why) => frame(FAILURE, id, method as u8, why.as_bytes()),
                 };
+                add(&peer.sent_bytes, frame.len());
                 // A link that broke meanwhile fails the caller by itself.
                 let _broken = link.send(frame).await.is_err();
                 drop(permit);
@@ -407,6 +460,11 @@ impl<E: Env> Mesh<E> {
 
 fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For people: nothing depends on it.
+fn add(to: &AtomicU64, bytes: usize) {
+    to.fetch_add(bytes as u64, SeqCst);
 }
 
 fn frame(kind: u8, id: u64, method: u8, payload: &[u8]) -> Bytes {

@@ -231,8 +231,22 @@ impl Members {
         self.tickets.get(&ticket)
     }
 
+    /// The members as they would be if this one were removed next.
+    #[must_use]
+    pub fn without(&self, node: NodeId) -> Self {
+        let mut members = self.clone();
+        if let Some(row) = self.member(node).filter(|row| row.role().is_some()) {
+            let mut row = row.clone();
+            let last = row.roles.last().map_or(0, |(index, _)| *index);
+            row.set_role(last.saturating_add(1), None);
+            members.put(row);
+        }
+        members
+    }
+
     /// Whether this one is an admin and nobody else is.
-    pub(crate) fn is_last_admin(&self, node: NodeId) -> bool {
+    #[must_use]
+    pub fn is_last_admin(&self, node: NodeId) -> bool {
         let is_admin = |row: &&MemberRow| row.role() == Some(Role::Admin);
         let mut admins = self.present().filter(is_admin).map(|row| row.node);
         admins.next() == Some(node) && admins.next().is_none()

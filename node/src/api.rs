@@ -154,9 +154,9 @@ fn admit(own: u32, request: Request<()>) -> Result<Request<()>, Status> {
         return Ok(request);
     }
     let caller = caller.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-    let detail = format!("the caller is user {caller}, the node runs as user {own}");
     Err(Problem::new(Reason::NotAllowed)
-        .with("detail", detail)
+        .with("user", own)
+        .with("caller", caller)
         .into())
 }
 

@@ -10,20 +10,32 @@
 
 mod batch;
 pub(crate) mod cluster;
+mod doctor;
 mod file;
 mod get;
+mod help;
 mod history;
 mod invite;
 mod join;
+mod links;
 pub(crate) mod load;
+mod members;
 pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
+mod rate;
+mod service;
 mod start;
+mod tickets;
+mod unit;
 mod upload;
 pub(crate) mod walk;
 pub(crate) mod write;
 
+use self::help::{
+    DEMO_HELP, DOCTOR_HELP, EXAMPLES, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
+    PUT_HELP, STATUS_HELP, UP_HELP,
+};
 use crate::client::{Client, Target};
 use crate::reason::{Problem, Reason};
 use aber_proto::TreePath;
@@ -40,81 +52,6 @@ pub(crate) type Outcome = Result<u8, Problem>;
 
 /// Threads: some may wait for a disk while others keep Raft alive.
 const WORKERS: usize = 8;
-
-const EXAMPLES: &str = "\
-Examples:
-  aber demo                          three nodes on this machine, to look around
-  aber up                            start a node here; makes a cluster of one if there is none
-  aber invite                        a ticket for one more machine; there: aber join
-  aber put song.flac /music/         a file into the tree; -r for directories
-  aber put -r photos /               makes /photos
-  date | aber put - /notes/now.txt   from standard input
-  aber ls -l /music                  what is there
-  aber get -r /music ~/copy          a copy of it
-  aber log /music                    who did what
-  aber status --wait                 until it is safe to switch off
-
-Paths of the tree start with '/'. Nothing that is overwritten or removed is lost: see aber log.
-Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 guard failed, 6 no majority,
-  7 safe in the outbox but not further yet, 8 damage, 9 no node running, 10 not allowed,
-  11 no space, 12 version, 124 --timeout, 130 Ctrl-C. Any other means failure.";
-
-const DEMO_HELP: &str = "\
-Each node is a process with a directory and a mirror of its own; one that dies is started again.
-Without --data everything is in a temporary directory that is removed at the end.
-
-Examples:
-  aber demo                                      three nodes, until Ctrl-C
-  aber demo --put ~/Music --exit                 are all mirrors equal to ~/Music?
-  aber demo --nodes 1 --data /tmp/d              one node, in a directory that is kept";
-
-const UP_HELP: &str = "\
-Runs in the foreground and logs to standard error. With nothing set up it makes a cluster of one
-that works at once; its files appear, read-only, in the mirror directory.
-
-Examples:
-  aber up                                        everything in the default places
-  aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port";
-
-const INVITE_HELP: &str = "\
-The ticket works once. Whoever has it gets in, so hand it over as you would a key.
-
-Examples:
-  aber invite                                    a writer, until tomorrow
-  aber invite --role reader --valid 1h --qr      to be scanned from the terminal
-  aber invite --address my.example.org:7787      where the other machine should call";
-
-const JOIN_HELP: &str = "\
-Asks for the ticket, which is better than to write it here: arguments show in ps. The node runs in
-the background afterwards; aber down stops it, and aber up starts it again, without a ticket.
-
-Examples:
-  aber join                                      asks for the ticket
-  aber join --ticket-file ticket.txt             or - for standard input
-  aber join --listen '[::]:7000' --name attic    another port, a name of its own";
-
-const PUT_HELP: &str = "\
-Ends when the files are ordered by a majority and on two nodes. When nothing moves for 30 seconds it
-says what it waits for and ends with 7: what is queued is safe and goes on by itself.
-
-Examples:
-  aber put song.flac /music/                     /music/song.flac
-  aber put song.flac /music/best.flac            under another name
-  aber put -r photos /                           /photos and all that is in it
-  aber put -p report.pdf /work/2026/             makes /work/2026 first
-  tar c . | aber put - /backup.tar               from standard input";
-
-const STATUS_HELP: &str = "\
-Examples:
-  aber status --wait                             until this machine may be switched off
-  aber status --check                            for monitoring: one line and an exit code";
-
-const MATERIALIZE_HELP: &str = "\
-Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
-
-Examples:
-  aber materialize --from ~/.local/share/aber --into /srv/mirror
-  aber materialize --from /srv/aber --into copy --once";
 
 /// A shared folder for machines that trust each other a little
 #[derive(Parser, Debug)]
@@ -198,8 +135,18 @@ enum Command {
     Where(file::WhereArgs),
     /// Who did what, newest first
     Log(history::LogArgs),
+    /// Who belongs to the cluster, and how they are
+    #[command(after_help = MEMBERS_HELP)]
+    Members(members::MembersArgs),
+    /// Whom this node is connected to, and why not
+    Links,
     /// Read everything again and check it
     Verify(history::VerifyArgs),
+    /// Is everything here as a node needs it?
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
+    /// The node as a service of systemd
+    Service(service::ServiceArgs),
     /// Follow a node into a directory, as a process of its own
     #[command(after_help = MATERIALIZE_HELP)]
     Materialize(start::MaterializeArgs),
@@ -226,7 +173,11 @@ impl Command {
             Self::Mkdir(_) => "mkdir",
             Self::Where(_) => "where",
             Self::Log(_) => "log",
+            Self::Members(_) => "members",
+            Self::Links => "links",
             Self::Verify(_) => "verify",
+            Self::Doctor => "doctor",
+            Self::Service(_) => "service",
             Self::Materialize(_) => "materialize",
             Self::Version => "version",
         }
@@ -243,8 +194,13 @@ impl Command {
 
     /// Whether a change may be on its way when it is interrupted.
     fn writes(&self) -> bool {
-        use Command::{Cp, Mkdir, Mv, Put, Rm};
-        matches!(self, Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_))
+        use Command::{Cp, Invite, Members, Mkdir, Mv, Put, Rm};
+        match self {
+            Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_) => true,
+            Members(args) => args.writes(),
+            Invite(args) => args.writes(),
+            _ => false,
+        }
     }
 }
 
@@ -449,7 +405,11 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => file::where_is(context, args).await,
         Command::Log(args) => history::log(context, args).await,
+        Command::Members(args) => members::members(context, args).await,
+        Command::Links => links::links(context).await,
         Command::Verify(args) => history::verify(context, args).await,
+        Command::Doctor => doctor::doctor(context).await,
+        Command::Service(args) => service::service(context, args).await,
         Command::Materialize(args) => start::materialize(context, args).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

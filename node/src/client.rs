@@ -252,6 +252,16 @@ unary_calls! {
     ClusterServiceClient get_status GetStatusRequest GetStatusResponse;
     /// The membership.
     ClusterServiceClient list_members ListMembersRequest ListMembersResponse;
+    /// Sets what is named of a member.
+    ClusterServiceClient update_member UpdateMemberRequest UpdateMemberResponse;
+    /// Links to other members.
+    ClusterServiceClient list_links ListLinksRequest ListLinksResponse;
+    /// Tickets.
+    ClusterServiceClient list_tickets ListTicketsRequest ListTicketsResponse;
+    /// Makes a ticket useless.
+    ClusterServiceClient revoke_ticket RevokeTicketRequest RevokeTicketResponse;
+    /// What follows from removing a member.
+    ClusterServiceClient plan_removal PlanRemovalRequest PlanRemovalResponse;
     /// All volumes.
     ClusterServiceClient list_volumes ListVolumesRequest ListVolumesResponse;
     /// All partitions.
@@ -297,6 +307,8 @@ streamed_calls! {
     WatchServiceClient follow_partition FollowPartitionRequest FollowPartitionResponse;
     /// Chunks by hash.
     WatchServiceClient read_chunks ReadChunksRequest ReadChunksResponse;
+    /// Does what was planned.
+    ClusterServiceClient apply_cluster_plan ApplyClusterPlanRequest ApplyClusterPlanResponse;
     /// Reads everything again.
     UpkeepServiceClient verify VerifyRequest VerifyResponse;
 }
@@ -324,6 +336,28 @@ impl Client {
         response
             .map(Response::into_inner)
             .map_err(|status| self.problem(&status))
+    }
+
+    /// All members, those removed too if that is asked for.
+    ///
+    /// # Errors
+    /// Whatever the node or the way to it says.
+    pub async fn members(&self, with_removed: bool) -> Result<Vec<v1::Member>, Problem> {
+        let mut members = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListMembersRequest {
+                page_size: 0,
+                page_token,
+                with_removed,
+            };
+            let page = self.list_members(request).await?;
+            members.extend(page.members);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(members);
+            }
+        }
     }
 
     /// The item at a path, if there is one.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 mod demo;
+mod doctor;
 pub mod env;
 mod materialize;
 pub mod node;

@@ -12,6 +12,7 @@ mod heads;
 mod index;
 mod peers;
 mod service;
+mod sighting;
 mod upkeep;
 mod wiring;
 
@@ -152,6 +153,8 @@ pub struct Parts<E: Env> {
     pub mirror: Option<MirrorHandle>,
     /// What is wrong with this node, as sentences; empty most of the time.
     pub notices: Watched<Vec<String>>,
+    /// What the other members said of themselves the last time.
+    pub(crate) sightings: Watched<sighting::Sightings>,
 }
 
 impl<E: Env> Node<E> {
@@ -217,6 +220,7 @@ impl<E: Env> Node<E> {
             tree,
             members,
             notices,
+            sightings: Watched::new(BTreeMap::new()),
         };
         wiring.finish(views, queues).await
     }

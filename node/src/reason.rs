@@ -6,6 +6,52 @@
 //! same everywhere. A template names facts as `{key}`; a part in `[...]` is left out when one of
 //! its facts is not known. No mend that cannot work.
 
+/// Declares the reasons and their rows together, so that none can lack one.
+macro_rules! reasons {
+    ($(
+        $(#[$doc:meta])* $variant:ident $name:literal $code:ident exit $exit:literal
+        retry $retry:literal keys [$($key:literal),*]
+        what $what:literal why $why:literal mend $mend:literal;
+    )*) => {
+        /// Why something went wrong. Names are those of `ErrorReason` in `common.proto`.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name on the wire and in brackets behind an error, as `PATH_NOT_FOUND`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The reason with this name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+
+            /// What the table says.
+            #[must_use]
+            pub fn row(self) -> Row {
+                match self {
+                    $(Self::$variant => Row {
+                        code: Code::$code,
+                        exit: $exit,
+                        retry: $retry,
+                        keys: &[$($key),*],
+                        what: $what,
+                        why: $why,
+                        mend: $mend,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
 mod table;
 
 use std::collections::BTreeMap;

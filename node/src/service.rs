@@ -162,6 +162,36 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::ListMembersRequest,
     ) -> impl Future<Output = Answer<v1::ListMembersResponse>> + Send;
+    /// Sets what is named of a member.
+    fn update_member(
+        &self,
+        request: v1::UpdateMemberRequest,
+    ) -> impl Future<Output = Answer<v1::UpdateMemberResponse>> + Send;
+    /// Links to other members.
+    fn list_links(
+        &self,
+        request: v1::ListLinksRequest,
+    ) -> impl Future<Output = Answer<v1::ListLinksResponse>> + Send;
+    /// Tickets, never their secrets.
+    fn list_tickets(
+        &self,
+        request: v1::ListTicketsRequest,
+    ) -> impl Future<Output = Answer<v1::ListTicketsResponse>> + Send;
+    /// Makes a ticket useless.
+    fn revoke_ticket(
+        &self,
+        request: v1::RevokeTicketRequest,
+    ) -> impl Future<Output = Answer<v1::RevokeTicketResponse>> + Send;
+    /// What follows from removing a member.
+    fn plan_removal(
+        &self,
+        request: v1::PlanRemovalRequest,
+    ) -> impl Future<Output = Answer<v1::PlanRemovalResponse>> + Send;
+    /// Does what was planned.
+    fn apply_cluster_plan(
+        &self,
+        request: v1::ApplyClusterPlanRequest,
+    ) -> impl Future<Output = Answer<Answers<v1::ApplyClusterPlanResponse>>> + Send;
     /// All volumes.
     fn list_volumes(
         &self,

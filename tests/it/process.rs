@@ -17,6 +17,7 @@ mod golden;
 mod join;
 mod kill;
 mod lab;
+mod members;
 mod space;
 mod words;
 

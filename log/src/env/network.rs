@@ -36,6 +36,15 @@ pub enum LinkProblem {
         /// What it said.
         why: String,
     },
+    /// The other end knows no member with this node's key: it was removed, or the other has not
+    /// heard of it yet.
+    #[error("node {node} refused the link: {why}")]
+    NotAMember {
+        /// Whom.
+        node: NodeId,
+        /// What it said.
+        why: String,
+    },
     /// The link is gone.
     #[error("the link is closed")]
     Closed,
@@ -82,4 +91,8 @@ pub trait Network: Clone + Send + Sync + 'static {
     /// Replaces the table of members: whom links are opened to and taken from. Links of a key that
     /// does not stand for its node any more end.
     fn set_peers(&self, peers: BTreeMap<NodeId, Peer>);
+    /// Where a node was reached the last time, for people; `None` if that is not known.
+    fn reached_at(&self, _node: NodeId) -> Option<String> {
+        None
+    }
 }

@@ -1,6 +1,6 @@
 //! [adapter] ClusterService.
 
-use super::{Adapter, limited, unary};
+use super::{Adapter, AnswerStream, Cut, limited, streamed, unary};
 use crate::service::Service;
 use aber_proto::generated::v1::{self, cluster_service_server as generated};
 use tonic::{Request, Response, Status};
@@ -25,6 +25,51 @@ impl<S: Service> generated::ClusterService for Adapter<S> {
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
         unary(self.service.list_members(request.into_inner())).await
+    }
+
+    async fn update_member(
+        &self,
+        request: Request<v1::UpdateMemberRequest>,
+    ) -> Result<Response<v1::UpdateMemberResponse>, Status> {
+        unary(self.service.update_member(request.into_inner())).await
+    }
+
+    async fn list_links(
+        &self,
+        request: Request<v1::ListLinksRequest>,
+    ) -> Result<Response<v1::ListLinksResponse>, Status> {
+        unary(self.service.list_links(request.into_inner())).await
+    }
+
+    async fn list_tickets(
+        &self,
+        request: Request<v1::ListTicketsRequest>,
+    ) -> Result<Response<v1::ListTicketsResponse>, Status> {
+        unary(self.service.list_tickets(request.into_inner())).await
+    }
+
+    async fn revoke_ticket(
+        &self,
+        request: Request<v1::RevokeTicketRequest>,
+    ) -> Result<Response<v1::RevokeTicketResponse>, Status> {
+        unary(self.service.revoke_ticket(request.into_inner())).await
+    }
+
+    async fn plan_removal(
+        &self,
+        request: Request<v1::PlanRemovalRequest>,
+    ) -> Result<Response<v1::PlanRemovalResponse>, Status> {
+        unary(self.service.plan_removal(request.into_inner())).await
+    }
+
+    type ApplyClusterPlanStream = AnswerStream<v1::ApplyClusterPlanResponse>;
+
+    async fn apply_cluster_plan(
+        &self,
+        request: Request<v1::ApplyClusterPlanRequest>,
+    ) -> Result<Response<Self::ApplyClusterPlanStream>, Status> {
+        let applied = self.service.apply_cluster_plan(request.into_inner());
+        streamed(Cut::Idle, applied).await
     }
 
     async fn list_volumes(

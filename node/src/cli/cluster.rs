@@ -1,16 +1,17 @@
 //! [adapter] Commands on the node and its cluster: `status`.
 
-use super::print;
-use super::{Context, Outcome};
+use super::{Context, Outcome, members, print};
 use crate::client::Client;
 use crate::reason::{Problem, Reason};
-use aber_proto::generated::v1::{self, Health, MemberState};
+use aber_proto::generated::v1::{self, Health};
 use clap::Args;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How often `status --wait` looks again.
 const LOOK: Duration = Duration::from_secs(1);
+/// Members that are listed without `--verbose`.
+const MEMBERS_SHOWN: usize = 12;
 
 /// Arguments of `status`.
 #[derive(Args, Debug, Default)]
@@ -60,10 +61,7 @@ async fn look(context: &Context) -> Result<(Client, Report), Problem> {
 
 async fn read(client: &Client) -> Result<Report, Problem> {
     let status = client.get_status(v1::GetStatusRequest {}).await?;
-    let members = client
-        .list_members(v1::ListMembersRequest::default())
-        .await?
-        .members;
+    let members = client.members(false).await?;
     let partitions = client
         .list_partitions(v1::ListPartitionsRequest::default())
         .await?
@@ -147,8 +145,17 @@ fn text(report: &Report, is_verbose: bool) -> String {
         ));
     }
     lines.push(writing(&report.partitions));
-    for member in &report.members {
-        lines.push(member_text(member, is_verbose));
+    let shown = if is_verbose {
+        usize::MAX
+    } else {
+        MEMBERS_SHOWN
+    };
+    for member in report.members.iter().take(shown) {
+        lines.push(format!("  node {}", members::line(member, is_verbose)));
+    }
+    let more = report.members.len().saturating_sub(shown);
+    if more > 0 {
+        lines.push(format!("  and {more} more: aber members"));
     }
     if is_verbose {
         lines.extend(report.partitions.iter().map(partition_text));
@@ -197,28 +204,6 @@ fn writing(partitions: &[v1::Partition]) -> String {
     }
 }
 
-fn member_text(member: &v1::Member, is_verbose: bool) -> String {
-    let state = print::word(member.state().as_str_name(), "MEMBER_STATE").replace('_', " ");
-    let seen = match member.state() {
-        MemberState::Up => String::new(),
-        _ => format!(
-            " (last seen {})",
-            print::short_time(member.last_seen_time.as_ref())
-        ),
-    };
-    let leads: Vec<_> = member.leads.iter().map(ToString::to_string).collect();
-    let leads = if leads.is_empty() || !is_verbose {
-        String::new()
-    } else {
-        format!("   leads {}", leads.join(", "))
-    };
-    let addresses = print::escape(&member.addresses.join(", "));
-    format!(
-        "  node {:<12} {state}{seen}   {addresses}{leads}",
-        print::escape(&member.name)
-    )
-}
-
 fn partition_text(partition: &v1::Partition) -> String {
     let leader = if partition.leader.is_empty() {
         "nobody"
@@ -259,7 +244,7 @@ fn value(report: &Report) -> Value {
         "outbox_changes": status.outbox_changes,
         "only_here_bytes": status.only_here_bytes,
         "folders": status.folders.iter().map(folder_value).collect::<Vec<_>>(),
-        "members": report.members.iter().map(member_value).collect::<Vec<_>>(),
+        "members": report.members.iter().map(members::value).collect::<Vec<_>>(),
         "partitions": report.partitions.iter().map(partition_value).collect::<Vec<_>>(),
         "volumes": report.volumes.iter().map(volume_value).collect::<Vec<_>>(),
     })
@@ -280,21 +265,6 @@ fn folder_value(status: &v1::FolderStatus) -> Value {
         "entries_behind": status.entries_behind,
         "scan_time": print::time(status.scan_time.as_ref()),
         "notice": status.notice.as_ref().map(print::notice_value),
-    })
-}
-
-fn member_value(member: &v1::Member) -> Value {
-    json!({
-        "id": member.id,
-        "name": member.name,
-        "key": print::hex(&member.key),
-        "role": print::word(member.role().as_str_name(), "ROLE"),
-        "addresses": member.addresses,
-        "state": print::word(member.state().as_str_name(), "MEMBER_STATE"),
-        "last_seen_time": print::time(member.last_seen_time.as_ref()),
-        "version": member.version,
-        "votes_in": member.votes_in,
-        "leads": member.leads,
     })
 }
 

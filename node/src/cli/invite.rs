@@ -1,5 +1,6 @@
 //! [adapter] The command `invite`.
 
+use super::tickets::{self, InviteCommand};
 use super::{Context, Outcome, print};
 use crate::reason::Problem;
 use aber_proto::generated::v1;
@@ -11,7 +12,10 @@ use std::time::Duration;
 
 /// Arguments of `invite`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct InviteArgs {
+    #[command(subcommand)]
+    of_those: Option<InviteCommand>,
     /// What the newcomer may do; each role includes those before it
     #[arg(long, value_enum, default_value_t = InviteRole::Writer)]
     role: InviteRole,
@@ -32,6 +36,13 @@ pub(crate) struct InviteArgs {
     address: Vec<String>,
 }
 
+impl InviteArgs {
+    /// Whether a change may be on its way when it is interrupted.
+    pub(crate) fn writes(&self) -> bool {
+        !matches!(self.of_those, Some(InviteCommand::Ls(_)))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum InviteRole {
     Reader,
@@ -50,6 +61,9 @@ fn parse_valid(text: &str) -> Result<Duration, String> {
 
 /// Runs `invite`.
 pub(crate) async fn invite(context: &Context, args: InviteArgs) -> Outcome {
+    if let Some(of_those) = args.of_those {
+        return tickets::run(context, of_those).await;
+    }
     let client = context.connect().await?;
     let role = match args.role {
         InviteRole::Reader => v1::Role::Reader,

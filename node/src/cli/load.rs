@@ -313,6 +313,7 @@ pub(super) fn is_of_one_path(problem: &Problem) -> bool {
             | R::IsADirectory
             | R::DirectoryNotEmpty
             | R::NameNotAllowed
+            | R::NameTaken
             | R::ChangeTooLarge
             | R::CrossPartition
             | R::NotAFile

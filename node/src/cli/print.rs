@@ -235,6 +235,13 @@ pub(crate) fn time(time: Option<&prost_types::Timestamp>) -> Option<String> {
     Some(Timestamp(millis).to_string())
 }
 
+/// Whole milliseconds, rounded towards zero.
+pub(crate) fn millis(time: Option<&prost_types::Duration>) -> Option<i64> {
+    let time = time?;
+    let millis = time.seconds.checked_mul(1000)?;
+    millis.checked_add(i64::from(time.nanos / 1_000_000))
+}
+
 /// The same without fractions, for columns.
 pub(crate) fn short_time(stamp: Option<&prost_types::Timestamp>) -> String {
     match time(stamp) {

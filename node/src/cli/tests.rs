@@ -66,3 +66,20 @@ fn paths_of_the_tree_are_absolute() {
         Ok("/music".to_owned())
     );
 }
+
+/// A change that is interrupted on its way is not called off.
+#[test]
+fn commands_that_change_members_are_writes() {
+    let writes = |arguments: &[&str]| parsed(arguments).command.is_some_and(|c| c.writes());
+    assert!(writes(&["members", "set", "gwen", "--vote", "no"]));
+    assert!(writes(&["members", "rm", "gwen", "--yes"]));
+    assert!(writes(&["invite", "revoke", "abcd"]));
+    for reads in [
+        &["members"][..],
+        &["members", "rm", "gwen", "--dry-run"],
+        &["invite", "ls"],
+        &["links"],
+    ] {
+        assert!(!writes(reads), "{reads:?}");
+    }
+}

@@ -286,7 +286,10 @@ async fn converse(
     let refused = |why| LinkProblem::Refused { node: to, why };
     let refused_or_away = |status: tonic::Status| match status.code() {
         tonic::Code::Unimplemented => refused("it speaks gRPC but knows no links".to_owned()),
-        tonic::Code::Unauthenticated => refused(shown(status.message())),
+        tonic::Code::Unauthenticated => LinkProblem::NotAMember {
+            node: to,
+            why: shown(status.message()),
+        },
         _ => unreachable(chain_of(&status)),
     };
     let answer = client.open(ReceiverStream::new(frames)).await;
@@ -374,6 +377,10 @@ impl Network for SystemNetwork {
 
     fn set_peers(&self, peers: BTreeMap<NodeId, Peer>) {
         self.state().set_peers(peers);
+    }
+
+    fn reached_at(&self, node: NodeId) -> Option<String> {
+        self.state().peers.reached_at(node)
     }
 
     async fn accept(&self) -> Result<SystemLink, LinkProblem> {

@@ -2,7 +2,7 @@
 
 use super::heads::Heads;
 use aber_log::content::NodeContent;
-use aber_log::env::Env;
+use aber_log::env::{Env, Runtime};
 use aber_log::history::History;
 use aber_log::mesh::{Answer, Handler, Method};
 use aber_log::partition::{Partition, ProposeProblem};
@@ -146,6 +146,8 @@ impl<E: Env> NodeHandler<E> {
             positions,
             missing_chunks: 0,
             heads,
+            wall_ms: self.heads.env.runtime().wall_clock().0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         Box::pin(async move { Ok(response.encode_to_vec().into()) })
     }

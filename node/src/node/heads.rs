@@ -1,9 +1,11 @@
 //! [driver] Heads: signed by whoever leads, asked for by everybody else, compared with the own log.
+//! The same answers tell how the others are, for `status`.
 //!
 //! The newest head of each partition is kept as a note of the log. A head whose index is here with
 //! another chain hash proves two histories: the evidence is kept, and `status` says so (promises
 //! I4, S4).
 
+use super::sighting::{Sighting, Sightings};
 use aber_log::env::{Env, Runtime};
 use aber_log::head::{head_message, head_of};
 use aber_log::mesh::{Mesh, Method};
@@ -37,6 +39,7 @@ pub(super) struct Heads<E: Env> {
     pub(super) mesh: Mesh<E>,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
     pub(super) notices: Watched<Vec<String>>,
+    pub(super) sightings: Watched<Sightings>,
 }
 
 impl<E: Env> Clone for Heads<E> {
@@ -51,6 +54,7 @@ impl<E: Env> Clone for Heads<E> {
             mesh: self.mesh.clone(),
             partitions: self.partitions.clone(),
             notices: self.notices.clone(),
+            sightings: self.sightings.clone(),
         }
     }
 }
@@ -86,6 +90,7 @@ impl<E: Env> Heads<E> {
             self.env.runtime().sleep(ASK_EVERY).await;
             for peer in self.mesh.peers_up() {
                 let payload = Bytes::from(rpc::StatusRequest {}.encode_to_vec());
+                let asked = self.env.runtime().now();
                 let answer = self
                     .mesh
                     .call(peer, Method::Status, payload, ASK_DEADLINE)
@@ -93,6 +98,7 @@ impl<E: Env> Heads<E> {
                 let Ok(Ok(status)) = answer.map(rpc::StatusResponse::decode) else {
                     continue;
                 };
+                self.note(peer, &status, self.env.runtime().now() - asked);
                 for head in status.heads.iter().filter_map(head_of) {
                     if head.signer == peer {
                         self.take(head).await;
@@ -100,6 +106,17 @@ impl<E: Env> Heads<E> {
                 }
             }
         }
+    }
+
+    /// Keeps what a peer said of itself, for people.
+    fn note(&self, peer: NodeId, status: &rpc::StatusResponse, round_trip: Duration) {
+        let committed = self.partitions.iter().map(|(partition, group)| {
+            let committed = group.committed().get();
+            (partition.0, committed.map_or(0, |id| id.index))
+        });
+        let seen = self.env.runtime().wall_clock();
+        let sighting = Sighting::of(status, (seen, round_trip), &committed.collect());
+        self.sightings.update(|all| all.insert(peer, sighting));
     }
 
     /// Checks a head against signature and log, and keeps it if it is newer.

@@ -4,12 +4,17 @@
 
 mod follow;
 mod history;
+mod links;
+mod members;
+mod notices;
 mod operations;
 mod prepare;
 mod read;
+mod removal;
 mod render;
 mod status;
 mod ticket;
+mod tickets;
 mod verify;
 mod write;
 
@@ -20,6 +25,8 @@ use aber_log::env::kv::KvProblem;
 use aber_log::env::{Env, Runtime};
 use aber_proto::generated::v1;
 use aber_proto::{PartitionId, TreePath};
+use removal::Plans;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -32,6 +39,7 @@ const MIN_INDEX_WAIT: Duration = Duration::from_secs(30);
 pub struct NodeService<E: Env> {
     node: Node<E>,
     stop: mpsc::Sender<()>,
+    plans: Arc<Mutex<Plans>>,
 }
 
 impl<E: Env> Clone for NodeService<E> {
@@ -39,6 +47,7 @@ impl<E: Env> Clone for NodeService<E> {
         Self {
             node: self.node.clone(),
             stop: self.stop.clone(),
+            plans: Arc::clone(&self.plans),
         }
     }
 }
@@ -46,7 +55,8 @@ impl<E: Env> Clone for NodeService<E> {
 impl<E: Env> NodeService<E> {
     /// The services of `node`; `stop` is told when somebody asks it to stop.
     pub fn new(node: Node<E>, stop: mpsc::Sender<()>) -> Self {
-        Self { node, stop }
+        let plans = Arc::default();
+        Self { node, stop, plans }
     }
 
     /// Waits until this node has applied an entry (promise C4).
@@ -168,9 +178,48 @@ impl<E: Env> Service for NodeService<E> {
 
     async fn list_members(
         &self,
-        _request: v1::ListMembersRequest,
+        request: v1::ListMembersRequest,
     ) -> Answer<v1::ListMembersResponse> {
-        Ok(self.members())
+        self.members(&request)
+    }
+
+    async fn update_member(
+        &self,
+        request: v1::UpdateMemberRequest,
+    ) -> Answer<v1::UpdateMemberResponse> {
+        self.set_member(request).await
+    }
+
+    async fn list_links(&self, _request: v1::ListLinksRequest) -> Answer<v1::ListLinksResponse> {
+        Ok(self.links())
+    }
+
+    async fn list_tickets(
+        &self,
+        request: v1::ListTicketsRequest,
+    ) -> Answer<v1::ListTicketsResponse> {
+        self.tickets(&request)
+    }
+
+    async fn revoke_ticket(
+        &self,
+        request: v1::RevokeTicketRequest,
+    ) -> Answer<v1::RevokeTicketResponse> {
+        self.revoke(request).await
+    }
+
+    async fn plan_removal(
+        &self,
+        request: v1::PlanRemovalRequest,
+    ) -> Answer<v1::PlanRemovalResponse> {
+        self.plan_member_removal(request).await
+    }
+
+    async fn apply_cluster_plan(
+        &self,
+        request: v1::ApplyClusterPlanRequest,
+    ) -> Answer<Answers<v1::ApplyClusterPlanResponse>> {
+        self.apply_plan(request)
     }
 
     async fn list_volumes(

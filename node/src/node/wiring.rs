@@ -3,6 +3,7 @@
 //! The mirror starts first and looks at its directory only once the views have caught up with the
 //! log: a mirror that looked at a tree still being rebuilt would take all files for strangers.
 
+use super::sighting::Sightings;
 use super::{Node, NodeConfig, Parts, collaborator, handler, heads, index, storage, upkeep};
 use crate::reason::{Problem, Reason};
 use aber_log::content::NodeContent;
@@ -51,6 +52,7 @@ pub(super) struct Wiring<E: Env> {
     pub(super) tree: TreeView<E::Kv>,
     pub(super) members: SharedMembers,
     pub(super) notices: Watched<Vec<String>>,
+    pub(super) sightings: Watched<Sightings>,
 }
 
 impl<E: Env> Wiring<E> {
@@ -98,6 +100,7 @@ impl<E: Env> Wiring<E> {
             outbox,
             mirror,
             notices: self.notices,
+            sightings: self.sightings,
         }
     }
 
@@ -183,6 +186,7 @@ impl<E: Env> Wiring<E> {
             mesh: self.mesh.clone(),
             partitions: self.partitions.clone(),
             notices: self.notices.clone(),
+            sightings: self.sightings.clone(),
         };
         self.env.runtime().spawn("heads", heads.clone().run());
         let handler = handler::NodeHandler {

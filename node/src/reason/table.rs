@@ -3,52 +3,6 @@
 use super::Row;
 use tonic::Code;
 
-/// Declares the reasons and their rows together, so that none can lack one.
-macro_rules! reasons {
-    ($(
-        $(#[$doc:meta])* $variant:ident $name:literal $code:ident exit $exit:literal
-        retry $retry:literal keys [$($key:literal),*]
-        what $what:literal why $why:literal mend $mend:literal;
-    )*) => {
-        /// Why something went wrong. Names are those of `ErrorReason` in `common.proto`.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The name on the wire and in brackets behind an error, as `PATH_NOT_FOUND`.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// The reason with this name.
-            #[must_use]
-            pub fn parse(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$variant),)* _ => None }
-            }
-
-            /// What the table says.
-            #[must_use]
-            pub fn row(self) -> Row {
-                match self {
-                    $(Self::$variant => Row {
-                        code: Code::$code,
-                        exit: $exit,
-                        retry: $retry,
-                        keys: &[$($key),*],
-                        what: $what,
-                        why: $why,
-                        mend: $mend,
-                    },)*
-                }
-            }
-        }
-    };
-}
-
 reasons! {
     /// A path of the tree does not exist.
     PathNotFound "PATH_NOT_FOUND" NotFound exit 4 retry false
@@ -226,11 +180,86 @@ reasons! {
         mend "see which there are: aber log";
     /// The caller may not do this.
     NotAllowed "NOT_ALLOWED" PermissionDenied exit 10 retry false
-        keys ["role", "needed", "detail"]
-        what "this is not allowed"
-        why "[{detail}; ][the role of this node is {role}; ][{needed} is needed; ]a node may do \
-            what its role says, and its socket serves its own user and root only"
-        mend "run it as the user of the node; if its role is what is missing, ask an admin";
+        keys ["user", "caller", "member", "role", "needed", "detail"]
+        what "this is not allowed[: {member} is a {role}]"
+        why "[{detail}; ][the node's socket serves its own user and root only, and the caller is user \
+            {caller}][it takes the role {needed}]"
+        mend "[run it as user {user}][an admin's node can raise the role: aber members set \
+            {member} --role {needed}]";
+    /// The author of a change is no member.
+    NotAMember "NOT_A_MEMBER" PermissionDenied exit 10 retry false
+        keys ["member", "entry"]
+        what "this node is no member of the cluster"
+        why "the others order nothing from a node that never joined or was removed"
+        mend "ask an admin for a ticket";
+    /// A ticket would be good for too long.
+    TicketTooLong "TICKET_TOO_LONG" InvalidArgument exit 10 retry false
+        keys []
+        what "a ticket cannot be good for so long"
+        why "31 days are the most"
+        mend "choose a shorter time";
+    /// Too many tickets are open.
+    TooManyTickets "TOO_MANY_TICKETS" ResourceExhausted exit 10 retry false
+        keys []
+        what "too many tickets are open"
+        why "1,024 are the most"
+        mend "revoke some: aber invite ls, aber invite revoke ID";
+    /// Content is nowhere else.
+    LastCopy "LAST_COPY" FailedPrecondition exit 1 retry false
+        keys ["node", "bytes"]
+        what "{node} may have the last copy of {bytes} bytes"
+        why "no other node that can be reached now is known to hold them"
+        mend "start the nodes that are away, or wait until the others have it: aber status; to \
+            remove it all the same: --accept-loss";
+    /// Nobody would be left to admit and remove.
+    LastAdmin "LAST_ADMIN" FailedPrecondition exit 10 retry false
+        keys ["member", "entry"]
+        what "{member} is the last admin"
+        why "without one nobody could let members in, or put them out, ever again"
+        mend "make another member an admin first: aber members set NAME --role admin";
+    /// No such member.
+    MemberUnknown "MEMBER_UNKNOWN" NotFound exit 4 retry false
+        keys ["member", "entry"]
+        what "there is no member {member}"
+        why "none has this name, as this node knows it"
+        mend "see who there is: aber members";
+    /// The member was removed.
+    MemberRemoved "MEMBER_REMOVED" FailedPrecondition exit 10 retry false
+        keys ["member", "entry"]
+        what "{member} was removed from the cluster"
+        why "a removal is for good[: it is entry {entry}]; number and key are never used again"
+        mend "it can only join anew, as another member, with a new ticket and an empty data \
+            directory";
+    /// The cluster is full.
+    TooManyMembers "TOO_MANY_MEMBERS" ResourceExhausted exit 10 retry false
+        keys []
+        what "the cluster takes no more members"
+        why "5,000 at once and 20,000 ever are the most"
+        mend "remove members that are gone: aber members rm";
+    /// A member's role changed too often.
+    TooManyRoles "TOO_MANY_ROLES" FailedPrecondition exit 10 retry false
+        keys ["member"]
+        what "the role of {member} was changed too often"
+        why "each change is kept for ever, and 256 are the most"
+        mend "remove it, and let it join anew";
+    /// A name is in use.
+    NameTaken "NAME_TAKEN" AlreadyExists exit 5 retry false
+        keys ["name", "entry"]
+        what "the name {name} is taken"
+        why "something else has it already, and names are unique"
+        mend "choose another one";
+    /// A plan does not fit any more.
+    PlanStale "PLAN_STALE" Aborted exit 5 retry false
+        keys ["plan", "detail"]
+        what "the plan is stale"
+        why "[{detail}; ]what it was made for has changed meanwhile; nothing was done"
+        mend "plan again";
+    /// No such plan.
+    PlanUnknown "PLAN_UNKNOWN" NotFound exit 4 retry false
+        keys ["plan"]
+        what "there is no plan {plan}"
+        why "it was made on another node, was done, or is older than an hour or this node's start"
+        mend "plan again";
     /// A directory or node of another cluster.
     OtherCluster "OTHER_CLUSTER" FailedPrecondition exit 1 retry false
         keys ["what", "found", "wanted"]
@@ -418,6 +447,20 @@ reasons! {
         what "a mirror is not what was put"
         why "{count} differences, the first: {first}"
         mend "keep the directory and look at the nodes' logs in it; then aber verify --data DIR/n1";
+    /// No systemd that runs units of users.
+    NoSystemd "NO_SYSTEMD" FailedPrecondition exit 1 retry false
+        keys ["detail"]
+        what "systemd does not run units for this user"
+        why "{detail}"
+        mend "log in to a session of your own and try again; without systemd, let another \
+            supervisor run: aber up";
+    /// A unit that this program did not write, or that was edited.
+    UnitForeign "UNIT_FOREIGN" FailedPrecondition exit 1 retry false
+        keys ["path"]
+        what "{path} is left as it is"
+        why "aber service install did not write it, or it was edited since"
+        mend "move it away, then try again; changes of your own go into a drop-in: systemctl \
+            --user edit aber";
     /// Some of many were left out.
     PartlyDone "PARTLY_DONE" Unknown exit 3 retry false
         keys ["done", "left", "first"]

@@ -8,10 +8,10 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 async fn run_in(data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
@@ -39,11 +39,11 @@ async fn run_in(data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
     }
 }
 
-async fn run(served: &Served, arguments: &[&str]) -> Ran {
+pub async fn run(served: &Served, arguments: &[&str]) -> Ran {
     run_in(served.data.path(), arguments, b"").await
 }
 
-async fn check(served: &Served, arguments: &[&str], code: i32, wanted: Expect) {
+pub async fn check(served: &Served, arguments: &[&str], code: i32, wanted: Expect) {
     let ran = run(served, arguments).await;
     wanted.assert_eq(&format!("{}{}", ran.out, ran.err));
     assert_eq!(ran.code, code, "{arguments:?}");
@@ -68,12 +68,17 @@ async fn help_teaches_and_fits() {
         "get",
         "log",
         "materialize",
+        "members",
+        "members set",
+        "members rm",
+        "links",
+        "invite ls",
+        "invite revoke",
+        "doctor",
+        "service install",
     ];
     for command in commands {
-        let mut arguments: Vec<_> = (!command.is_empty())
-            .then_some(command)
-            .into_iter()
-            .collect();
+        let mut arguments: Vec<_> = command.split_whitespace().collect();
         arguments.push("--help");
         let ran = run_in(dir.path(), &arguments, b"").await;
         assert_eq!(ran.code, 0);
@@ -391,6 +396,9 @@ async fn golden_outputs() {
         expect![[r#"
             breizh   DEGRADED   1 of 2 nodes up   this node: yann
               writing    works
+              node enora        admin   up               votes   [fd42::1]:7787
+              node gwen         writer  away since 2025-11-22T12:00:00Z   [fd42::7]:7787   up 1 Mbit/s   down 819.2 kbit/s   linked to enora, yann
+              node phone        reader  catching up (1,200 entries) never votes
             ! gwen is away
                 why   no link since 09:12
                 mend  start gwen

@@ -1,5 +1,6 @@
 //! A node without an inside: a tree in memory behind the `Service` trait.
 
+mod members;
 mod tree;
 
 use aber_node::reason::{Problem, Reason};
@@ -320,15 +321,55 @@ impl Service for Fake {
             members_up_count: 1,
             files_count: 1284,
             content_bytes: 6_549_825_126,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         })
     }
 
     async fn list_members(
         &self,
-        _request: v1::ListMembersRequest,
+        request: v1::ListMembersRequest,
     ) -> Answer<v1::ListMembersResponse> {
-        Ok(v1::ListMembersResponse::default())
+        Ok(members::list(&request))
+    }
+
+    async fn update_member(
+        &self,
+        request: v1::UpdateMemberRequest,
+    ) -> Answer<v1::UpdateMemberResponse> {
+        members::update(&request)
+    }
+
+    async fn list_links(&self, _request: v1::ListLinksRequest) -> Answer<v1::ListLinksResponse> {
+        Ok(members::links())
+    }
+
+    async fn list_tickets(
+        &self,
+        _request: v1::ListTicketsRequest,
+    ) -> Answer<v1::ListTicketsResponse> {
+        Ok(members::tickets())
+    }
+
+    async fn revoke_ticket(
+        &self,
+        request: v1::RevokeTicketRequest,
+    ) -> Answer<v1::RevokeTicketResponse> {
+        members::revoke(&request)
+    }
+
+    async fn plan_removal(
+        &self,
+        request: v1::PlanRemovalRequest,
+    ) -> Answer<v1::PlanRemovalResponse> {
+        members::plan(&request)
+    }
+
+    async fn apply_cluster_plan(
+        &self,
+        request: v1::ApplyClusterPlanRequest,
+    ) -> Answer<Answers<v1::ApplyClusterPlanResponse>> {
+        members::apply(&request)
     }
 
     async fn list_volumes(

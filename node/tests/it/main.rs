@@ -14,6 +14,8 @@
 mod api;
 mod command;
 mod fake;
+mod membership;
+mod upkeep;
 
 use aber_node::api::Listener;
 use fake::Fake;

@@ -67,11 +67,12 @@ pub(crate) fn plain(cluster: &Cluster, text: &str) -> String {
         .lines()
         .map(|line| {
             let line = without_numbers(line);
-            // Who leads, and where a volume is placed, is not the same each time.
+            // Who leads, whose version is known yet, and where a volume is placed, is not the same
+            // each time.
             let cut = |line: &str, mark: &str| -> String {
                 line.find(mark).map_or(line, |at| &line[..at]).to_owned()
             };
-            let line = cut(&line, "   leads ");
+            let line = cut(&line, "   number ");
             let line = line.replace("LEADER   music", "LEADER");
             line.trim_end().to_owned()
         })

@@ -96,16 +96,16 @@ fn commands_say_what_they_did() -> Result<()> {
         demo   OK   3 of 3 nodes up   this node: n1
           DIR/n1/mirror  mirror of /, up to date   2 files, 97.7 KiB (563 B on disk)
           writing    works
-          node n1           up   127.0.0.1:PORT
-          node n2           up   127.0.0.1:PORT
-          node n3           up   127.0.0.1:PORT
+          node n1           admin   up               votes   127.0.0.1:PORT
+          node n2           admin   up               votes   127.0.0.1:PORT
+          node n3           admin   up               votes   127.0.0.1:PORT
         $ aber status --verbose
         demo   OK   3 of 3 nodes up   this node: n1
           DIR/n1/mirror  mirror of /, up to date   2 files, 97.7 KiB (563 B on disk)
           writing    works
-          node n1           up   127.0.0.1:PORT
-          node n2           up   127.0.0.1:PORT
-          node n3           up   127.0.0.1:PORT
+          node n1           admin   up               votes   127.0.0.1:PORT
+          node n2           admin   up               votes   127.0.0.1:PORT
+          node n3           admin   up               votes   127.0.0.1:PORT
           partition 0   applied I, shown I, digest DIGEST at I   led by LEADER
           partition 1   applied I, shown I, digest DIGEST at I   led by LEADER
           partition 2   applied I, shown I, digest DIGEST at I   led by LEADER

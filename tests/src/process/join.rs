@@ -107,7 +107,7 @@ impl Node {
         let arguments = [&["invite", "--json"], options].concat();
         let ran = self.aber(&arguments)?;
         let value = ran.result()?;
-        let ticket = value["ticket"].as_str();
+        let ticket = value.get("ticket").and_then(Value::as_str);
         Ok(ticket
             .with_context(|| format!("no ticket: {ran:?}"))?
             .into())
@@ -167,10 +167,15 @@ impl Node {
     /// It does not answer.
     pub fn members(&self) -> Result<Vec<(String, usize)>> {
         let status = self.status()?;
-        let rows = status["members"].as_array().context("no members")?;
+        let rows = status.get("members").and_then(Value::as_array);
+        let rows = rows.context("no members")?;
         let row = |row: &Value| {
-            let votes = row["votes_in"].as_array().map_or(0, Vec::len);
-            (row["name"].as_str().unwrap_or_default().to_owned(), votes)
+            let votes = row.get("votes_in").and_then(Value::as_array);
+            let name = row.get("name").and_then(Value::as_str);
+            (
+                name.unwrap_or_default().to_owned(),
+                votes.map_or(0, Vec::len),
+            )
         };
         Ok(rows.iter().map(row).collect())
     }

@@ -106,7 +106,7 @@ impl LinkIdentity {
     }
 
     /// The sentence for one of another protocol: which versions, and who must upgrade.
-    pub(super) fn other_protocol(&self, theirs: u32, version: &str) -> String {
+    pub(crate) fn other_protocol(&self, theirs: u32, version: &str) -> String {
         let (me, version) = (self.node, shown(version));
         let late = if theirs > PROTOCOL_VERSION {
             format!("node {me} must upgrade")

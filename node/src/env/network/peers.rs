@@ -57,6 +57,11 @@ impl Peers {
         usable
     }
 
+    /// Where a member was reached the last time.
+    pub(super) fn reached_at(&self, node: NodeId) -> Option<String> {
+        self.best.get(&node).cloned()
+    }
+
     /// Notes that a member was reached there.
     pub(super) fn reached(&mut self, node: NodeId, address: &str) {
         if self.rows.contains_key(&node) {
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(peers.addresses(NodeId(2)), ["a:1", "[::1]:2", "c:3"]);
         peers.reached(NodeId(2), "c:3");
         assert_eq!(peers.addresses(NodeId(2)), ["c:3", "a:1", "[::1]:2"]);
+        assert_eq!(peers.reached_at(NodeId(2)).as_deref(), Some("c:3"));
         let many: Vec<String> = (0..100).map(|port| format!("a:{port}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         peers.set(BTreeMap::from([(NodeId(2), peer(7, &many))]));

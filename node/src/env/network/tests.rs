@@ -141,7 +141,7 @@ async fn large_frames_pass() {
 
 async fn refusal(from: &SystemNetwork, to: NodeId) -> String {
     match soon(from.dial(to, LinkClass::Control)).await {
-        Err(LinkProblem::Refused { node, why }) => {
+        Err(LinkProblem::Refused { node, why } | LinkProblem::NotAMember { node, why }) => {
             assert_eq!(node, to);
             why
         }

@@ -48,6 +48,18 @@ impl Draft {
         self.pins.push(pin);
     }
 
+    /// A change of the control partition that touches no path.
+    pub(super) fn of_members(operation: Operation) -> Self {
+        Self {
+            events: vec![Event {
+                precondition: Precondition::default(),
+                operation,
+            }],
+            partition: Some(PartitionId::CONTROL),
+            ..Self::default()
+        }
+    }
+
     /// Adds what one operation touches; all of a change lies in one partition.
     pub(super) fn add(
         &mut self,

@@ -307,7 +307,7 @@ fn set_text(operation: &Operation, member: &str) -> String {
     format!("{member}: {}", parts.join(", "))
 }
 
-fn role_text(role: Role) -> &'static str {
+pub(super) fn role_text(role: Role) -> &'static str {
     match role {
         Role::Reader => "reader",
         Role::Writer => "writer",

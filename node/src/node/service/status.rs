@@ -2,18 +2,16 @@
 
 use super::{NodeService, index_problem, render};
 use crate::service::Answer;
-use aber_log::env::{Disk, Env, Runtime};
+use aber_log::env::Env;
 use aber_log::mesh::Method;
-use aber_materializer::members::{MemberRow, Members};
+use aber_materializer::members::Members;
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
-use aber_proto::{NodeId, PartitionId, Role, codec};
+use aber_proto::{NodeId, PartitionId};
 use bytes::Bytes;
 use prost::Message;
 use std::time::Duration;
 
-/// What a node is told whose key is in no table of members.
-const NO_MEMBERS_KEY: &str = "is no member's";
 /// A node that does not say how far it is within this counts as away.
 const POSITIONS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -61,7 +59,7 @@ impl<E: Env> NodeService<E> {
         parts.config.genesis.partition_ids().map(position).collect()
     }
 
-    fn has_majority(&self, partition: PartitionId) -> bool {
+    pub(super) fn has_majority(&self, partition: PartitionId) -> bool {
         let parts = &self.node.parts;
         let Some(group) = parts.partitions.get(&partition) else {
             return false;
@@ -92,8 +90,7 @@ impl<E: Env> NodeService<E> {
             entries_to_apply += committed.saturating_sub(applied);
         }
         let members = parts.members.get();
-        let up = members.present().filter(|member| self.is_up(member.node));
-        let up = up.count();
+        let up = members.present().filter(|row| self.is_up(row.node));
         Ok(v1::GetStatusResponse {
             cluster: genesis.name.clone(),
             cluster_id: parts.cluster.to_string(),
@@ -101,7 +98,7 @@ impl<E: Env> NodeService<E> {
             health: health.into(),
             notices,
             members_count: u32::try_from(members.present_count()).unwrap_or(u32::MAX),
-            members_up_count: u32::try_from(up).unwrap_or(u32::MAX),
+            members_up_count: u32::try_from(up.count()).unwrap_or(u32::MAX),
             files_count,
             content_bytes,
             store_bytes: parts.content.store().stored_bytes(),
@@ -164,167 +161,6 @@ impl<E: Env> NodeService<E> {
         })
     }
 
-    /// Partitions that cannot order changes now.
-    fn no_majority(&self, away: &[&str]) -> Option<v1::Notice> {
-        let partitions = &self.node.parts.partitions;
-        let stuck = partitions.keys().filter(|p| !self.has_majority(**p));
-        let stuck: Vec<_> = stuck.map(ToString::to_string).collect();
-        if stuck.is_empty() {
-            return None;
-        }
-        let (some, all) = (stuck.len(), partitions.len());
-        let what = format!("changes are not ordered in {some} of {all} partitions");
-        let why = if away.is_empty() {
-            format!("no leader is known for partitions {}", stuck.join(", "))
-        } else {
-            format!("too many voters are away: {}", away.join(", "))
-        };
-        let mend =
-            "writes wait in the outbox and land by themselves; start the nodes that are away";
-        let mend = mend.to_owned();
-        Some(notice("NO_MAJORITY", v1::Health::Queuing, what, why, mend))
-    }
-
-    async fn notices(&self) -> Vec<v1::Notice> {
-        let parts = &self.node.parts;
-        let mut notices = Vec::new();
-        let members = parts.members.get();
-        notices.extend(self.removed(&members));
-        let away = members.present().filter(|row| !self.is_up(row.node));
-        let away: Vec<_> = away.collect();
-        for member in &away {
-            let refused = parts.mesh.refusals().get(&member.node).cloned();
-            let mend = format!("start it: aber up, on {}", member.name);
-            let why = refused.unwrap_or_else(|| no_answer(member));
-            let what = format!("{} is away", member.name);
-            notices.push(notice("NODE_AWAY", v1::Health::Degraded, what, why, mend));
-        }
-        let away: Vec<_> = away.iter().map(|member| member.name.as_str()).collect();
-        notices.extend(self.no_majority(&away));
-        let waiting = parts.outbox.list().await;
-        if let Some(first) = waiting.iter().find(|waiting| waiting.problem.is_some()) {
-            let what = match waiting.len() {
-                1 => "a change waits in the outbox".to_owned(),
-                more => format!("{more} changes wait in the outbox"),
-            };
-            let path = first.path.clone().unwrap_or_default();
-            let why = format!("{path}: {}", first.problem.clone().unwrap_or_default());
-            let mend = "nothing is lost; they land by themselves once the cause is gone".to_owned();
-            notices.push(notice("CHANGE_WAITS", v1::Health::Queuing, what, why, mend));
-        }
-        for why in parts.notices.get() {
-            let mend = "nothing to do".to_owned();
-            let what = "this node repaired something at its start".to_owned();
-            notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
-        }
-        notices.extend(self.no_space());
-        if let Some(damage) = parts.log.damage().map(|damage| damage.problem) {
-            let what = "the log of this node is damaged".to_owned();
-            let mend =
-                "what is damaged is not served; check the disk, and ask another node".to_owned();
-            let why = damage.to_string();
-            notices.push(notice("LOG_DAMAGED", v1::Health::Failed, what, why, mend));
-        }
-        if let Some(mirror) = &parts.mirror {
-            notices.extend(waiting_paths(&mirror.status.get()));
-            for edit in mirror.status.get().notices.iter().rev().take(3) {
-                let what = format!("a local edit of {} was moved aside", edit.path);
-                let why = format!(
-                    "the mirror is read-only; the edit is kept as {}",
-                    edit.kept_as
-                );
-                let mend = "put it with: aber put".to_owned();
-                notices.push(notice("LOCAL_EDIT", v1::Health::Ok, what, why, mend));
-            }
-        }
-        notices
-    }
-
-    /// Said once this node is no member any more: nobody talks to it, and what it has stays.
-    fn removed(&self, members: &Members) -> Option<v1::Notice> {
-        let parts = &self.node.parts;
-        let me = members.member(parts.config.me);
-        let why = match me.and_then(MemberRow::removed) {
-            Some(index) => format!("entry 0:{index} ended its membership"),
-            // The entry that removes a node is the last thing others would tell it.
-            None if me.is_some() && parts.mesh.peers_up().is_empty() => {
-                let refusals = parts.mesh.refusals();
-                let of_strangers = refusals.values().find(|why| why.contains(NO_MEMBERS_KEY));
-                format!("the others say: {}", of_strangers?)
-            }
-            None => return None,
-        };
-        let why = format!("{why}; its mirror stays as it is");
-        let what = "this node is no member of the cluster any more".to_owned();
-        let mend = "to be a member again: ask an admin for a ticket (aber invite), and join with \
-                    another, empty data directory; else stop it: aber down";
-        Some(notice(
-            "REMOVED",
-            v1::Health::Failed,
-            what,
-            why,
-            mend.to_owned(),
-        ))
-    }
-
-    /// Said while writes are refused because the disk is below its reserve (promise B3).
-    fn no_space(&self) -> Option<v1::Notice> {
-        let parts = &self.node.parts;
-        let space = parts.env.disk().space().ok()?;
-        let reserve_bytes = parts.config.options.store.reserve_bytes(space.total_bytes);
-        if space.free_bytes >= reserve_bytes {
-            return None;
-        }
-        let what = "no space left on this node: it takes no writes and no content".to_owned();
-        let why = format!(
-            "{} bytes are free, and {reserve_bytes} are kept for the log",
-            space.free_bytes
-        );
-        let mend = "free space on its disk; the rest happens by itself".to_owned();
-        Some(notice("NO_SPACE", v1::Health::Degraded, what, why, mend))
-    }
-
-    pub(super) fn members(&self) -> v1::ListMembersResponse {
-        let parts = &self.node.parts;
-        let mut members = Vec::new();
-        for member in parts.members.get().present() {
-            let state = if self.is_up(member.node) {
-                v1::MemberState::Up
-            } else {
-                v1::MemberState::Away
-            };
-            let role = match member.role() {
-                Some(Role::Reader) => v1::Role::Reader,
-                Some(Role::Writer) => v1::Role::Writer,
-                Some(Role::Admin) => v1::Role::Admin,
-                None => v1::Role::Unspecified,
-            };
-            let groups = |wanted: &dyn Fn(&aber_log::partition::Partition<E>) -> bool| -> Vec<u32> {
-                let found = parts.partitions.iter().filter(|(_, group)| wanted(group));
-                found.map(|(partition, _)| partition.0).collect()
-            };
-            let now = parts.env.runtime().wall_clock();
-            members.push(v1::Member {
-                name: member.name.clone(),
-                key: Bytes::copy_from_slice(&member.key.0),
-                role: role.into(),
-                voter_eligible: member.is_voter_eligible,
-                addresses: member.addresses.clone(),
-                state: state.into(),
-                last_seen_time: (state == v1::MemberState::Up).then(|| render::stamp_message(now)),
-                votes_in: groups(&|group| group.voters().contains(&member.node)),
-                leads: groups(&|group| group.leader() == Some(member.node)),
-                id: member.node.0,
-                ..v1::Member::default()
-            });
-        }
-        v1::ListMembersResponse {
-            members,
-            next_page_token: String::new(),
-            genesis: codec::encode_genesis(&parts.config.genesis).into(),
-        }
-    }
-
     pub(super) fn volumes(&self) -> Answer<v1::ListVolumesResponse> {
         let volumes = self.node.parts.tree.volumes().map_err(index_problem)?;
         let shown = volumes.into_iter().map(|volume| v1::Volume {
@@ -384,38 +220,5 @@ impl<E: Env> NodeService<E> {
             partitions,
             next_page_token: String::new(),
         })
-    }
-}
-
-fn no_answer(member: &MemberRow) -> String {
-    match member.addresses.as_slice() {
-        [] => "no address of it is known".to_owned(),
-        addresses => format!("no answer from {}", addresses.join(", ")),
-    }
-}
-
-/// Paths that the mirror could not show so far.
-fn waiting_paths(status: &MirrorStatus) -> Option<v1::Notice> {
-    let first = status.waiting.first()?;
-    let paths = if status.waiting_count == 1 {
-        "1 path waits".to_owned()
-    } else {
-        format!("{} paths wait", status.waiting_count)
-    };
-    let what = format!("{paths} to be shown in the mirror");
-    let why = format!("{}: {}", first.path, first.reason);
-    let mend = "they are tried again by themselves".to_owned();
-    Some(notice("PATHS_WAIT", v1::Health::Ok, what, why, mend))
-}
-
-fn notice(code: &str, severity: v1::Health, what: String, why: String, mend: String) -> v1::Notice {
-    let code = code.to_owned();
-    v1::Notice {
-        code,
-        severity: severity.into(),
-        what,
-        why,
-        mend,
-        ..v1::Notice::default()
     }
 }

@@ -82,13 +82,7 @@ impl<E: Env> NodeService<E> {
         if role == Some(Role::Admin) {
             return Ok(());
         }
-        let word = match role {
-            Some(Role::Reader) => "reader",
-            Some(Role::Writer) => "writer",
-            _ => "none",
-        };
-        let problem = Problem::new(Reason::NotAllowed).with("role", word);
-        Err(problem.with("needed", "admin"))
+        Err(self.beyond_role(Problem::new(Reason::NotAllowed), Role::Admin))
     }
 
     fn offer(&self, request: &v1::CreateTicketRequest) -> Result<Offer, Problem> {
@@ -161,7 +155,7 @@ impl<E: Env> NodeService<E> {
             }
             ControlProblem::Waits(_) => self.no_majority_problem(PartitionId::CONTROL),
             ControlProblem::Rejected(Rejection::NotAllowed) => {
-                Problem::new(Reason::NotAllowed).with("needed", "admin")
+                self.beyond_role(Problem::new(Reason::NotAllowed), Role::Admin)
             }
             ControlProblem::Rejected(Rejection::TooManyTickets) => {
                 let most = limit::TICKETS_OPEN;

@@ -14,7 +14,7 @@ use aber_materializer::tree::{Node, NodeKind};
 use aber_proto::generated::v1;
 use aber_proto::{Content, PartitionId};
 use tokio::sync::mpsc;
-use walk::Walk;
+pub(super) use walk::Walk;
 
 /// Bytes of entries read at a time.
 const BATCH_BYTES: usize = 1024 * 1024;

@@ -10,7 +10,7 @@ use aber_log::outbox::OutboxProblem;
 use aber_log::outbox::state::Outcome;
 use aber_materializer::view::{Rejection, RequestOutcome};
 use aber_proto::generated::v1;
-use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, VolumeId, codec};
+use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, Role, VolumeId, codec};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -147,7 +147,7 @@ impl<E: Env> NodeService<E> {
         })
     }
 
-    fn request_id(&self, text: &str) -> Result<RequestId, Problem> {
+    pub(super) fn request_id(&self, text: &str) -> Result<RequestId, Problem> {
         if text.is_empty() {
             return Ok(self.new_request());
         }
@@ -187,7 +187,7 @@ impl<E: Env> NodeService<E> {
     }
 
     /// Hands a draft to the outbox and waits for the level asked for.
-    async fn write_draft(
+    pub(super) async fn write_draft(
         &self,
         mut draft: Draft,
         request: RequestId,
@@ -392,9 +392,14 @@ impl<E: Env> NodeService<E> {
         // The view names the path inside its volume; the caller knows it by its whole path.
         let whole = written.paths.iter().find(|whole| whole.ends_with(path));
         let whole = whole.or(written.paths.first()).map_or(path, String::as_str);
-        Problem::new(reason)
+        let problem = Problem::new(reason)
             .with("path", whole)
-            .with("entry", format!("{}:{}", outcome.partition, outcome.index))
+            .with("entry", format!("{}:{}", outcome.partition, outcome.index));
+        match reason {
+            Reason::NotAllowed => self.beyond_role(problem, Role::Writer),
+            Reason::NameTaken => problem.with("name", whole),
+            _ => problem,
+        }
     }
 
     pub(super) async fn follow_change(

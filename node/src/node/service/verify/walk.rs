@@ -8,7 +8,7 @@ const PAGE: usize = 256;
 
 /// Where a walk is: memory is a page, and the directories still to come.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(in super::super) struct Walk {
     directories: Vec<(FileId, String)>,
     /// The directory that is read, its path, and the name after which the next page starts.
     at: Option<(FileId, String, Option<String>)>,
@@ -27,7 +27,7 @@ impl Default for Walk {
 
 impl Walk {
     /// The next file or link, and its path.
-    pub(super) fn next(&mut self, tree: &impl Tree) -> Option<(Node, String)> {
+    pub(in super::super) fn next(&mut self, tree: &impl Tree) -> Option<(Node, String)> {
         loop {
             if let Some(node) = self.page.next() {
                 let (_, directory, _) = self.at.as_ref()?;

@@ -1,0 +1,90 @@
+//! What `--help` says below the options.
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  aber demo                          three nodes on this machine, to look around
+  aber up                            start a node here; makes a cluster of one if there is none
+  aber invite                        a ticket for one more machine; there: aber join
+  aber put song.flac /music/         a file into the tree; -r for directories
+  aber put -r photos /               makes /photos
+  date | aber put - /notes/now.txt   from standard input
+  aber ls -l /music                  what is there
+  aber get -r /music ~/copy          a copy of it
+  aber log /music                    who did what
+  aber status --wait                 until it is safe to switch off
+
+Paths of the tree start with '/'. Nothing that is overwritten or removed is lost: see aber log.
+Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 guard failed, 6 no majority,
+  7 safe in the outbox but not further yet, 8 damage, 9 no node running, 10 not allowed,
+  11 no space, 12 version, 124 --timeout, 130 Ctrl-C. Any other means failure.";
+
+pub(super) const DEMO_HELP: &str = "\
+Each node is a process with a directory and a mirror of its own; one that dies is started again.
+Without --data everything is in a temporary directory that is removed at the end.
+
+Examples:
+  aber demo                                      three nodes, until Ctrl-C
+  aber demo --put ~/Music --exit                 are all mirrors equal to ~/Music?
+  aber demo --nodes 1 --data /tmp/d              one node, in a directory that is kept";
+
+pub(super) const UP_HELP: &str = "\
+Runs in the foreground and logs to standard error. With nothing set up it makes a cluster of one
+that works at once; its files appear, read-only, in the mirror directory.
+
+Examples:
+  aber up                                        everything in the default places
+  aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port";
+
+pub(super) const INVITE_HELP: &str = "\
+The ticket works once. Whoever has it gets in, so hand it over as you would a key.
+
+Examples:
+  aber invite                                    a writer, until tomorrow
+  aber invite --role reader --valid 1h --qr      to be scanned from the terminal
+  aber invite --address my.example.org:7787      where the other machine should call";
+
+pub(super) const JOIN_HELP: &str = "\
+Asks for the ticket, which is better than to write it here: arguments show in ps. The node runs in
+the background afterwards; aber down stops it, and aber up starts it again, without a ticket.
+
+Examples:
+  aber join                                      asks for the ticket
+  aber join --ticket-file ticket.txt             or - for standard input
+  aber join --listen '[::]:7000' --name attic    another port, a name of its own";
+
+pub(super) const PUT_HELP: &str = "\
+Ends when the files are ordered by a majority and on two nodes. When nothing moves for 30 seconds it
+says what it waits for and ends with 7: what is queued is safe and goes on by itself.
+
+Examples:
+  aber put song.flac /music/                     /music/song.flac
+  aber put song.flac /music/best.flac            under another name
+  aber put -r photos /                           /photos and all that is in it
+  aber put -p report.pdf /work/2026/             makes /work/2026 first
+  tar c . | aber put - /backup.tar               from standard input";
+
+pub(super) const STATUS_HELP: &str = "\
+Examples:
+  aber status --wait                             until this machine may be switched off
+  aber status --check                            for monitoring: one line and an exit code";
+
+pub(super) const MEMBERS_HELP: &str = "\
+Examples:
+  aber members                                   names, roles, who votes, who is away
+  aber members set gwen --role admin             aber members set --help shows all that can be set
+  aber members rm gwen --dry-run                 what would follow from putting it out";
+
+pub(super) const DOCTOR_HELP: &str = "\
+Looks at the disk, the key, the ports, the limits of the system and, if the node runs, at addresses
+and clocks of all members. Changes nothing. Exit code 1 if there is something to mend.
+
+Examples:
+  aber doctor                                    before and after setting a node up
+  aber doctor --json                             a line of JSON for each check";
+
+pub(super) const MATERIALIZE_HELP: &str = "\
+Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
+
+Examples:
+  aber materialize --from ~/.local/share/aber --into /srv/mirror
+  aber materialize --from /srv/aber --into copy --once";
