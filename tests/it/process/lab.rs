@@ -6,16 +6,21 @@ use aber_tests::process::lab::{Lab, Spread, address};
 use aber_tests::process::{Node, PATIENCE, tree};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const NODES: usize = 9;
 /// The host of the one nobody invited.
 const STRANGER: usize = NODES + 1;
 
-/// The members as a node lists them, without what differs from node to node and from time to time.
+/// What `aber members` lists at a node, without what differs from node to node and from time to
+/// time.
 fn list(node: &Node) -> Result<Vec<Value>> {
-    let status = node.status()?;
-    let rows = status["members"].as_array().context("no members")?;
+    let out = node.ok(&["members", "--json"])?;
+    let rows = out.lines().map(serde_json::from_str::<Value>);
+    let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+    // The last line sums up.
+    rows.pop();
     let lasting = |row: &Value| json!([row["name"], row["role"], row["key"], row["addresses"]]);
     Ok(rows.iter().map(lasting).collect())
 }
@@ -28,7 +33,7 @@ fn ensure_listed_alike(spread: &Spread) -> Result<Vec<Value>> {
         ensure!(other == first, "{}: {other:?} {first:?}", node.name);
     }
     let addresses: Vec<_> = first.iter().map(|row| row[3][0].clone()).collect();
-    let wanted: Vec<_> = (1..=NODES)
+    let wanted: Vec<_> = (1..=nodes.len())
         .map(|host| json!(address(host).to_string()))
         .collect();
     ensure!(addresses == wanted, "{first:?}");
@@ -45,10 +50,9 @@ fn put_by_all(spread: &Spread, round: u64) -> Result<()> {
 }
 
 /// Every mirror has what every node put in, byte for byte, in so many rounds.
-fn ensure_all_is_everywhere(spread: &Spread, rounds: u64) -> Result<()> {
+fn ensure_all_is_everywhere(spread: &Spread, rounds: u64, files: usize) -> Result<()> {
     spread.cluster.settle(PATIENCE)?;
     let listing = spread.cluster.equal_mirrors()?;
-    let files = NODES * usize::try_from(rounds)?;
     ensure!(listing.len() == files + 1, "{listing:?}");
     for node in &spread.cluster.nodes {
         for round in 1..=rounds {
@@ -88,10 +92,14 @@ impl Strangers {
         let mut copier = spread.machine(STRANGER, "copier", ABER);
         let member = &spread.cluster.nodes[1];
         std::fs::create_dir(&copier.data)?;
-        // Who it claims to be, and whom it knows; the key is one of its own.
-        for name in ["genesis", "member"] {
-            std::fs::copy(member.data.join(name), copier.data.join(name))?;
-        }
+        // Who it claims to be, and whom it knows; its key is one of its own, and the file `member`
+        // is forged to go with it.
+        let genesis = member.data.join("genesis");
+        std::fs::copy(genesis, copier.data.join("genesis"))?;
+        std::fs::copy(founder.data.join("key"), copier.data.join("key"))?;
+        let told = std::fs::read(member.data.join("member"))?;
+        let forged = replace(&told, &own_key(member)?, &own_key(&founder)?)?;
+        std::fs::write(copier.data.join("member"), forged)?;
         copier.arguments = vec!["--listen".into(), "[::]:7788".into()];
         spread.begin(STRANGER, &mut copier)?;
         copier.wait_until_up()?;
@@ -115,8 +123,53 @@ impl Strangers {
     }
 }
 
+/// The public key of a node, as it tells it.
+fn own_key(node: &Node) -> Result<Vec<u8>> {
+    let status = node.status()?;
+    let mut rows = status["members"].as_array().into_iter().flatten();
+    let own = rows.find(|row| row["name"] == status["node"]);
+    let hex = own.and_then(|row| row["key"].as_str()).context("no key")?;
+    let byte = |at: usize| Ok(u8::from_str_radix(hex.get(at..at + 2).context("odd")?, 16)?);
+    (0..hex.len()).step_by(2).map(byte).collect()
+}
+
+/// These bytes with what stands in them once replaced by as much.
+fn replace(bytes: &[u8], old: &[u8], new: &[u8]) -> Result<Vec<u8>> {
+    let at = bytes.windows(old.len()).position(|there| there == old);
+    let at = at.context("the file does not know the key")?;
+    ensure!(old.len() == new.len());
+    Ok([&bytes[..at], new, &bytes[at + old.len()..]].concat())
+}
+
+/// The last member is removed and hears of it; killed and started again, it is still refused.
+fn remove_last(spread: &mut Spread) -> Result<Node> {
+    let mut removed = spread.cluster.nodes.pop().context("a node")?;
+    let first = &spread.cluster.nodes[0];
+    first.ok(&["members", "rm", &removed.name, "--yes"])?;
+    wait_until_told(&removed)?;
+    removed.kill()?;
+    spread.begin(NODES, &mut removed)?;
+    removed.wait_until_up()?;
+    wait_until_told(&removed)?;
+    Ok(removed)
+}
+
+fn wait_until_told(removed: &Node) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let status = removed.status()?;
+        let mut notices = status["notices"].as_array().into_iter().flatten();
+        if notices.any(|notice| notice["code"] == "MEMBER_REMOVED") {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "{status}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
 /// S3, S5, I3, M1: one command and one ticket each make nine machines one folder; killed all at once
-/// and started again, without a ticket, they are the same; who was not invited gets nothing.
+/// and started again, without a ticket, they are the same; who was not invited, or was removed, gets
+/// nothing.
 #[test]
 fn nine_machines_join_by_a_ticket_each() -> Result<()> {
     let Some(lab) = Lab::up(STRANGER)? else {
@@ -133,19 +186,27 @@ fn nine_machines_join_by_a_ticket_each() -> Result<()> {
     let strangers = Strangers::come(&spread)?;
     spread.cluster.wait_for_voters(NODES, 3)?;
     put_by_all(&spread, 1)?;
-    ensure_all_is_everywhere(&spread, 1)?;
+    ensure_all_is_everywhere(&spread, 1, NODES)?;
     let members = ensure_listed_alike(&spread)?;
     said("all is everywhere");
 
     spread.restart_all()?;
     said("all are up again");
     spread.cluster.wait_for_voters(NODES, 3)?;
-    ensure_all_is_everywhere(&spread, 1)?;
+    ensure_all_is_everywhere(&spread, 1, NODES)?;
     ensure!(ensure_listed_alike(&spread)? == members);
     put_by_all(&spread, 2)?;
-    ensure_all_is_everywhere(&spread, 2)?;
+    ensure_all_is_everywhere(&spread, 2, 2 * NODES)?;
     strangers.ensure_have_nothing()?;
     said("all is everywhere again");
+
+    let removed = remove_last(&mut spread)?;
+    put_by_all(&spread, 3)?;
+    ensure_all_is_everywhere(&spread, 3, 3 * NODES - 1)?;
+    ensure!(ensure_listed_alike(&spread)? == members[..NODES - 1]);
+    let kept = tree::list(&removed.mirror())?;
+    ensure!(kept.len() == 2 * NODES + 1, "{kept:?}");
+    said("one is removed");
     ensure!(began.elapsed() < Duration::from_secs(180), "far too slow");
     Ok(())
 }
