@@ -65,7 +65,8 @@ impl<E: Env> Partition<E> {
         let mut upstream: Option<NodeId> = None;
         while self.inner.is_following.get() {
             let Some(peer) = upstream.or_else(|| self.next_upstream(None)) else {
-                self.inner.env.runtime().sleep(LONG_PAUSE).await;
+                // No link is up yet: so it is at each start, for a moment.
+                self.inner.env.runtime().sleep(PAUSE).await;
                 continue;
             };
             match self.follow_once(peer).await {

@@ -35,10 +35,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 /// A learner this far behind the leader is as good as there.
 const CAUGHT_UP: u64 = 64;
-/// Looks without a place in the group until this node leaves it.
-const LOOKS_OUTSIDE: u32 = 10;
-/// Looks without a leader until this node asks whether the group goes on without it.
-const LOOKS_ALONE: u32 = 20;
+/// Looks without a vote and without a word until this node leaves the group.
+const LOOKS_OUTSIDE: u32 = 3;
+/// Looks without a word until this node asks whether the group goes on without it.
+const LOOKS_ALONE: u32 = 8;
 
 fn config(options: &Timing, snapshot_every: u64) -> Result<Config, openraft::ConfigError> {
     Config {
@@ -257,11 +257,11 @@ impl<E: Env> Partition<E> {
                 let _late = runtime.timeout(CHANGE_TIME, change).await.is_none();
                 continue;
             }
-            let is_in = is_part(&membership, self.inner.me);
-            outside = if is_in { 0 } else { outside + 1 };
             let hears = self.inner.heard_count.load(SeqCst);
             alone = if hears == heard { alone + 1 } else { 0 };
             heard = hears;
+            let votes = votes(&membership, self.inner.me);
+            outside = if votes || alone == 0 { 0 } else { outside + 1 };
             let goes_on_without = outside >= LOOKS_OUTSIDE
                 || (alone >= LOOKS_ALONE
                     && alone.is_multiple_of(LOOKS_ALONE)
@@ -285,8 +285,10 @@ impl<E: Env> Partition<E> {
             return;
         }
         if wanted == present && !is_joint {
-            let spare = known.into_iter().filter(|node| !present.contains(node));
-            let spare: BTreeSet<u64> = spare.collect();
+            // Who lost its vote is let go once it knows.
+            let told = membership.log_id().map_or(0, |id| id.index);
+            let is_spare = |node: &u64| !present.contains(node) && self.knows(raft, *node, told);
+            let spare: BTreeSet<u64> = known.into_iter().filter(is_spare).collect();
             if !spare.is_empty() {
                 let change = ChangeMembers::RemoveNodes(spare);
                 let _later = raft.change_membership(change, false).await.is_err();
@@ -302,8 +304,17 @@ impl<E: Env> Partition<E> {
         if wanted.iter().all(|node| self.has_caught_up(raft, *node)) {
             let runtime = self.inner.env.runtime();
             runtime.trace(format_args!("group {}: voters {wanted:?}", self.id()));
-            let _later = raft.change_membership(wanted, false).await.is_err();
+            let _later = raft.change_membership(wanted, true).await.is_err();
         }
+    }
+
+    /// Whether a node has the log up to an index, or cannot be told.
+    fn knows(&self, raft: &Raft<E>, node: u64, index: u64) -> bool {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&node));
+        let matched = matched.and_then(|id| id.as_ref());
+        matched.is_some_and(|id| id.index >= index) || !self.inner.mesh.is_up(NodeId(node))
     }
 
     fn has_caught_up(&self, raft: &Raft<E>, node: u64) -> bool {
@@ -320,6 +331,12 @@ impl<E: Env> Partition<E> {
         let last = metrics.last_log_index.unwrap_or(0);
         self.inner.mesh.is_up(NodeId(node)) && matched.saturating_add(CAUGHT_UP) > last
     }
+}
+
+/// Whether a node votes in a group that was told who does.
+fn votes(membership: &StoredMembershipOf<C>, node: NodeId) -> bool {
+    let mut voters = membership.membership().voter_ids();
+    membership.log_id().is_none() || voters.any(|known| known == node.0)
 }
 
 /// Whether a node votes or learns in a group. A group that nobody told anything yet has room for

@@ -276,27 +276,27 @@ reasons! {
     /// A ticket was not used in time.
     TicketExpired "TICKET_EXPIRED" PermissionDenied exit 10 retry false
         keys ["cluster", "expiredAt", "inviter"]
-        what "cannot join[ {cluster}]: this ticket has expired"
+        what "[cannot join {cluster}: ]this ticket has expired"
         why "it was good until {expiredAt}"
-        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+        mend "ask[ {inviter}] for a new one (aber invite); typing it again will not help";
     /// A ticket let somebody in before.
     TicketUsed "TICKET_USED" PermissionDenied exit 10 retry false
         keys ["cluster", "usedBy", "usedAt", "inviter"]
-        what "cannot join[ {cluster}]: this ticket was already used"
+        what "[cannot join {cluster}: ]this ticket was already used"
         why "it let {usedBy} in on {usedAt}; a ticket is good for one node"
-        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+        mend "ask[ {inviter}] for a new one (aber invite); typing it again will not help";
     /// A ticket was taken back.
     TicketRevoked "TICKET_REVOKED" PermissionDenied exit 10 retry false
         keys ["cluster", "revokedBy", "revokedAt", "inviter"]
-        what "cannot join[ {cluster}]: this ticket was revoked"
+        what "[cannot join {cluster}: ]this ticket was revoked"
         why "{revokedBy} took it back on {revokedAt}"
-        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+        mend "ask[ {inviter}] for a new one (aber invite); typing it again will not help";
     /// The cluster knows no such ticket.
     TicketUnknown "TICKET_UNKNOWN" PermissionDenied exit 10 retry false
-        keys ["cluster", "inviter", "detail"]
-        what "cannot join[ {cluster}]: nobody there knows this ticket"
+        keys ["cluster", "inviter", "detail", "ticket"]
+        what "[cannot join {cluster}: ]nobody knows this ticket[: {ticket}]"
         why "[{detail}; ]it was never ordered, or ended more than 30 days ago"
-        mend "ask [{inviter} for ]a new one (aber invite); typing it again will not help";
+        mend "ask[ {inviter}] for a new one (aber invite); typing it again will not help";
     /// Nobody answers at any address of a ticket.
     InviterAway "INVITER_AWAY" Unavailable exit 6 retry true
         keys ["tried"]

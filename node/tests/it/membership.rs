@@ -286,19 +286,19 @@ async fn tickets_are_listed_and_revoked() {
             &["revoke", "11111111"],
             10,
             expect![[r#"
-            error: the ticket was already used  [TICKET_USED]
-              why:  it let gwen in at 2025-11-22T12:01:00Z; a ticket is good for one node
-              mend: ask enora for a new one; retyping it will not help. To put out whom it let in: aber members rm
-        "#]],
+                error: this ticket was already used  [TICKET_USED]
+                  why:  it let gwen in on 2025-11-22T12:01:00Z; a ticket is good for one node
+                  mend: ask enora for a new one (aber invite); typing it again will not help
+            "#]],
         ),
         (
             &["revoke", "cccc"],
             10,
             expect![[r#"
-            error: there is no such ticket: cccc  [TICKET_UNKNOWN]
-              why:  this cluster never made it, or it ended more than 30 days ago
-              mend: see which there are: aber invite ls
-        "#]],
+                error: nobody knows this ticket: cccc  [TICKET_UNKNOWN]
+                  why:  it was never ordered, or ended more than 30 days ago
+                  mend: ask for a new one (aber invite); typing it again will not help
+            "#]],
         ),
     ];
     for (arguments, code, wanted) in cases {
