@@ -393,6 +393,13 @@ impl<E: Env> SegmentLog<E> {
         self.durably(|core, done| core.notes(notes, done)).await
     }
 
+    /// Bytes of notes, keys and values together, that one call of [`SegmentLog::write_notes`] takes
+    /// for sure, if a few bytes are added for each note.
+    #[must_use]
+    pub fn notes_at_once(&self) -> usize {
+        self.shared.limits.frame_bytes / 2
+    }
+
     /// A note's value, once it is durable.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A turn: take all calls that wait, sign what can go, write all notes at once, then answer, send
 //! and copy. Nothing is answered or sent before the notes are durable.
 
-use super::item::{Item, PENDING_VOLUME};
+use super::item::Item;
 use super::state::{self, Outcome, Phase, Sequence, State};
 use super::{Call, ITEM_PREFIX, OutboxOptions, OutboxProblem, Waiting};
 use crate::chunk::ChunkPin;
@@ -12,7 +12,7 @@ use crate::planted::{Bug, is_on};
 use crate::segment::SegmentProblem;
 use crate::watch::Watched;
 use aber_proto::{ChangeHash, Instant, PartitionId, RequestId, SignedChange};
-use aber_proto::{VolumeId, codec, limit};
+use aber_proto::{codec, limit};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,6 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Calls taken together.
 const AT_ONCE: usize = 256;
+/// What a note takes in a record beside its key and value, and a little more.
+const NOTE_BYTES: usize = 32;
+/// The exit code of a node whose outbox cannot be written: `EX_IOERR`.
+const EXIT_CODE: i32 = 74;
 /// Author sequence numbers are reserved durably this many at a time.
 const RESERVE: u64 = 4096;
 /// Items whose content is being copied at the same time.
@@ -137,12 +141,16 @@ impl<E: Env> Driver<E> {
                 let sequences = batches.values().flatten();
                 notes.extend(sequences.map(|sequence| (item_key(*sequence), None)));
             }
-            if !notes.is_empty()
-                && let Err(problem) = self.options.log.write_notes(notes).await
-            {
+            if let Err(problem) = self.write(notes).await {
+                let is_over = problem == SegmentProblem::Closed;
                 let problem = storage(&problem);
                 for answer in answers {
                     let _gone = answer.send(Err(problem.clone()));
+                }
+                if !is_over {
+                    // An outbox that ended in silence would keep what waits for ever.
+                    let runtime = self.options.env.runtime();
+                    runtime.fail(EXIT_CODE, &problem.to_string());
                 }
                 return;
             }
@@ -156,6 +164,29 @@ impl<E: Env> Driver<E> {
                 return;
             }
         }
+    }
+
+    /// Writes notes in their order, in records that the log takes: many changes that are signed at
+    /// once are more than one.
+    async fn write(&self, notes: Notes) -> Result<(), SegmentProblem> {
+        let most = self.options.log.notes_at_once();
+        let (mut part, mut bytes) = (Notes::new(), 0);
+        for (key, value) in notes {
+            let size = NOTE_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
+            if bytes + size > most && !part.is_empty() {
+                self.options
+                    .log
+                    .write_notes(std::mem::take(&mut part))
+                    .await?;
+                bytes = 0;
+            }
+            bytes += size;
+            part.push((key, value));
+        }
+        if part.is_empty() {
+            return Ok(());
+        }
+        self.options.log.write_notes(part).await
     }
 
     async fn next_calls(&self, queue: &mut mpsc::Receiver<Call>, calls: &mut Vec<Call>) -> usize {
@@ -202,7 +233,11 @@ impl<E: Env> Driver<E> {
             Call::Held(sequence, result) => {
                 self.copying.remove(&sequence);
                 match result {
-                    Ok(()) => self.state.held(sequence),
+                    Ok(()) => {
+                        let runtime = self.options.env.runtime();
+                        runtime.trace(format_args!("outbox {sequence} is held"));
+                        self.state.held(sequence);
+                    }
                     Err(why) => {
                         let runtime = self.options.env.runtime();
                         runtime.trace(format_args!("outbox {sequence} waits: {why}"));
@@ -211,6 +246,8 @@ impl<E: Env> Driver<E> {
                 }
             }
             Call::Proposed(partition, sequences, result) => {
+                let runtime = self.options.env.runtime();
+                runtime.trace(format_args!("outbox proposed {partition} {sequences:?}"));
                 let (now, problem) = (self.options.env.runtime().now(), result.err());
                 self.state
                     .answered(partition, &sequences, now, problem.as_deref());
@@ -344,7 +381,7 @@ impl<E: Env> Driver<E> {
         };
         match collaborator.volume(&name) {
             Some((volume, partition)) => {
-                place_in(item, volume, partition);
+                item.place_in(volume, partition);
                 true
             }
             None => {
@@ -459,35 +496,4 @@ fn in_messages(changes: Vec<Bytes>) -> Vec<Vec<Bytes>> {
         }
     }
     groups
-}
-
-/// Gives the places of an item the id of their volume.
-fn place_in(item: &mut Item, volume: VolumeId, partition: PartitionId) {
-    use aber_proto::Operation as Op;
-    for event in &mut item.change.events {
-        let places = match &mut event.operation {
-            Op::Put { place, .. }
-            | Op::MakeDirectory { place, .. }
-            | Op::MakeSymlink { place, .. }
-            | Op::Remove { place, .. }
-            | Op::SetAttributes { place, .. } => [Some(place), None],
-            Op::Rename { from, to, .. } => [Some(from), Some(to)],
-            Op::Copy { to, .. } => [Some(to), None],
-            Op::MakeVolume { .. }
-            | Op::RenameVolume { .. }
-            | Op::RemoveVolume { .. }
-            | Op::Invite { .. }
-            | Op::RevokeTicket { .. }
-            | Op::Admit { .. }
-            | Op::SetMember { .. }
-            | Op::RemoveMember { .. } => [None, None],
-        };
-        for place in places.into_iter().flatten() {
-            if place.volume == PENDING_VOLUME {
-                place.volume = volume;
-            }
-        }
-    }
-    item.change.partition = partition;
-    item.volume = None;
 }

@@ -54,6 +54,37 @@ impl Item {
         contents.flat_map(|content| content.rows())
     }
 
+    /// Gives the places the id of their volume.
+    pub(super) fn place_in(&mut self, volume: VolumeId, partition: PartitionId) {
+        use aber_proto::Operation as Op;
+        for event in &mut self.change.events {
+            let places = match &mut event.operation {
+                Op::Put { place, .. }
+                | Op::MakeDirectory { place, .. }
+                | Op::MakeSymlink { place, .. }
+                | Op::Remove { place, .. }
+                | Op::SetAttributes { place, .. } => [Some(place), None],
+                Op::Rename { from, to, .. } => [Some(from), Some(to)],
+                Op::Copy { to, .. } => [Some(to), None],
+                Op::MakeVolume { .. }
+                | Op::RenameVolume { .. }
+                | Op::RemoveVolume { .. }
+                | Op::Invite { .. }
+                | Op::RevokeTicket { .. }
+                | Op::Admit { .. }
+                | Op::SetMember { .. }
+                | Op::RemoveMember { .. } => [None, None],
+            };
+            for place in places.into_iter().flatten() {
+                if place.volume == PENDING_VOLUME {
+                    place.volume = volume;
+                }
+            }
+        }
+        self.change.partition = partition;
+        self.volume = None;
+    }
+
     /// The durable form.
     #[must_use]
     pub fn encode(&self) -> Bytes {
