@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 /// Scenarios, numbers of nodes and seeds: 200 in all. Three nodes vote; of two one follows, of four
 /// one, and of five two voters are let go.
 const SEEDS: [(&str, &str, &str); 6] = [
-    ("cluster", "3", "1..111"),
+    ("cluster", "3", "1..121"),
     ("cluster", "2", "1..11"),
     ("cluster", "4", "21..51"),
     ("cluster", "5", "1..21"),
     ("members", "3", "1..11"),
-    ("join", "1", "1..21"),
+    ("join", "1", "1..10"),
 ];
 
 /// Everything that must hold before a change lands.
