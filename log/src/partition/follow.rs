@@ -235,12 +235,13 @@ impl<E: Env> Partition<E> {
             }
         }
         log.room().await?;
+        // In one write with the entries: after a crash it is known how far they are committed.
+        log.set_committed(partition, last)?;
         let (tell, told) = oneshot::channel();
         log.append(partition, entries, move |outcome| {
             let _stopping = tell.send(outcome).is_err();
         })?;
         told.await.unwrap_or(Err(SegmentProblem::Closed))?;
-        log.set_committed(partition, last)?;
         for membership in memberships {
             self.inner.shared.membership.set(membership);
         }

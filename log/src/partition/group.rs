@@ -78,10 +78,10 @@ impl<E: Env> Partition<E> {
             let raft = self.join().await?;
             return self.initialize(&raft).await;
         }
-        // Whatever a follower has was committed.
-        if let Some(last) = self.log_state().last {
+        // Not all that a follower has was committed: it may have left the group with a tail.
+        if let Some(committed) = self.log_state().committed {
             self.recall_membership();
-            inner.shared.publish_committed(last);
+            inner.shared.publish_committed(committed);
         }
         self.start_following();
         Ok(())

@@ -177,9 +177,14 @@ async fn committed_entries_take_the_place_of_others() {
     assert_eq!(log.read(P, 0, 99, usize::MAX).unwrap(), committed);
     let last = committed.last().map(|entry| entry.log_id);
     assert_eq!(partition.committed().get(), last);
+    // A tail is no more committed after a restart than before.
+    let tail = entries(1, committed.last(), 2);
+    log.append(P, tail, |_| ()).unwrap();
+    log.save_vote(P, crate::segment::Vote::default())
+        .await
+        .unwrap();
     partition.stop().await;
     env.kill().await;
-    // A follower's log is committed to its end.
     let (_, again) = follower(&disk).await;
     assert_eq!(again.committed().get(), last);
     assert_eq!(
