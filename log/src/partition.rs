@@ -200,6 +200,8 @@ struct Inner<E: Env> {
     told_leader: Mutex<Option<NodeId>>,
     /// Entries and heartbeats that came from leaders.
     heard_count: AtomicU64,
+    /// Candidates' questions.
+    asked_count: AtomicU64,
 }
 
 impl<E: Env> Clone for Partition<E> {
@@ -250,6 +252,7 @@ impl<E: Env> Partition<E> {
             is_following: Watched::new(false),
             told_leader: Mutex::new(None),
             heard_count: AtomicU64::new(0),
+            asked_count: AtomicU64::new(0),
         };
         let this = Self {
             inner: Arc::new(inner),
@@ -394,9 +397,11 @@ impl<E: Env> Partition<E> {
             None if method != Method::Transfer => self.join().await?,
             None => return Err("this node is not part of the group".to_owned()),
         };
-        if matches!(method, Method::Append | Method::Snapshot) {
-            self.inner.heard_count.fetch_add(1, SeqCst);
+        match method {
+            Method::Append | Method::Snapshot => &self.inner.heard_count,
+            _ => &self.inner.asked_count,
         }
+        .fetch_add(1, SeqCst);
         router::answer(raft, from, method, payload).await
     }
 

@@ -21,7 +21,7 @@ const SEEDS: [(&str, &str, &str); 6] = [
     ("cluster", "4", "21..51"),
     ("cluster", "5", "1..21"),
     ("members", "3", "1..11"),
-    ("join", "1", "1..10"),
+    ("join", "1", "1..21"),
 ];
 
 /// Everything that must hold before a change lands.

@@ -33,6 +33,8 @@ const GROUP_PREFIX: &[u8] = b"r/";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For one change of the voters; a majority may be away.
 const CHANGE_TIME: Duration = Duration::from_secs(10);
+/// For asking whether the group goes on without this node.
+const ASK_TIME: Duration = Duration::from_secs(60);
 /// A learner this far behind the leader is as good as there.
 const CAUGHT_UP: u64 = 64;
 /// Looks without a vote and without a word until this node leaves the group.
@@ -236,6 +238,7 @@ impl<E: Env> Partition<E> {
     async fn mind_voters(self, raft: Raft<E>) {
         // Whom Raft takes for the leader says nothing: that may be from before a restart.
         let (mut outside, mut alone, mut heard) = (0, 0, u64::MAX);
+        let (mut asked, mut unasked) = (u64::MAX, 0);
         loop {
             self.inner.env.runtime().sleep(LOOK_EVERY).await;
             let (is_running, leads, membership) = {
@@ -260,16 +263,38 @@ impl<E: Env> Partition<E> {
             let hears = self.inner.heard_count.load(SeqCst);
             alone = if hears == heard { alone + 1 } else { 0 };
             heard = hears;
+            let questions = self.inner.asked_count.load(SeqCst);
+            unasked = if questions == asked { unasked + 1 } else { 0 };
+            asked = questions;
             let votes = votes(&membership, self.inner.me);
-            outside = if votes || alone == 0 { 0 } else { outside + 1 };
-            let goes_on_without = outside >= LOOKS_OUTSIDE
-                || (alone >= LOOKS_ALONE
-                    && alone.is_multiple_of(LOOKS_ALONE)
-                    && self.group_goes_on_without_me().await);
+            let is_needed = votes || unasked < self.looks_asked();
+            outside = if is_needed || alone == 0 {
+                0
+            } else {
+                outside + 1
+            };
+            let is_alone = votes && alone >= LOOKS_ALONE && alone.is_multiple_of(LOOKS_ALONE);
+            let goes_on_without =
+                outside >= LOOKS_OUTSIDE || (is_alone && self.is_known_to_be_out().await);
             if goes_on_without {
                 return self.leave().await;
             }
         }
+    }
+
+    /// Asks the others, for a while: one that says nothing new answers late.
+    async fn is_known_to_be_out(&self) -> bool {
+        let asking = self.group_goes_on_without_me();
+        let answer = self.inner.env.runtime().timeout(ASK_TIME, asking).await;
+        answer.unwrap_or(false)
+    }
+
+    /// Looks after a candidate's question until this node may leave the group. The candidate counts on
+    /// its vote, and may be the only one to know why; a Raft that has just started refuses it for the
+    /// length of a lease, and it asks again after up to three times the longest timeout.
+    fn looks_asked(&self) -> u32 {
+        let again = Duration::from_millis(self.inner.timing.election_max_ms) * 4;
+        u32::try_from(again.as_secs() / LOOK_EVERY.as_secs()).unwrap_or(u32::MAX)
     }
 
     /// One step towards the voters that should be: learners first, votes once all are caught up, in
