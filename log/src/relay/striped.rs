@@ -33,9 +33,27 @@ struct Supply {
     spare_kbit: u64,
     /// Uplinks of the receivers, in kbit/s.
     ups: Vec<u64>,
+    /// The fastest uplink, the writer's included.
+    fastest_kbit: u64,
 }
 
 impl Supply {
+    /// For at least one receiver.
+    fn new(ups: &PerNode<u64>, writer: Position, receivers: &[Position], stripes: u64) -> Self {
+        let receiving: Vec<u64> = receivers.iter().map(|node| ups[*node]).collect();
+        let count = receiving.len() as u64;
+        assert!(count > 0, "the rate is a share of each receiver");
+        let own = ups[writer];
+        let rate = own.min((own + receiving.iter().sum::<u64>()) / count);
+        Self {
+            stripes,
+            need: stripes * (count - 1),
+            spare_kbit: own - rate,
+            fastest_kbit: receiving.iter().copied().fold(own, u64::max),
+            ups: receiving,
+        }
+    }
+
     /// Children that an uplink can feed, all stripes together.
     fn budget(&self, up_kbit: u64, level: u64) -> u64 {
         (up_kbit * self.stripes * ONE / level).min(CHILDREN_MAX * self.stripes)
@@ -51,9 +69,10 @@ impl Supply {
         self.spare(level) + budgets.sum::<u64>() >= self.need
     }
 
-    /// The largest level of `1..=highest` that suffices, else 1. Slots only get fewer with it.
-    fn level(&self, highest: u64) -> u64 {
-        let (mut low, mut high) = (1, highest);
+    /// The largest level that suffices, else 1. Slots only get fewer with it, and above the
+    /// highest that is tried nobody has any.
+    fn level(&self) -> u64 {
+        let (mut low, mut high) = (1, self.fastest_kbit.max(1) * self.stripes * ONE);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             if self.suffices(middle) {
@@ -80,17 +99,8 @@ pub(super) fn striped(
         let empty = || fill(writer, 0, Vec::new(), &PerNode::filled(layout.len(), 0));
         return (0..stripes).map(|_| empty()).collect();
     };
-    let receiving: Vec<u64> = receivers.iter().map(|node| ups[*node]).collect();
-    let fastest = receiving.iter().copied().fold(ups[writer], u64::max);
-    let total = ups[writer] + receiving.iter().sum::<u64>();
-    let rate = ups[writer].min(total / (others + 1));
-    let supply = Supply {
-        stripes: k,
-        need: k * others,
-        spare_kbit: ups[writer] - rate,
-        ups: receiving,
-    };
-    let level = supply.level(fastest.max(1) * k * ONE);
+    let supply = Supply::new(&ups, writer, receivers, k);
+    let level = supply.level();
     let mut open: Vec<Open> = (0..k)
         .map(|tag| Open {
             tag,
@@ -147,5 +157,45 @@ fn spend(stripes: &mut [Open], node: Position, budget: u64) {
         stripe.degree[node] = taken;
         stripe.left -= taken;
         left -= taken;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::layout::Links;
+    use crate::relay::testing;
+
+    /// T3: nobody has more children than its budget, which is the smallest that suffices.
+    #[test]
+    fn budgets_are_kept_and_no_larger_than_needed() {
+        let mut few = vec![0; 9];
+        few[4] = 300;
+        let all = [
+            vec![1000; 8],
+            testing::mixed(50),
+            testing::straggler(50),
+            few,
+        ];
+        for (ups, writer) in all.iter().flat_map(|ups| [(ups, 0), (ups, 3)]) {
+            let layout = testing::layout(ups, &Links::Any);
+            let writer = Position::new(writer);
+            let everybody = Position::all(layout.len());
+            let receivers: Vec<Position> = everybody.filter(|node| *node != writer).collect();
+            let stripes = layout.stripes();
+            let supply = Supply::new(&layout.ups(), writer, &receivers, stripes as u64);
+            let level = supply.level();
+            assert!(supply.suffices(level) && !supply.suffices(level + 1));
+            let trees = striped(&layout, writer, &receivers, stripes);
+            for &node in &receivers {
+                let parents = trees.iter().flat_map(|tree| tree.parent.iter());
+                let found = parents.filter(|(_, parent)| **parent == Some(node)).count();
+                let budget = supply.budget(layout.ups()[node], level);
+                assert!(
+                    found as u64 <= budget,
+                    "{found} of {budget}: {node:?} of {ups:?}"
+                );
+            }
+        }
     }
 }

@@ -46,8 +46,9 @@ impl<T> PerNode<T> {
         self.0.len()
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&T> {
-        self.0.get(index)
+    /// The value of the member that follows; none after the last.
+    pub(super) fn next(&self, at: Position) -> Option<&T> {
+        self.0.get(at.index() + 1)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Position, &T)> {

@@ -229,7 +229,7 @@ fn the_smallest_and_the_poorest_have_trees() {
             check_spans(&layout, &content(&layout, 0), &all(&layout));
             check_spans(&layout, &shallow(&layout, 0), &all(&layout));
             let links = pairs((1..nodes as u64).map(|id| (id - 1, id)));
-            let layout = super::testing::layout(&vec![up; nodes], &links);
+            let layout = testing::layout(&vec![up; nodes], &links);
             check_spans(&layout, &content(&layout, 0), &all(&layout));
         }
     }
@@ -252,9 +252,8 @@ fn stripes_turn_from_parcel_to_parcel_and_take_turns_within() {
     assert_eq!(begins.len(), 8);
     let first = stripe_of(&[1, 2, 3], 0, 16);
     assert_eq!((fold([1, 2, 3]) % 16) as usize, first);
-    for chunk in 0..256 {
-        let expected = (first + chunk as usize) % 16;
-        assert_eq!(stripe_of(&[1, 2, 3], chunk, 16), expected);
+    for (chunk, turn) in (0..256).zip(first..) {
+        assert_eq!(stripe_of(&[1, 2, 3], chunk, 16), turn % 16);
     }
 }
 
@@ -313,11 +312,13 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 
 /// Links that connect all rows: a random tree, and some more.
 fn links_of(rows: &[Row], dice: u64) -> Links {
-    let id = |at: usize| rows[at].id.0;
-    let pick =
-        |at: usize, salt: u64| (mix(dice ^ mix(at as u64 ^ salt << 32)) % at as u64) as usize;
-    let tree = (1..rows.len()).map(|at| (id(at), id(pick(at, 1))));
-    let more = (1..rows.len()).map(|at| (id(pick(at, 2)), id(at)));
+    // Node `at` or one before it, of those that are `at` at most.
+    let before = |at: u64, salt: u64| mix(dice ^ mix(at ^ salt << 32)) % at;
+    let ids: Vec<u64> = rows.iter().map(|row| row.id.0).collect();
+    let id = |at: u64| ids[usize::try_from(at).expect("small")];
+    let count = ids.len() as u64;
+    let tree = (1..count).map(|at| (id(at), id(before(at, 1))));
+    let more = (1..count).map(|at| (id(before(at, 2)), id(at)));
     pairs(tree.chain(more))
 }
 
@@ -335,7 +336,7 @@ proptest! {
         turned.rotate_left(turn.index(rows.len()));
         let other = Layout::new(number, turned, &Links::Any).expect("good");
         let writer = rows[writer.index(rows.len())].id;
-        let wanting = rows.iter().map(|row| row.id).filter(|id| mix(few ^ id.0) % 3 > 0);
+        let wanting = rows.iter().map(|row| row.id).filter(|id| !mix(few ^ id.0).is_multiple_of(3));
         let wanting: BTreeSet<NodeId> = wanting.collect();
         for wanting in [wanting, all(&layout)] {
             let trees = content_trees(&layout, writer, &wanting).expect("a member");
@@ -365,7 +366,7 @@ proptest! {
         prop_assert_eq!(&whole, &content_trees(&other, writer, &all(&layout)).expect("a member"));
         check_spans(&layout, &whole, &all(&layout));
         check_spans(&layout, &shallow_tree(&layout, writer).expect("a member"), &all(&layout));
-        let wanting = rows.iter().map(|row| row.id).filter(|id| mix(few ^ id.0) % 3 == 0);
+        let wanting = rows.iter().map(|row| row.id).filter(|id| mix(few ^ id.0).is_multiple_of(3));
         let wanting: BTreeSet<NodeId> = wanting.collect();
         let pruned = content_trees(&layout, writer, &wanting).expect("a member");
         check_spans(&layout, &pruned, &wanting);

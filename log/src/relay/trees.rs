@@ -82,7 +82,7 @@ impl Stripe {
 
     fn children(&self, node: Position) -> &[Position] {
         let from = usize::from(self.first[node]);
-        let next = self.first.get(node.index() + 1);
+        let next = self.first.next(node);
         let to = next.map_or(self.children.len(), |next| usize::from(*next));
         self.children.get(from..to).unwrap_or_default()
     }
