@@ -288,6 +288,25 @@ fn content_takes_little_longer_than_the_uplinks_allow() {
     );
 }
 
+/// T5 on graphs: whoever passes on what it does not need, everybody gets everything, once. Where the
+/// links are even, it takes no longer than where anybody may link to any.
+#[test]
+fn content_on_a_graph_comes_once() {
+    for (layout, chunks) in [
+        (layout(&[1000; 12], &circle()), 1024),
+        (layout(&[1000; 50], &community(50, 1)), 256),
+        (layout(&mixed(50), &community(50, 2)), 256),
+    ] {
+        let nodes = layout.members().len();
+        let outcome = run(&layout, &content(&layout, 0), chunks, 64 * 1024);
+        assert_eq!((outcome.complete, outcome.duplicates), (nodes - 1, 0));
+        if nodes == 12 {
+            let bound = bound_ns(&layout, NodeId(0), chunks * 64 * 1024);
+            assert!(outcome.all_ns * 100 <= bound * 103, "{outcome:?}, {bound}");
+        }
+    }
+}
+
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let up = prop_oneof![1 => Just(0), 4 => Just(1000_u64), 4 => 1..30_000_u64];
     let row = (any::<u64>(), up, prop::bool::weighted(0.9));
