@@ -63,13 +63,18 @@ impl Growth {
         }
     }
 
+    /// `node`, its parent, and so on up to the root.
+    fn path(&self, node: Position) -> impl Iterator<Item = Position> + '_ {
+        let up = std::iter::successors(Some(node), |at| self.parent[*at]);
+        up.enumerate().map(move |(steps, at)| {
+            assert!(steps < self.parent.len(), "a cycle above {node:?}");
+            at
+        })
+    }
+
     /// Whether `top` is `node` or above it.
     fn is_below(&self, node: Position, top: Position) -> bool {
-        let mut at = Some(node);
-        while let Some(here) = at.filter(|here| *here != top) {
-            at = self.parent[here];
-        }
-        at.is_some()
+        self.path(node).any(|at| at == top)
     }
 }
 
@@ -300,10 +305,8 @@ impl Work<'_> {
             }
         }
         let growth = self.stripes.get(chosen.stripe).expect("one of them");
-        let mut above = growth.parent[from];
-        while let Some(node) = above {
+        for node in growth.path(from).skip(1) {
             self.stuck[node] = false;
-            above = growth.parent[node];
         }
     }
 }

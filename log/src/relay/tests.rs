@@ -146,6 +146,21 @@ fn trees_on_graphs_span_along_links() {
     }
 }
 
+/// T1: the local search remembers who has no move. It must look again at those above a node that
+/// lost a child, who may give to its subtree then: without that it is wrong on each of these graphs, and
+/// notices where debug assertions are on.
+#[test]
+fn who_had_no_move_is_looked_at_again() {
+    for (seed, nodes, writer) in [(63, 60, 3), (123, 33, 24), (228, 62, 42), (609, 48, 33)] {
+        let layout = layout(&vec![1000; nodes], &community(nodes as u64, seed));
+        check_spans(&layout, &content(&layout, writer), &all(&layout));
+    }
+    for (seed, nodes, writer) in [(313, 24, 1), (811, 48, 43), (841, 31, 4), (1213, 54, 25)] {
+        let layout = layout(&mixed(nodes), &community(nodes as u64, seed));
+        check_spans(&layout, &content(&layout, writer), &all(&layout));
+    }
+}
+
 /// T2: the largest graph, once.
 #[test]
 fn the_largest_graph_is_spanned() {
