@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod partition;
 pub mod planted;
 pub mod reader;
+pub mod relay;
 pub mod segment;
 pub mod watch;
 

@@ -62,6 +62,12 @@ pub const MIN_COPIES: usize = 2;
 pub const MEMBER_ADDRESSES: usize = 8;
 /// Most neighbours a member declares.
 pub const MEMBER_NEIGHBOURS: usize = 64;
+/// Most links of a layout: each member declares its neighbours, and both ends must.
+pub const LAYOUT_LINKS: usize = MEMBERS * MEMBER_NEIGHBOURS / 2;
+/// The fastest uplink that trees count on, in kbit/s; what is declared beyond it counts as this.
+pub const UPLINK_KBIT: u64 = 1_000_000_000;
+/// Sets of trees that are kept: one for each layout, writer and set of nodes that want its content.
+pub const TREES_KEPT: usize = 64;
 /// Most roles a member has one after the other, the first included; they are remembered for good.
 pub const MEMBER_ROLES: usize = 256;
 /// Most tickets that are neither used, revoked nor expired.
@@ -107,6 +113,8 @@ const _: () = assert!(
         < 64 * 1024
 );
 const _: () = assert!(INLINE_BYTES < CHUNK_MIN_BYTES);
+// The relay's sums: all uplinks in 16 stripes, in fixed point of scale 1,024, as u64.
+const _: () = assert!((MEMBERS as u64) < u64::MAX / (UPLINK_KBIT * 16 * 1024));
 const _: () = assert!(
     CHANGE_EVENTS <= 1 << 10,
     "a volume id packs the event's ordinal in 10 bits"
