@@ -22,6 +22,12 @@ impl Values {
         self.0.extend_from_slice(&other.0);
     }
 
+    /// All together.
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+
     /// How many rounds there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -89,6 +95,8 @@ pub struct Row {
     pub unit: &'static str,
     /// The goal it decides, if any.
     pub goal: Option<u8>,
+    /// The bounds of this part of its goal, where the goal has several parts.
+    pub bounds: Option<Bounds>,
     /// Its values.
     pub values: Values,
     /// Its divisor, if its goal has one.
@@ -103,6 +111,8 @@ pub struct Row {
     pub clients: Option<usize>,
     /// Further conditions of the aim; `None`: not known.
     pub conditions: Vec<Option<bool>>,
+    /// What happened over time, for pictures.
+    pub series: Option<Value>,
 }
 
 /// What is the same for all rows of a run.
@@ -128,7 +138,7 @@ pub struct Facts {
 
 impl Row {
     fn bounds(&self) -> Option<Bounds> {
-        goal::bounds(self.goal?)
+        self.bounds.or_else(|| goal::bounds(self.goal?))
     }
 
     fn ratios(&self) -> Option<Values> {
@@ -197,6 +207,9 @@ impl Row {
         if !self.rss_mib_max.is_empty() {
             fields.push(("rss_mib_max", at(&self.rss_mib_max, 1.0)));
         }
+        if let Some(series) = &self.series {
+            fields.push(("series", series.clone()));
+        }
         let counts = [("nodes", self.nodes), ("clients", self.clients)];
         fields.extend(
             counts
@@ -214,6 +227,51 @@ impl Row {
             .map(|(key, value)| format!("{}: {value}", json!(key)))
             .collect();
         format!("{{{}}}", text.join(", "))
+    }
+
+    /// The row as one of a table of markdown; nothing for one that is drawn.
+    #[must_use]
+    pub fn markdown(&self, facts: &Facts) -> String {
+        if self.series.is_some() {
+            return String::new();
+        }
+        let shown = |values: &Values, share| {
+            values
+                .at(share)
+                .map_or("-".into(), |v| digits(v).to_string())
+        };
+        let mut cells = vec![
+            self.what.clone(),
+            format!(
+                "{} {} ({}–{}, n={})",
+                shown(&self.values, 0.5),
+                self.unit,
+                shown(&self.values, 0.0),
+                shown(&self.values, 1.0),
+                self.values.len()
+            ),
+        ];
+        let vs = self.vs.as_ref();
+        cells.push(vs.map_or("".into(), |vs| shown(&vs.values, 0.5)));
+        cells.push(self.ratios().map_or("".into(), |ratios| {
+            format!(
+                "{} ({}–{})",
+                shown(&ratios, 0.5),
+                shown(&ratios, 0.0),
+                shown(&ratios, 1.0)
+            )
+        }));
+        let goal = self.bounds();
+        cells.push(goal.map_or("".into(), |bounds| {
+            let sign = if bounds.more_is_better { "≥" } else { "≤" };
+            format!("{sign} {}", bounds.floor)
+        }));
+        cells.push(match (self.met(facts), goal) {
+            (Some(met), _) => met.to_owned(),
+            (None, Some(_)) => "not judged".to_owned(),
+            (None, None) => String::new(),
+        });
+        format!("| {} |\n", cells.join(" | "))
     }
 
     /// The row for people.

@@ -1,0 +1,184 @@
+//! One writer, slow lines: how long until every mirror holds it, and who sent how much.
+//!
+//! Nodes run in the lab, at 8 Mbit/s up and 80 down, with these rates declared. Times run from the
+//! start of `aber put` (of the call of the API for small files) until the last mirror shows it, the
+//! writer's own too: cutting, commit and the disks are in them. Bytes are whole frames, counted at
+//! the switch. Each row of times has beside it how busy the machine was: on two cores sixteen nodes
+//! may wait for them, and not for their lines.
+
+mod bound;
+mod case;
+mod net;
+mod picture;
+mod trouble;
+mod watch;
+
+use super::row::{Row, Values};
+use super::slow::no_lab;
+use super::{Bench, append, say};
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+use net::Net;
+use picture::Series;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The goal that all these rows are part of.
+const GOAL: u8 = 17;
+/// Fewer have nobody to pass anything on.
+const NODES_MIN: usize = 3;
+const QUICK_NODES: usize = 3;
+
+/// What of `fanout` is measured, and on how many nodes.
+#[derive(Args, Clone, Debug)]
+pub struct FanoutOptions {
+    /// fanout: on clusters of so many nodes
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [8, 16])]
+    nodes: Vec<usize>,
+    /// fanout: only these cases
+    #[arg(long, value_name = "CASE", value_enum, value_delimiter = ',')]
+    only: Vec<Case>,
+    /// fanout: how long the case `elections` keeps all uplinks full
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    full_s: u32,
+    /// fanout: draw completion over time, of this run and of what --out holds
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+}
+
+/// One thing that is measured on each size of cluster.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Case {
+    /// One file of 16 MiB
+    Big,
+    /// 1,000 files of 4 KiB
+    Small,
+    /// One file of 4 KiB, idle lines
+    Touch,
+    /// The same while a file of 64 MiB is on its way
+    Busy,
+    /// Every node writes at once: elections
+    Elections,
+    /// The writer is cut off once its file is committed
+    Cut,
+    /// Half of the nodes away at the write, back without the writer
+    Half,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    big_bytes: u32,
+    files: u32,
+    bulk_bytes: u32,
+    full_s: u32,
+    samples: usize,
+    cuts: usize,
+}
+
+impl Sizes {
+    fn of(bench: &Bench) -> Self {
+        if bench.scale.quick {
+            return Self {
+                big_bytes: 1 << 20,
+                files: 50,
+                bulk_bytes: 2 << 20,
+                full_s: 3,
+                samples: 3,
+                cuts: 1,
+            };
+        }
+        Self {
+            big_bytes: 16 << 20,
+            files: 1000,
+            bulk_bytes: 64 << 20,
+            full_s: bench.fanout.full_s,
+            samples: 15,
+            cuts: 5,
+        }
+    }
+}
+
+/// Measures the cases that were asked for, on each size of cluster.
+pub(super) fn measure(bench: &mut Bench) -> Result<()> {
+    if let Some(lacks) = no_lab() {
+        bench.note(&format!("SKIPPED: fanout: no lab: {lacks}"));
+        return Ok(());
+    }
+    let options = bench.fanout.clone();
+    let sizes = Sizes::of(bench);
+    let mut drawn = Vec::new();
+    let nodes = match bench.scale.quick {
+        true => vec![QUICK_NODES],
+        false => options.nodes.clone(),
+    };
+    for nodes in nodes {
+        ensure!(nodes >= NODES_MIN, "--nodes: at least {NODES_MIN}");
+        let mut net = Net::make(bench, nodes)?;
+        say(&format!("  {nodes} nodes are ready"));
+        for case in Case::value_variants() {
+            if !options.only.is_empty() && !options.only.contains(case) {
+                continue;
+            }
+            let label = format!("{case:?}, {nodes} nodes");
+            run(bench, &mut net, *case, sizes, &mut drawn).context(label)?;
+            bench.flush()?;
+        }
+        net.cluster.stop()?;
+    }
+    draw(bench, drawn)
+}
+
+fn run(
+    bench: &mut Bench,
+    net: &mut Net,
+    case: Case,
+    sizes: Sizes,
+    drawn: &mut Vec<Series>,
+) -> Result<()> {
+    match case {
+        Case::Big => drawn.extend(case::big(bench, net, sizes)?),
+        Case::Small => case::small(bench, net, sizes)?,
+        Case::Touch => case::touch(bench, net, sizes)?,
+        Case::Busy => trouble::busy(bench, net, sizes)?,
+        Case::Elections => trouble::elections(bench, net, sizes)?,
+        Case::Cut => trouble::cut(bench, net, sizes)?,
+        Case::Half => trouble::half(bench, net, sizes)?,
+    }
+    Ok(())
+}
+
+/// A row of this measurement.
+fn row(net: &Net, what: &str, unit: &'static str, values: Values) -> Row {
+    Row {
+        what: format!("fanout, N={}: {what}", net.count()),
+        unit,
+        values,
+        nodes: Some(net.count()),
+        ..Row::default()
+    }
+}
+
+/// Draws what was measured now, and before it what the rows of earlier runs say.
+fn draw(bench: &Bench, drawn: Vec<Series>) -> Result<()> {
+    let Some(picture) = &bench.fanout.picture else {
+        return Ok(());
+    };
+    let rows = bench.out.as_ref().map(std::fs::read_to_string);
+    let rows = rows.transpose()?.unwrap_or_default();
+    let rows = rows.lines().map(serde_json::from_str::<Value>);
+    let mut all: Vec<Series> = rows
+        .flatten()
+        .filter_map(|row| Series::read(&row))
+        .collect();
+    all.extend(drawn);
+    let size = Sizes::of(bench).big_bytes >> 20;
+    let title =
+        format!("Mirrors that hold one file of {size} MiB, over time (8 Mbit/s up, 80 down)");
+    let svg = picture::draw(&picture::newest(all), &title);
+    // Instead of what was there.
+    if picture.exists() {
+        std::fs::remove_file(picture)?;
+    }
+    append(Some(picture), &svg)
+}
