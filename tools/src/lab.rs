@@ -19,9 +19,13 @@ mod system;
 pub use plan::{Host, Name, Plan, Rate};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -141,6 +145,25 @@ impl Lab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace]).arg(program);
         Ok(command)
+    }
+
+    /// The file that stands for a host's namespace.
+    ///
+    /// # Errors
+    /// There is no such host.
+    pub fn namespace_file(&self, host: Host) -> Result<PathBuf> {
+        Ok(system::file_of(&self.namespace(host)?))
+    }
+
+    /// Lets this thread be on a host, for good; the program's other threads stay where they are.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn enter(namespace: &Path) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(namespace, flags, Mode::empty())?;
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(file.as_fd(), kind).context("a host's namespace")
     }
 
     /// Pulls a host's cable, or plugs it in.

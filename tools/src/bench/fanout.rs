@@ -9,7 +9,10 @@
 mod bound;
 mod case;
 mod net;
+mod peers;
 mod picture;
+mod torrent;
+mod tracker;
 mod trouble;
 mod watch;
 
@@ -41,9 +44,20 @@ pub struct FanoutOptions {
     /// fanout: how long the case `elections` keeps all uplinks full
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     full_s: u32,
+    /// fanout: what other programs do on the same lines, too, or `=alone`
+    #[arg(long, value_name = "HOW", value_enum, num_args = 0..=1, require_equals = true,
+        default_missing_value = "too")]
+    peers: Option<Peers>,
     /// fanout: draw completion over time, of this run and of what --out holds
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
+}
+
+/// Whether other programs are measured beside aber, or without it.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Peers {
+    Too,
+    Alone,
 }
 
 /// One thing that is measured on each size of cluster.
@@ -114,19 +128,34 @@ pub(super) fn measure(bench: &mut Bench) -> Result<()> {
     };
     for nodes in nodes {
         ensure!(nodes >= NODES_MIN, "--nodes: at least {NODES_MIN}");
-        let mut net = Net::make(bench, nodes)?;
-        say(&format!("  {nodes} nodes are ready"));
-        for case in Case::value_variants() {
-            if !options.only.is_empty() && !options.only.contains(case) {
-                continue;
-            }
-            let label = format!("{case:?}, {nodes} nodes");
-            run(bench, &mut net, *case, sizes, &mut drawn).context(label)?;
+        if options.peers != Some(Peers::Alone) {
+            measure_aber(bench, nodes, sizes, &mut drawn)?;
+        }
+        if options.peers.is_some() {
+            drawn.extend(peers::measure(bench, nodes, sizes)?);
             bench.flush()?;
         }
-        net.cluster.stop()?;
     }
     draw(bench, drawn)
+}
+
+fn measure_aber(
+    bench: &mut Bench,
+    nodes: usize,
+    sizes: Sizes,
+    drawn: &mut Vec<Series>,
+) -> Result<()> {
+    let only = bench.fanout.only.clone();
+    let mut net = Net::make(bench, nodes)?;
+    say(&format!("  {nodes} nodes are ready"));
+    for case in Case::value_variants() {
+        if only.is_empty() || only.contains(case) {
+            let label = format!("{case:?}, {nodes} nodes");
+            run(bench, &mut net, *case, sizes, drawn).context(label)?;
+            bench.flush()?;
+        }
+    }
+    net.stop()
 }
 
 fn run(

@@ -24,12 +24,21 @@ pub(super) fn no_lab() -> Option<String> {
 
 /// So many hosts with IPv6 alone.
 pub(super) fn lab_of(hosts: usize) -> Result<HeldLab> {
+    make(hosts, false)
+}
+
+/// The same with IPv4 beside it, which some programs need.
+pub(super) fn lab_with_ipv4(hosts: usize) -> Result<HeldLab> {
+    make(hosts, true)
+}
+
+fn make(hosts: usize, has_ipv4: bool) -> Result<HeldLab> {
     HeldLab::make(&Plan {
         name: Name::new(&format!("b{}", std::process::id()))?,
         hosts,
         up: Some(Rate::parse(UP)?),
         down: Some(Rate::parse(DOWN)?),
-        has_ipv4: false,
+        has_ipv4,
     })
 }
 

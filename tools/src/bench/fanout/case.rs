@@ -66,7 +66,7 @@ pub(super) fn shown(
 }
 
 /// Puts at the first node, and watches every mirror.
-fn spread(net: &Net, source: &Path, wanted: Wanted, bytes: f64) -> Result<Spread> {
+fn spread(net: &Net, source: &Path, wanted: Wanted<'_>, bytes: f64) -> Result<Spread> {
     let name = source.file_name().context("a name")?.to_string_lossy();
     let places = shown(net, &name, 0..net.count())?;
     let mut command = net.putting(0, source)?;

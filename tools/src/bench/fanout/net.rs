@@ -6,7 +6,7 @@ use super::super::cluster::{COMMAND_PATIENCE, Cluster};
 use super::super::process::{self, Daemon, HeldLab, wait_until};
 use super::super::slow::{invite, lab_of, start_joining};
 use super::bound::Lines;
-use crate::lab::Host;
+use crate::lab::{Host, Lab};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -148,17 +148,18 @@ impl Net {
 
     /// What lines and processors did so far.
     pub(super) fn meter(&self) -> Result<Meter> {
-        let carried = self.lab.carried()?;
         // One that is away has used nothing since.
         let ids = self.cluster.nodes.iter().map(|node| node.id);
         let cpu = ids.map(|id| process::cpu_s(id).unwrap_or(0.0));
         Ok(Meter {
-            at: Instant::now(),
-            sent: carried.iter().map(|line| line.up_bytes).collect(),
-            received: carried.iter().map(|line| line.down_bytes).collect(),
             nodes_s: cpu.sum(),
-            machine: machine_ticks()?,
+            ..lines_of(&self.lab)?
         })
+    }
+
+    /// Ends all nodes, and then the lab.
+    pub(super) fn stop(self) -> Result<()> {
+        self.cluster.stop()
     }
 
     /// Waits until everything is everywhere.
@@ -167,12 +168,24 @@ impl Net {
     }
 }
 
+/// What the lines of a lab did so far, and the machine.
+pub(super) fn lines_of(lab: &Lab) -> Result<Meter> {
+    let carried = lab.carried()?;
+    Ok(Meter {
+        at: Instant::now(),
+        sent: carried.iter().map(|line| line.up_bytes).collect(),
+        received: carried.iter().map(|line| line.down_bytes).collect(),
+        nodes_s: 0.0,
+        machine: machine_ticks()?,
+    })
+}
+
 /// What lines carried, and what processors did, up to a moment.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     at: Instant,
     sent: Vec<u64>,
-    pub(super) received: Vec<u64>,
+    received: Vec<u64>,
     nodes_s: f64,
     machine: [f64; 2],
 }

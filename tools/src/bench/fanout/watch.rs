@@ -2,32 +2,40 @@
 
 use super::super::slow::count_files;
 use anyhow::Result;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+const SAMPLES: usize = 256;
+const SAMPLE_BYTES: usize = 32;
+
 /// What a mirror is to hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wanted {
-    /// The file of this place.
+pub(super) enum Wanted<'a> {
+    /// The file of this place, which is whole as soon as it has its name.
     File,
+    /// A file of these bytes, which has its name before it is whole.
+    Bytes(&'a [u8]),
     /// So many files below it.
     Files(usize),
 }
 
-impl Wanted {
+impl Wanted<'_> {
     /// Between two looks: a look at a thousand files of sixteen mirrors takes some milliseconds.
     fn pause(self) -> Duration {
         match self {
             Self::File => Duration::from_millis(3),
             Self::Files(_) => Duration::from_millis(40),
+            Self::Bytes(_) => Duration::from_millis(100),
         }
     }
 
-    fn is_at(self, place: &PathBuf) -> bool {
+    fn is_at(self, place: &Path) -> bool {
         match self {
             Self::File => std::fs::symlink_metadata(place).is_ok(),
             Self::Files(count) => count_files(place) >= count,
+            Self::Bytes(bytes) => is_equal(place, bytes),
         }
     }
 }
@@ -36,7 +44,7 @@ impl Wanted {
 /// with the seconds after every look.
 pub(super) fn watch(
     places: &[PathBuf],
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     began: Instant,
     patience: Duration,
     mut each: impl FnMut(f64) -> Result<()>,
@@ -55,6 +63,24 @@ pub(super) fn watch(
         }
         sleep(wanted.pause());
     }
+}
+
+/// Looks at a few places first: most looks come long before the file is whole.
+fn is_equal(place: &Path, bytes: &[u8]) -> bool {
+    let Ok(file) = std::fs::File::open(place) else {
+        return false;
+    };
+    if file.metadata().map_or(0, |found| found.len()) != bytes.len() as u64 {
+        return false;
+    }
+    let step = (bytes.len() / SAMPLES).max(SAMPLE_BYTES);
+    let samples = bytes.chunks(step).enumerate().all(|(at, piece)| {
+        let wanted = piece.get(..SAMPLE_BYTES).unwrap_or(piece);
+        let mut found = vec![0; wanted.len()];
+        let read = file.read_exact_at(&mut found, (at * step) as u64);
+        read.is_ok() && found == wanted
+    });
+    samples && std::fs::read(place).is_ok_and(|found| found == bytes)
 }
 
 /// When the last one had it; infinite where one never did: slower than any other round.
@@ -77,6 +103,21 @@ mod tests {
         let times = watch(&places, Wanted::File, Instant::now(), patience, |_| Ok(())).unwrap();
         assert!(times[0].is_some() && times[1].is_none());
         assert!(last(&times).is_infinite() && last(&times[..1]).is_finite());
+    }
+
+    #[test]
+    fn a_file_with_a_hole_is_not_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let place = home.path().join("f");
+        let bytes = vec![7; 100_000];
+        let mut holed = bytes.clone();
+        holed[50_000] = 0;
+        std::fs::write(&place, &holed).unwrap();
+        assert!(!Wanted::Bytes(&bytes).is_at(&place));
+        std::fs::write(&place, &bytes[..99_999]).unwrap();
+        assert!(!Wanted::Bytes(&bytes).is_at(&place));
+        std::fs::write(&place, &bytes).unwrap();
+        assert!(Wanted::Bytes(&bytes).is_at(&place));
     }
 
     #[test]
