@@ -19,15 +19,19 @@ mod watch;
 use super::row::{Row, Values};
 use super::slow::no_lab;
 use super::{Bench, append, say};
+use crate::lab::lacks_distance;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use net::Net;
 use picture::Series;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The goal that all these rows are part of.
 const GOAL: u8 = 17;
+/// How long a frame is on its way where hosts are far from each other.
+const FAR: Duration = Duration::from_millis(20);
 /// Fewer have nobody to pass anything on.
 const NODES_MIN: usize = 3;
 const QUICK_NODES: usize = 3;
@@ -69,6 +73,8 @@ enum Case {
     Small,
     /// One file of 4 KiB, idle lines
     Touch,
+    /// The same on hosts that are 20 ms apart
+    Far,
     /// The same while a file of 64 MiB is on its way
     Busy,
     /// Every node writes at once: elections
@@ -146,16 +152,28 @@ fn measure_aber(
     drawn: &mut Vec<Series>,
 ) -> Result<()> {
     let only = bench.fanout.only.clone();
-    let mut net = Net::make(bench, nodes)?;
-    say(&format!("  {nodes} nodes are ready"));
-    for case in Case::value_variants() {
-        if only.is_empty() || only.contains(case) {
+    let is_wanted = |case: &&Case| only.is_empty() || only.contains(case);
+    let cases = Case::value_variants().iter().filter(is_wanted);
+    // A distance is of the lab, and so of a cluster of its own.
+    let (far, near): (Vec<Case>, Vec<Case>) = cases.partition(|case| **case == Case::Far);
+    for (cases, delay) in [(near, Duration::ZERO), (far, FAR)] {
+        if cases.is_empty() {
+            continue;
+        }
+        if let Some(lacks) = (!delay.is_zero()).then(lacks_distance).flatten() {
+            bench.note(&format!("SKIPPED: hosts far from each other: no {lacks}"));
+            continue;
+        }
+        let mut net = Net::make(bench, nodes, delay)?;
+        say(&format!("  {nodes} nodes are ready"));
+        for case in cases {
             let label = format!("{case:?}, {nodes} nodes");
-            run(bench, &mut net, *case, sizes, drawn).context(label)?;
+            run(bench, &mut net, case, sizes, drawn).context(label)?;
             bench.flush()?;
         }
+        net.stop()?;
     }
-    net.stop()
+    Ok(())
 }
 
 fn run(
@@ -168,7 +186,8 @@ fn run(
     match case {
         Case::Big => drawn.extend(case::big(bench, net, sizes)?),
         Case::Small => case::small(bench, net, sizes)?,
-        Case::Touch => case::touch(bench, net, sizes)?,
+        Case::Touch => case::touch(bench, net, sizes, 0.15)?,
+        Case::Far => case::touch(bench, net, sizes, 0.3)?,
         Case::Busy => trouble::busy(bench, net, sizes)?,
         Case::Elections => trouble::elections(bench, net, sizes)?,
         Case::Cut => trouble::cut(bench, net, sizes)?,

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// What every line carries away from its host, and to it.
 pub(super) const UP: &str = "8mbit";
@@ -24,21 +25,27 @@ pub(super) fn no_lab() -> Option<String> {
 
 /// So many hosts with IPv6 alone.
 pub(super) fn lab_of(hosts: usize) -> Result<HeldLab> {
-    make(hosts, false)
+    make(hosts, false, Duration::ZERO)
+}
+
+/// The same, and each frame takes that long from one to another.
+pub(super) fn far_lab_of(hosts: usize, delay: Duration) -> Result<HeldLab> {
+    make(hosts, false, delay)
 }
 
 /// The same with IPv4 beside it, which some programs need.
 pub(super) fn lab_with_ipv4(hosts: usize) -> Result<HeldLab> {
-    make(hosts, true)
+    make(hosts, true, Duration::ZERO)
 }
 
-fn make(hosts: usize, has_ipv4: bool) -> Result<HeldLab> {
+fn make(hosts: usize, has_ipv4: bool, delay: Duration) -> Result<HeldLab> {
     HeldLab::make(&Plan {
         name: Name::new(&format!("b{}", std::process::id()))?,
         hosts,
         up: Some(Rate::parse(UP)?),
         down: Some(Rate::parse(DOWN)?),
         has_ipv4,
+        delay,
     })
 }
 

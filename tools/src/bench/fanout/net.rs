@@ -4,7 +4,7 @@ use super::super::Bench;
 use super::super::api::Api;
 use super::super::cluster::{COMMAND_PATIENCE, Cluster};
 use super::super::process::{self, Daemon, HeldLab, wait_until};
-use super::super::slow::{invite, lab_of, start_joining};
+use super::super::slow::{far_lab_of, invite, start_joining};
 use super::bound::Lines;
 use crate::lab::{Host, Lab};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -29,15 +29,22 @@ pub(super) struct Net {
     pub(super) cluster: Cluster,
     lab: HeldLab,
     base: PathBuf,
+    /// How far the nodes are from each other.
+    pub(super) delay: Duration,
 }
 
 impl Net {
     /// A cluster of so many, each with its lines declared, quiet.
-    pub(super) fn make(bench: &Bench, nodes: usize) -> Result<Self> {
-        let lab = lab_of(nodes)?;
+    pub(super) fn make(bench: &Bench, nodes: usize, delay: Duration) -> Result<Self> {
+        let lab = far_lab_of(nodes, delay)?;
         let base = bench.directory(&format!("fanout{nodes}"))?;
         let cluster = Cluster::on_host(&bench.aber, &base, &lab, Host::new(1)?)?;
-        let mut net = Self { cluster, lab, base };
+        let mut net = Self {
+            cluster,
+            lab,
+            base,
+            delay,
+        };
         for number in 2..=nodes {
             net.grow(number)?;
         }
