@@ -43,6 +43,8 @@ const GOALS: [u8; 6] = [1, 4, 6, 8, 18, 19];
 /// What is measured beside the goals.
 const JOIN: &str = "join";
 const FANOUT: &str = "fanout";
+/// Only draws what rows say.
+const DRAW: &str = "draw";
 const ROUNDS: usize = 5;
 /// Where a round takes over a minute.
 const ROUNDS_LONG: usize = 3;
@@ -50,7 +52,8 @@ const ROUNDS_LONG: usize = 3;
 /// Measures aber: prints a table, and appends one JSON object a row.
 #[derive(Parser, Debug)]
 pub struct Options {
-    /// Which goals, `join` or `fanout` [default: 1 4 6 8 18 19 join fanout]
+    /// Which goals, `join` or `fanout`, or `draw`, which only draws what --out holds
+    /// [default: 1 4 6 8 18 19 join fanout]
     #[arg(value_name = "GOAL", value_parser = Task::parse)]
     tasks: Vec<Task>,
     /// Rounds [default: 5, and 3 where one takes over a minute]
@@ -81,6 +84,7 @@ enum Task {
     Goal(u8),
     Join,
     Fanout,
+    Draw,
 }
 
 impl Task {
@@ -90,6 +94,9 @@ impl Task {
         }
         if text == FANOUT {
             return Ok(Self::Fanout);
+        }
+        if text == DRAW {
+            return Ok(Self::Draw);
         }
         let goal = text.parse().ok().filter(|goal| GOALS.contains(goal));
         let goal = goal.with_context(|| {
@@ -184,6 +191,7 @@ pub fn run(options: &Options) -> Result<()> {
             Task::Goal(goal) => format!("goal {goal}: {}", goal::name(goal)),
             Task::Join => "join, and a cluster that is left alone".to_owned(),
             Task::Fanout => "fanout: one writer, slow lines, every mirror".to_owned(),
+            Task::Draw => "the picture of fanout".to_owned(),
         };
         say(&name);
         bench.measure(task).with_context(|| name)?;
@@ -203,6 +211,7 @@ impl Bench {
             Task::Goal(_) => memory::measure(self),
             Task::Join => join::measure(self),
             Task::Fanout => fanout::measure(self),
+            Task::Draw => fanout::draw_rows(self),
         }
     }
 

@@ -207,6 +207,13 @@ fn row(net: &Net, what: &str, unit: &'static str, values: Values) -> Row {
     }
 }
 
+/// Draws what the rows of earlier runs say.
+pub(super) fn draw_rows(bench: &Bench) -> Result<()> {
+    let has_all = bench.out.is_some() && bench.fanout.picture.is_some();
+    ensure!(has_all, "draw: what (--out), and where to (--picture)");
+    draw(bench, Vec::new())
+}
+
 /// Draws what was measured now, and before it what the rows of earlier runs say.
 fn draw(bench: &Bench, drawn: Vec<Series>) -> Result<()> {
     let Some(picture) = &bench.fanout.picture else {

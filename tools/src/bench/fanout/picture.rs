@@ -113,12 +113,12 @@ pub(super) fn draw(all: &[Series], title: &str) -> String {
     let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(0));
     let rows = panels.values().map(Vec::len).max().unwrap_or(0);
     let width = LEFT + count(panels.len()) * (PANEL_WIDTH + GAP);
-    let height = TOP + PANEL_HEIGHT + 46.0 + LINE * count(rows + 1);
+    let height = TOP + PANEL_HEIGHT + 50.0 + LINE * count(rows + 1);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
          font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"18\" font-size=\"14\">{}</text>\n",
+         <text x=\"{LEFT}\" y=\"18\" font-size=\"13\">{}</text>\n",
         escape(title)
     );
     for (place, (nodes, series)) in panels.iter().enumerate() {
@@ -134,7 +134,11 @@ pub(super) fn draw(all: &[Series], title: &str) -> String {
             panel.series(&mut svg, series, colour.unwrap_or(&"#222"), count(line));
         }
     }
-    svg + "</svg>\n"
+    svg + &format!(
+        "<text x=\"{LEFT}\" y=\"{:.1}\" fill=\"#666\">thick: mirrors that hold the whole file; thin: \
+         what the average line had carried</text>\n</svg>\n",
+        height - 10.0
+    )
 }
 
 /// One size of cluster.
