@@ -55,7 +55,15 @@ impl Values {
         )]
         let (low, high) = (place.floor() as usize, place.ceil() as usize);
         let (low, high) = (sorted.get(low)?, sorted.get(high)?);
-        Some(low + (high - low) * place.fract())
+        // Of two infinite ones there is no difference.
+        let is_between = place.fract() > 0.0 && low < high;
+        Some(
+            low + if is_between {
+                (high - low) * place.fract()
+            } else {
+                0.0
+            },
+        )
     }
 
     fn divided_by(&self, other: &Self) -> Self {
@@ -382,6 +390,9 @@ mod tests {
         assert_eq!(values(&[4.0, 1.0, 2.0, 3.0]).at(0.5), Some(2.5));
         assert_eq!(values(&[4.0, 1.0]).at(1.0), Some(4.0));
         assert_eq!(values(&[]).at(0.5), None);
+        let never = f64::INFINITY;
+        assert_eq!(values(&[1.0, never, never]).at(0.5), Some(never));
+        assert_eq!(values(&[never, never]).at(1.0), Some(never));
     }
 
     #[test]
@@ -414,6 +425,35 @@ mod tests {
             assert!(line[key].is_null(), "{key}");
         }
         assert!(row.table_line(&facts(true, true)).contains("not judged"));
+    }
+
+    #[test]
+    fn a_part_of_a_goal_has_bounds_of_its_own() {
+        let part = |own: &[f64]| Row {
+            bounds: Some(goal::limit(1.3, true)),
+            ..row(17, own, Some(&[10.0, 10.0, 10.0]))
+        };
+        let facts = facts(true, false);
+        assert_eq!(part(&[12.0, 13.0, 14.0]).met(&facts), Some("aim"));
+        assert_eq!(part(&[12.0, 13.1, 14.0]).met(&facts), Some("no"));
+        // A round that nobody finished is slower than any.
+        assert_eq!(part(&[12.0, f64::INFINITY]).met(&facts), Some("no"));
+        assert_eq!(row(17, &[1.0], None).met(&facts), None);
+        assert_eq!(
+            part(&[12.0, 13.0, 14.0]).markdown(&facts),
+            "| x | 13 op/s (12–14, n=3) | 10 | 1.3 (1.2–1.4) | ≤ 1.3 | aim |\n"
+        );
+    }
+
+    #[test]
+    fn what_is_drawn_is_no_row_of_a_table() {
+        let drawn = Row {
+            series: Some(json!({"who": "x"})),
+            ..Row::default()
+        };
+        assert_eq!(drawn.markdown(&facts(true, true)), "");
+        let line: Value = serde_json::from_str(&drawn.json(&facts(true, true))).unwrap();
+        assert_eq!(line["series"]["who"], "x");
     }
 
     #[test]
