@@ -5,7 +5,7 @@ use super::super::cluster::COMMAND_PATIENCE;
 use super::super::data::Numbers;
 use super::super::goal::limit;
 use super::super::process;
-use super::super::row::{Divisor, Row, Values};
+use super::super::row::{Divisor, Row, Values, digits};
 use super::super::slow::{FILE_BYTES, ensure_equal, fill};
 use super::bound::PACED;
 use super::net::{LINES, Net, Spent};
@@ -35,7 +35,8 @@ struct Spread {
     /// Node by node, when its mirror held it.
     times: Vec<Option<f64>>,
     spent: Spent,
-    got: Vec<[f64; 2]>,
+    /// Seconds, and what each other's line had carried by then, in shares of the file.
+    got: Vec<Vec<f64>>,
 }
 
 /// A file of random bytes to put.
@@ -86,7 +87,9 @@ fn spread(net: &Net, source: &Path, wanted: Wanted<'_>, bytes: f64) -> Result<Sp
             if seconds >= next_s {
                 next_s = seconds + SAMPLE_S;
                 let spent = before.until(&net.meter()?);
-                got.push([seconds, (spent.received_each() / bytes).min(1.0)]);
+                let others = spent.received.iter().skip(1);
+                let shares = others.map(|carried| digits((carried / bytes).min(1.0)));
+                got.push([digits(seconds)].into_iter().chain(shares).collect());
             }
             Ok(())
         });
@@ -204,13 +207,11 @@ fn series(net: &Net, mut all: Vec<Spread>, bound_s: f64) -> Option<Series> {
     all.sort_by(|a, b| last(&a.times).total_cmp(&last(&b.times)));
     let middle = all.len() / 2;
     let spread = all.into_iter().nth(middle)?;
-    let mut held_s: Vec<f64> = spread.times.into_iter().flatten().collect();
-    held_s.sort_by(f64::total_cmp);
     Some(Series {
         who: "aber".to_owned(),
         nodes: net.count() as u64,
         bound_s,
-        held_s,
+        held_s: spread.times,
         got: spread.got,
     })
 }

@@ -7,7 +7,7 @@
 use super::super::Bench;
 use super::super::data::Numbers;
 use super::super::process::{Daemon, HeldLab};
-use super::super::row::{Row, Values};
+use super::super::row::{Divisor, Row, Values};
 use super::super::slow::lab_with_ipv4;
 use super::Sizes;
 use super::net::{LINES, Spent, lines_of};
@@ -90,6 +90,7 @@ pub(super) fn measure(bench: &mut Bench, nodes: usize, sizes: Sizes) -> Result<V
 #[derive(Default, Debug)]
 struct Figures {
     time: Values,
+    bound: Values,
     writer: Values,
     largest: Values,
 }
@@ -97,6 +98,8 @@ struct Figures {
 impl Figures {
     fn push(&mut self, times: &[Option<f64>], spent: &Spent, bytes: f64) {
         self.time.push(last(times));
+        let others = f64::from(u32::try_from(times.len()).unwrap_or(1));
+        self.bound.push(LINES.bound_s(bytes, 1.0, others));
         self.writer.push(spent.writer() / bytes);
         self.largest.push(spent.largest() / bytes);
     }
@@ -105,18 +108,24 @@ impl Figures {
 fn add(bench: &mut Bench, peer: Peer, nodes: usize, figures: Figures, sizes: Sizes) {
     let name = peer.label();
     let size = sizes.big_bytes >> 20;
-    let mut row = |what: &str, unit, values| {
+    let mut row = |what: &str, unit, values, vs| {
         bench.add(Row {
             what: format!("fanout, N={nodes}: {name}: one file of {size} MiB: {what}"),
             unit,
             values,
+            vs,
             nodes: Some(nodes),
             ..Row::default()
         });
     };
-    row("to all others", "s", figures.time);
-    row("sent by the writer", "x", figures.writer);
-    row("sent by who sent most", "x", figures.largest);
+    let bound = Divisor {
+        what: "bound".to_owned(),
+        values: figures.bound,
+        ..Divisor::default()
+    };
+    row("to all others", "s", figures.time, Some(bound));
+    row("sent by the writer", "x", figures.writer, None);
+    row("sent by who sent most", "x", figures.largest, None);
 }
 
 fn series(
@@ -129,10 +138,8 @@ fn series(
     rounds.sort_by(|a, b| last(a).total_cmp(&last(b)));
     let middle = rounds.len() / 2;
     let times = rounds.into_iter().nth(middle)?;
-    let mut held_s: Vec<f64> = times.into_iter().flatten().collect();
     // The writer's own was there before.
-    held_s.push(0.0);
-    held_s.sort_by(f64::total_cmp);
+    let held_s = [Some(0.0)].into_iter().chain(times).collect();
     let others = f64::from(u32::try_from(nodes).ok()?) - 1.0;
     let series = Series {
         who: peer.label().to_owned(),

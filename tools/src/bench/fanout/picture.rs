@@ -29,10 +29,10 @@ pub(super) struct Series {
     pub nodes: u64,
     /// Seconds that nobody can go below.
     pub bound_s: f64,
-    /// When each mirror held the whole file, in order; one that never did is left out.
-    pub held_s: Vec<f64>,
-    /// Seconds, and the average receiver's share of the file by then.
-    pub got: Vec<[f64; 2]>,
+    /// When each mirror held the whole file, node by node; `None`: never.
+    pub held_s: Vec<Option<f64>>,
+    /// Seconds, and then what each receiver's line had carried by then, in shares of the file.
+    pub got: Vec<Vec<f64>>,
 }
 
 impl Series {
@@ -49,38 +49,49 @@ impl Series {
     #[must_use]
     pub(super) fn read(row: &Value) -> Option<Self> {
         let series = row.get("series")?;
-        let numbers = |value: &Value| -> Vec<f64> {
-            let all = value.as_array().into_iter().flatten();
-            all.filter_map(Value::as_f64).collect()
-        };
-        let pairs = series.get("got")?.as_array()?.iter().map(numbers);
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let numbers =
+            |value: &Value| -> Vec<f64> { list(value).iter().filter_map(Value::as_f64).collect() };
         Some(Self {
             who: series.get("who")?.as_str()?.to_owned(),
             nodes: series.get("nodes")?.as_u64()?,
             bound_s: series.get("bound_s")?.as_f64()?,
-            held_s: numbers(series.get("held_s")?),
-            got: pairs
-                .filter_map(|pair| <[f64; 2]>::try_from(pair).ok())
+            held_s: list(series.get("held_s")?)
+                .iter()
+                .map(Value::as_f64)
                 .collect(),
+            got: list(series.get("got")?).iter().map(numbers).collect(),
+        })
+    }
+
+    /// When mirrors came to hold it, the first one first.
+    fn steps_s(&self) -> Vec<f64> {
+        let mut steps: Vec<f64> = self.held_s.iter().flatten().copied().collect();
+        steps.sort_by(f64::total_cmp);
+        steps
+    }
+
+    /// Seconds, and the average receiver's share by then.
+    fn shares(&self) -> impl Iterator<Item = [f64; 2]> {
+        self.got.iter().filter_map(|look| {
+            let (seconds, shares) = look.split_first()?;
+            let count = f64::from(u32::try_from(shares.len()).ok()?).max(1.0);
+            Some([*seconds, shares.iter().sum::<f64>() / count])
         })
     }
 
     fn has_all(&self) -> bool {
-        self.held_s.len() as u64 >= self.nodes
+        self.steps_s().len() as u64 >= self.nodes
     }
 
     fn words(&self) -> String {
-        let last = self.held_s.last().copied().unwrap_or(0.0);
+        let steps = self.steps_s();
+        let last = steps.last().copied().unwrap_or(0.0);
         if self.has_all() {
             let bounds = last / self.bound_s;
             return format!("{}: all after {last:.1} s, {bounds:.2} × bound", self.who);
         }
-        format!(
-            "{}: {} of {} complete",
-            self.who,
-            self.held_s.len(),
-            self.nodes
-        )
+        format!("{}: {} of {} complete", self.who, steps.len(), self.nodes)
     }
 }
 
@@ -209,7 +220,7 @@ impl Panel {
         let nodes = f64::from(u32::try_from(self.nodes).unwrap_or(1)).max(1.0);
         let mut steps = format!("M{:.1} {:.1}", self.x(0.0), Self::y(0.0));
         let (mut held, mut is_cut) = (0.0, false);
-        for seconds in &series.held_s {
+        for seconds in &series.steps_s() {
             is_cut |= *seconds > END_BOUNDS * self.bound_s;
             if !is_cut {
                 held += 1.0;
@@ -229,10 +240,9 @@ impl Panel {
             "<path d=\"{steps}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2.5\"/>"
         );
         let shown = series
-            .got
-            .iter()
+            .shares()
             .filter(|[seconds, _]| *seconds <= END_BOUNDS * self.bound_s);
-        let points = shown.map(|[s, share]| format!("{:.1},{:.1}", self.x(*s), Self::y(*share)));
+        let points = shown.map(|[s, share]| format!("{:.1},{:.1}", self.x(s), Self::y(share)));
         let points: Vec<String> = points.collect();
         if !points.is_empty() {
             let _ = writeln!(
@@ -268,14 +278,16 @@ mod tests {
             who: who.to_owned(),
             nodes,
             bound_s: 10.0,
-            held_s: held_s.to_vec(),
-            got: vec![[0.0, 0.0], [5.0, 0.5]],
+            // The last node is the first to have it.
+            held_s: held_s.iter().rev().copied().map(Some).collect(),
+            got: vec![vec![0.0, 0.0, 0.0], vec![5.0, 0.4, 0.6]],
         }
     }
 
     #[test]
     fn a_series_survives_its_row() {
-        let series = series("aber", 2, &[1.0, 12.0]);
+        let mut series = series("aber", 3, &[1.0, 12.0]);
+        series.held_s.push(None);
         assert_eq!(
             Series::read(&json!({"series": series.json()})),
             Some(series)
@@ -294,7 +306,7 @@ mod tests {
         let kept = newest(all);
         let kept: Vec<_> = kept
             .iter()
-            .map(|s| (s.nodes, s.who.as_str(), s.held_s.clone()))
+            .map(|s| (s.nodes, s.who.as_str(), s.steps_s()))
             .collect();
         assert_eq!(
             kept,
@@ -315,6 +327,9 @@ mod tests {
         assert!(svg.contains(&format!("H{x:.1}V{y:.1}H{end:.1}\"")), "{svg}");
         assert!(svg.contains("a&lt;b: all after 400.0 s, 40.00 × bound"));
         assert!(svg.contains("t &amp; u"));
+        // Half of what a line carries after five seconds, on average.
+        let (x, y) = (LEFT + PANEL_WIDTH / 6.0, TOP + PANEL_HEIGHT / 2.0);
+        assert!(svg.contains(&format!(" {x:.1},{y:.1}\"")), "{svg}");
         let unfinished = draw(&[series("x", 3, &[1.0])], "");
         assert!(unfinished.contains("x: 1 of 3 complete"));
     }
