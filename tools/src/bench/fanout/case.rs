@@ -219,6 +219,7 @@ fn series(net: &Net, mut all: Vec<Spread>, bound_s: f64) -> Option<Series> {
 /// A thousand small files, in one directory.
 pub(super) fn small(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<()> {
     let count = usize::try_from(sizes.files)?;
+    let last_of = format!("d00/f{:05}", count.saturating_sub(1));
     let bytes = f64::from(sizes.files) * f64::from(u32::try_from(FILE_BYTES)?);
     let bound_s = LINES.bound_s(bytes, 1.0, others(net));
     let mut tally = Tally::default();
@@ -226,8 +227,9 @@ pub(super) fn small(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<()> {
         let name = format!("small{round}");
         let source = net.source(&name);
         fill(&source, count, 1, seed(net, 2, round))?;
+        let wanted = Wanted::Files(count, &last_of);
         sleep(CALM);
-        let spread = spread(net, &source, Wanted::Files(count), bytes)?;
+        let spread = spread(net, &source, wanted, bytes)?;
         bench.note(&format!("{name}: {:.2} s", last(&spread.times)));
         tally.push(&spread, bytes);
         net.settle()?;

@@ -17,16 +17,16 @@ pub(super) enum Wanted<'a> {
     File,
     /// A file of these bytes, which has its name before it is whole.
     Bytes(&'a [u8]),
-    /// So many files below it.
-    Files(usize),
+    /// So many files below it; while this one of them is missing, counting is in vain.
+    Files(usize, &'a str),
 }
 
 impl Wanted<'_> {
-    /// Between two looks: a look at a thousand files of sixteen mirrors takes some milliseconds.
+    /// Between two looks: the nodes need the processors more.
     fn pause(self) -> Duration {
         match self {
             Self::File => Duration::from_millis(3),
-            Self::Files(_) => Duration::from_millis(40),
+            Self::Files(..) => Duration::from_millis(10),
             Self::Bytes(_) => Duration::from_millis(100),
         }
     }
@@ -34,7 +34,7 @@ impl Wanted<'_> {
     fn is_at(self, place: &Path) -> bool {
         match self {
             Self::File => std::fs::symlink_metadata(place).is_ok(),
-            Self::Files(count) => count_files(place) >= count,
+            Self::Files(count, one) => place.join(one).exists() && count_files(place) >= count,
             Self::Bytes(bytes) => is_equal(place, bytes),
         }
     }
@@ -126,6 +126,8 @@ mod tests {
         let place = home.path().to_owned();
         std::fs::create_dir(place.join("d")).unwrap();
         std::fs::write(place.join("d/a"), "x").unwrap();
-        assert!(Wanted::Files(1).is_at(&place) && !Wanted::Files(2).is_at(&place));
+        assert!(Wanted::Files(1, "d/a").is_at(&place));
+        assert!(!Wanted::Files(2, "d/a").is_at(&place));
+        assert!(!Wanted::Files(1, "d/b").is_at(&place));
     }
 }
