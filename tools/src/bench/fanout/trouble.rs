@@ -22,10 +22,10 @@ const BETWEEN: Duration = Duration::from_secs(2);
 pub(super) fn busy(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<()> {
     let source = make_file(net, "bulk", sizes.bulk_bytes, seed(net, 4, 0))?;
     let places = shown(net, "bulk", 0..net.count())?;
-    let mut command = net.putting(0, &source)?;
+    let command = net.putting(0, &source)?;
     let before = net.meter()?;
     let (values, spent) = scope(|scope| {
-        let put = scope.spawn(move || process::run(&mut command, COMMAND_PATIENCE));
+        let put = scope.spawn(move || Net::put(command));
         let mut values = Values::default();
         if !bench.scale.quick {
             sleep(FILLING);
@@ -91,7 +91,7 @@ pub(super) fn elections(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<()
     let terms = net.terms()?;
     let before = net.meter()?;
     scope(|scope| {
-        let start = |mut command| scope.spawn(move || process::run(&mut command, COMMAND_PATIENCE));
+        let start = |command| scope.spawn(move || Net::put(command));
         let puts: Vec<_> = commands.into_iter().map(start).collect();
         for put in puts {
             put.join()
