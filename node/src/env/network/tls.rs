@@ -29,30 +29,49 @@ const SPKI_HEAD: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-aber-join";
-/// The protocol under TLS. A listener of something else refuses it.
-const ALPN: &[u8] = b"h2";
+
+/// What is spoken under TLS. A listener of something else refuses it, so that a caller at the
+/// wrong port hears so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    /// Links of nodes, and requests to join.
+    Links,
+    /// The API.
+    Api,
+}
+
+impl Protocol {
+    fn alpn(self) -> Vec<u8> {
+        match self {
+            Self::Links => b"h2".to_vec(),
+            Self::Api => b"aber-api".to_vec(),
+        }
+    }
+}
+
 const PROVEN: &str = "ring's provider has TLS 1.3";
 
 /// What TLS needs to know of this node.
 pub(super) struct Tls {
+    protocol: Protocol,
     own: Arc<CertifiedKey>,
     provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
 }
 
 impl Tls {
-    pub(super) fn new(key: Arc<SecretKey>) -> Self {
+    pub(super) fn new(key: Arc<SecretKey>, protocol: Protocol) -> Self {
         let own = key.public();
-        Self::showing(key, own)
+        Self::showing(key, own, protocol)
     }
 
     /// Shows one key and signs with another, as somebody does who lies.
     #[cfg(test)]
-    pub(super) fn lying(key: Arc<SecretKey>, shown: PublicKey) -> Self {
-        Self::showing(key, shown)
+    pub(super) fn lying(key: Arc<SecretKey>, shown: PublicKey, protocol: Protocol) -> Self {
+        Self::showing(key, shown, protocol)
     }
 
-    fn showing(key: Arc<SecretKey>, shown: PublicKey) -> Self {
+    fn showing(key: Arc<SecretKey>, shown: PublicKey, protocol: Protocol) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let spki = spki_of(&shown);
         let own = CertifiedKey::new(
@@ -70,11 +89,12 @@ impl Tls {
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
                 Arc::clone(&own),
             )));
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = vec![protocol.alpn()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
         Self {
+            protocol,
             own,
             provider,
             server: Arc::new(server),
@@ -99,7 +119,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(own));
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = vec![self.protocol.alpn()];
         client.resumption = Resumption::disabled();
         client.enable_early_data = false;
         client.enable_sni = false;

@@ -66,6 +66,13 @@ impl<E: Env> NodeService<E> {
             let what = "this node repaired something at its start".to_owned();
             notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
         }
+        if let Some(Err(why)) = &parts.config.options.api {
+            let what = "the API is not open to the network".to_owned();
+            let mend = "free the address and restart the node, or choose: aber up --api HOST:PORT, \
+                or --api off";
+            let (why, mend) = (why.clone(), mend.to_owned());
+            notices.push(notice("API_CLOSED", v1::Health::Degraded, what, why, mend));
+        }
         notices.extend(self.no_space());
         if let Some(damage) = parts.log.damage().map(|damage| damage.problem) {
             let what = "the log of this node is damaged".to_owned();
