@@ -22,6 +22,8 @@ mod upkeep;
 mod watch;
 
 pub use address::ApiAddress;
+#[cfg(test)]
+pub(crate) use remote::Gate;
 pub use remote::{Doorman, serve as serve_remote};
 pub use right::{Guest, Right};
 

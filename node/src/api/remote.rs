@@ -51,10 +51,7 @@ pub async fn serve<S: Service>(
     doorman: Doorman,
     stopped: impl Future<Output = ()> + Send,
 ) -> Result<(), Problem> {
-    let gate = tower::layer::layer_fn(move |inner| Gate {
-        inner,
-        doorman: Arc::clone(&doorman),
-    });
+    let gate = tower::layer::layer_fn(move |inner| Gate::new(inner, Arc::clone(&doorman)));
     let served = Server::builder()
         .concurrency_limit_per_connection(STREAMS as usize)
         .load_shed(true)
@@ -83,9 +80,15 @@ pub(super) fn asker<T>(request: &Request<T>) -> Option<String> {
 
 /// Judges each call.
 #[derive(Clone)]
-struct Gate<S> {
+pub(crate) struct Gate<S> {
     inner: S,
     doorman: Doorman,
+}
+
+impl<S> Gate<S> {
+    pub(crate) fn new(inner: S, doorman: Doorman) -> Self {
+        Self { inner, doorman }
+    }
 }
 
 impl<S> tower::Service<http::Request<Body>> for Gate<S>
