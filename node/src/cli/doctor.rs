@@ -29,7 +29,8 @@ struct Told {
 /// Runs `doctor`.
 pub(crate) async fn doctor(context: &Context) -> Outcome {
     if context.is_remote() {
-        let why = "the doctor looks at the machine it runs on: run it there, without --node";
+        let why = "the doctor looks at the machine it runs on: run it there, without --node \
+            and ABER_NODE";
         return Err(Problem::usage(why));
     }
     let data = context.data()?;

@@ -27,9 +27,10 @@ pub(super) fn caller(address: &ApiAddress, identity: &Path) -> Result<ApiCaller,
             .with("dir", identity.display())
             .with("detail", detail)
     };
+    // A node elsewhere knows its callers by this key.
     let lacks = |what: &dyn std::fmt::Display| {
         unusable(format!(
-            "the key in it is what a node elsewhere knows you by, and: {what}"
+            "--node calls with the key of the node in it: {what}"
         ))
     };
     let disk = SystemDisk::open(identity).map_err(|error| lacks(&error))?;

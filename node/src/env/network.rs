@@ -81,10 +81,10 @@ const HEADER_LIST_BYTES: u32 = 16 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenProblem {
     /// [`SystemNetwork::introduce`] was not called.
-    #[error("links cannot listen before the node knows its cluster, number and key")]
+    #[error("a node cannot listen before it knows its cluster, number and key")]
     Nameless,
     /// The system refused.
-    #[error("links cannot listen on {address}: {source}")]
+    #[error("this node cannot listen on {address}: {source}")]
     Bind {
         /// The address.
         address: SocketAddr,
