@@ -136,18 +136,11 @@ pub(super) fn listen_problem(problem: &ListenProblem, option: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aber_proto::{ClusterId, NodeId};
 
     fn network() -> SystemNetwork {
         let network = SystemNetwork::new();
-        let identity = LinkIdentity {
-            cluster: ClusterId([9; 32]),
-            node: NodeId(1),
-            name: "one".to_owned(),
-            version: "0.1.0".to_owned(),
-        };
         let key = SecretKey::from_seed(&[1; 32]).expect("seed");
-        network.introduce(identity, Arc::new(key));
+        network.introduce(LinkIdentity::example(1), Arc::new(key));
         network
     }
 
