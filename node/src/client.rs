@@ -1,4 +1,5 @@
-//! [adapter] A node, from the outside: typed calls over its socket, or over TCP (`client/remote.rs`).
+//! [adapter] A node, from the outside: typed calls over its socket, or over TCP
+//! (`client/remote.rs`).
 //!
 //! Used by the command line, by `demo`, and as `Reader` and `ChunkStore` by `aber materialize`
 //! (`client/follow.rs`). Connecting fails at once where nobody listens; a connection that breaks

@@ -2,7 +2,8 @@
 //!
 //! Members read and write as their roles say. What changes the node, or speaks in its name about
 //! members and tickets, is for its own key alone: history names nodes, and an admin has a node of
-//! its own to do it at. It stops at its socket alone. A call that is not in the table is for nobody.
+//! its own to do it at. It stops at its socket alone. A call that is not in the table is for
+//! nobody.
 
 use aber_proto::Role;
 

@@ -32,9 +32,9 @@ pub(super) const UP_HELP: &str = "\
 Runs in the foreground and logs to standard error. With nothing set up it makes a cluster of one
 that works at once; its files appear, read-only, in the mirror directory.
 
-With --api whoever has the key of a member's node may call this one from elsewhere, by TLS: readers
-read, writers write too, and history says who asked. Members are changed, and the node is stopped, at
-their own node each. aber status says the whole address, with the pin of this node's key.
+With --api whoever has the key of a member's node may use this one from elsewhere, by TLS: readers
+read, writers write too, and history says who asked. Members are changed, and a node is stopped, on
+the machine itself. aber status says the whole address, with the pin of this node's key.
 
 Examples:
   aber up                                        everything in the default places

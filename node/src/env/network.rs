@@ -8,8 +8,8 @@
 //! Each side proves its key before HTTP/2 begins (`handshake`: TLS 1.3, or in the clear where both
 //! were told so), and opens with a hello (`hello`). A link is one iff the key is that of the node
 //! that the hello names, in the table of [`SystemNetwork::set_peers`]; a key that leaves the table
-//! loses its links before that call returns. One who is not in it may ask to join (`join`). A port of
-//! its own, if there is one, takes callers of the API (`calls`).
+//! loses its links before that call returns. One who is not in it may ask to join (`join`). A port
+//! of its own, if there is one, takes callers of the API (`calls`).
 
 mod acceptor;
 mod calls;

@@ -183,8 +183,8 @@ reasons! {
         keys ["user", "caller", "member", "role", "needed", "call", "who", "detail"]
         what "this is not allowed[: {member} is a {role}]"
         why "[{detail}; ][the node's socket serves its own user and root only, and the caller is user \
-            {caller}][it takes the role {needed}][over the network \
-            {call} is for {who}]"
+            {caller}][it takes the role {needed}][over the \
+            network {call} is for {who}]"
         mend "[run it as user {user}][an admin's node can raise the role: aber members set \
             {member} --role {needed}][run it on that machine ({call}); members and tickets can be \
             changed at any admin's own node]";
@@ -199,7 +199,7 @@ reasons! {
         keys ["key"]
         what "the node does not serve this key"
         why "no member of its cluster has the key[ {key}], or that member was removed"
-        mend "name the data directory of a member's node: --data DIR; there is none here? aber join";
+        mend "name the data directory of a member's node: --data DIR; if there is none: aber join";
     /// A ticket would be good for too long.
     TicketTooLong "TICKET_TOO_LONG" InvalidArgument exit 10 retry false
         keys []

@@ -50,7 +50,8 @@ impl Guests {
     /// Places of those whose key is known: in all, and of one key.
     fn places(self) -> Places {
         match self {
-            // One key's are bounded by its gates: there the newest counts, here it would be refused.
+            // One key's are bounded by its gates: there the newest counts, here it would be
+            // refused.
             Self::Nodes => Places::new(CONNECTIONS, CONNECTIONS),
             // Here the newest is refused: an older one may be in the middle of an upload.
             Self::Callers => Places::new(CALLERS, CALLERS_PER_KEY),
