@@ -88,6 +88,9 @@ pub struct NodeOptions {
     /// Where other nodes reach this one, as `host:port`: what its row is set to and what is in the
     /// tickets made here. None: nothing is set.
     pub addresses: Vec<String>,
+    /// Where its API is over TCP, as `PIN@HOST:PORT`, or why it is not open there; `None`: it is
+    /// not meant to be. Only told on.
+    pub api: Option<Result<String, String>>,
 }
 
 impl Default for NodeOptions {
@@ -101,6 +104,7 @@ impl Default for NodeOptions {
             sweep: SweepOptions::default(),
             name: String::new(),
             addresses: Vec::new(),
+            api: None,
         }
     }
 }

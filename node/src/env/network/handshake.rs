@@ -6,7 +6,7 @@
 
 use super::connection::Wire;
 use super::plaintext::{self, MAGIC, MAGIC_OF_TLS};
-use super::tls::{self, Tls};
+use super::tls::{self, Protocol, Tls};
 use aber_proto::{PublicKey, SecretKey};
 use rustls::AlertDescription;
 use std::io;
@@ -56,7 +56,7 @@ impl Wanted {
 
 /// Why a connection is none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeProblem {
+pub(crate) enum HandshakeProblem {
     #[error("{0}")]
     Away(String),
     #[error(
@@ -78,6 +78,10 @@ pub(super) enum HandshakeProblem {
         if theirs > mine { "this node" } else { "it" }
     )]
     Version { mine: u32, theirs: u32 },
+    #[error("it speaks TLS and something else than this at that port")]
+    OtherProtocol,
+    #[error("what answers there does not speak TLS")]
+    NotTls,
     #[error("it does not finish the handshake in time")]
     Slow,
     #[error("no handshake: {0}")]
@@ -104,7 +108,7 @@ impl From<io::Error> for HandshakeProblem {
 }
 
 /// The start of a key, for people.
-pub(super) fn short(key: &PublicKey) -> String {
+pub(crate) fn short(key: &PublicKey) -> String {
     let start = key.0.get(..4).unwrap_or_default();
     data_encoding::HEXLOWER.encode(start)
 }
@@ -126,11 +130,21 @@ pub(super) struct Security {
 
 impl Security {
     pub(super) fn new(key: Arc<SecretKey>, is_plaintext: bool) -> Self {
-        let tls = Tls::new(Arc::clone(&key));
+        let tls = Tls::new(Arc::clone(&key), Protocol::Links);
         Self {
             key,
             tls,
             is_plaintext,
+        }
+    }
+
+    /// For the API: TLS whatever links do.
+    pub(super) fn for_api(key: Arc<SecretKey>) -> Self {
+        let tls = Tls::new(Arc::clone(&key), Protocol::Api);
+        Self {
+            key,
+            tls,
+            is_plaintext: false,
         }
     }
 
@@ -230,6 +244,10 @@ fn broken(error: io::Error) -> HandshakeProblem {
         Some(rustls::Error::AlertReceived(AlertDescription::InsufficientSecurity)) => {
             HandshakeProblem::TheyUsePlaintext
         }
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            HandshakeProblem::OtherProtocol
+        }
+        Some(rustls::Error::InvalidMessage(_)) => HandshakeProblem::NotTls,
         Some(cause) => HandshakeProblem::Broken(cause.to_string()),
         None => error.into(),
     }

@@ -90,6 +90,19 @@ fn name_of(cluster: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(start)
 }
 
+#[cfg(test)]
+impl LinkIdentity {
+    /// A node of a cluster that tests share.
+    pub(crate) fn example(number: u64) -> Self {
+        Self {
+            cluster: ClusterId([7; 32]),
+            node: NodeId(number),
+            name: format!("n{number}"),
+            version: "0.1.0".to_owned(),
+        }
+    }
+}
+
 impl LinkIdentity {
     /// The first frame to node `to`.
     pub(super) fn hello(&self, to: NodeId, class: LinkClass) -> LinkFrame {
@@ -208,12 +221,7 @@ mod tests {
     use super::*;
 
     fn node(number: u64) -> LinkIdentity {
-        LinkIdentity {
-            cluster: ClusterId([7; 32]),
-            node: NodeId(number),
-            name: format!("n{number}"),
-            version: "0.1.0".to_owned(),
-        }
+        LinkIdentity::example(number)
     }
 
     fn code(outcome: Result<(NodeId, LinkClass), Refusal>) -> Option<LinkRefusalCode> {
