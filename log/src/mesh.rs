@@ -22,7 +22,7 @@ use crate::uplink::{Priority, Route, Uplink};
 use crate::watch::Watched;
 use aber_proto::NodeId;
 use bytes::Bytes;
-use frame::{Assembly, Head, Kind};
+use frame::{Assembly, Head, Kind, Taken};
 use peer::{Peer, Place, Up, Waiting};
 use send::{LinkOf, Outgoing, SendProblem};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Requests of one link that are worked on at the same time.
 const REQUESTS_AT_ONCE: usize = 256;
@@ -262,7 +262,7 @@ impl<E: Env> Mesh<E> {
             method,
             priority,
         };
-        let (place, mut answer) = Place::take(&up.waiting, head.id);
+        let (mut place, mut answer) = Place::take(up.clone(), head);
         let exchange = async {
             let urgency = method.priority_of_request(priority, payload.len());
             let gone = Err(CallProblem::Unreachable(to));
@@ -271,7 +271,7 @@ impl<E: Env> Mesh<E> {
                 // The link broke, or the other side refuses without having heard all.
                 answer = &mut answer => return answer.unwrap_or(gone),
                 sent = up.out.send(urgency, head, &payload) => match sent {
-                    Ok(()) => {}
+                    Ok(()) => place.is_sent = true,
                     Err(SendProblem::Gone) => return gone,
                     Err(SendProblem::Busy) => return Err(CallProblem::Busy(to)),
                 },
@@ -346,8 +346,8 @@ impl<E: Env> Mesh<E> {
             let Ok(bytes) = received else { break };
             of.traffic.count_received(bytes.len());
             let (head, payload) = match assembly.take(bytes) {
-                Ok(Some(message)) => message,
-                Ok(None) => continue,
+                Ok(Some(Taken::Message(head, payload))) => (head, payload),
+                Ok(None | Some(Taken::GivenUp(_))) => continue,
                 Err(problem) => {
                     tracing::info!(node = %peer, %problem, "a link broke its protocol");
                     break;
@@ -383,17 +383,16 @@ impl<E: Env> Mesh<E> {
     }
 
     async fn serve(self, link: LinkOf<E>, handler: Arc<dyn Handler>) {
-        let link = Arc::new(link);
-        let is_gone = Watched::new(false);
-        self.serve_until_gone(&link, handler, &is_gone).await;
-        is_gone.set(true);
+        let (link, answering) = (Arc::new(link), Answering::default());
+        self.serve_until_gone(&link, handler, &answering).await;
+        lock(&answering).clear();
     }
 
     async fn serve_until_gone(
         self,
         link: &Arc<LinkOf<E>>,
         handler: Arc<dyn Handler>,
-        is_gone: &Watched<bool>,
+        answering: &Answering,
     ) {
         let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
         let mut assembly = Assembly::default();
@@ -405,30 +404,50 @@ impl<E: Env> Mesh<E> {
             };
             peer.traffic.count_received(bytes.len());
             let (head, payload) = match assembly.take(bytes) {
-                Ok(Some((head, payload))) if head.kind == Kind::Request => (head, payload),
+                Ok(Some(Taken::Message(head, payload))) => (head, payload),
+                Ok(Some(Taken::GivenUp(head))) => {
+                    lock(answering).remove(&head.id);
+                    continue;
+                }
                 Ok(None) => continue,
-                Ok(Some(_)) => return,
                 Err(problem) => {
                     tracing::info!(node = %link.remote(), %problem, "a link broke its protocol");
                     return;
                 }
             };
+            if head.kind != Kind::Request {
+                return;
+            }
             let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
                 return;
             };
-            let out = out.get_or_insert_with(|| self.outgoing(link, &peer));
+            let out = out
+                .get_or_insert_with(|| self.outgoing(link, &peer))
+                .clone();
             let answer = handler.receive(link.remote(), head.method, payload);
-            let (out, is_gone) = (out.clone(), is_gone.clone());
+            let (wanted, unwanted) = oneshot::channel();
+            lock(answering).insert(head.id, wanted);
+            let answering = Arc::clone(answering);
             self.inner.env.runtime().spawn("mesh answer", async move {
-                reply(out, head, answer, is_gone).await;
+                reply(out, head, answer, unwanted).await;
+                lock(&answering).remove(&head.id);
                 drop(permit);
             });
         }
     }
 }
 
-/// Sends what a request is answered. A link that broke meanwhile fails the caller by itself.
-async fn reply<E: Env>(out: Outgoing<E>, request: Head, answer: Answer, is_gone: Watched<bool>) {
+/// Requests of a link that are not answered; the answer is wanted while its sender is there. At most
+/// [`REQUESTS_AT_ONCE`].
+type Answering = Arc<Mutex<BTreeMap<u64, oneshot::Sender<()>>>>;
+
+/// Sends what a request is answered, unless nobody waits for it any more.
+async fn reply<E: Env>(
+    out: Outgoing<E>,
+    request: Head,
+    answer: Answer,
+    unwanted: oneshot::Receiver<()>,
+) {
     let (kind, payload) = match answer.await {
         Ok(payload) => (Kind::Answer, payload),
         Err(why) => (Kind::Failure, Bytes::from(why)),
@@ -436,10 +455,9 @@ async fn reply<E: Env>(out: Outgoing<E>, request: Head, answer: Answer, is_gone:
     let head = Head { kind, ..request };
     let method = request.method;
     let priority = method.priority_of_answer(request.priority, payload.len());
-    let mut is_gone = is_gone;
     tokio::select! {
         biased;
-        _ = is_gone.until(|is_gone| *is_gone) => {}
+        _ = unwanted => {}
         sent = out.send(priority, head, &payload) => if sent == Err(SendProblem::Busy) {
             tracing::info!(node = %out.route.peer, ?method, "an answer found no place to wait");
         },

@@ -2,8 +2,9 @@
 //!
 //! `kind u8 | id u64 | method u8 | priority u8 | rest`. The rest of a whole message is its payload.
 //! That of a part is `offset u32 | length u32 | bytes`: the length is the message's, its parts come
-//! in order, and the last is the one that completes it; a length of 0 says that no more will
-//! come. Parts of different messages may alternate on a link.
+//! in order, and the last is the one that completes it. Parts of different messages may alternate on
+//! a link. A length of 0 says that the asker has given up: no more of the request will come, and no
+//! answer is wanted.
 
 use super::method::Method;
 use crate::uplink::Priority;
@@ -45,6 +46,15 @@ pub(super) struct Head {
     pub(super) priority: Priority,
 }
 
+/// What came over a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// A whole message.
+    Message(Head, Bytes),
+    /// Nothing more is to be done for this one.
+    GivenUp(Head),
+}
+
 /// A frame broke the protocol; its link is to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum BrokenFrame {
@@ -84,7 +94,7 @@ impl Head {
         bytes.freeze()
     }
 
-    /// The frame that says that no more of a message will come.
+    /// The frame that says that a message is given up.
     pub(super) fn cancel(self) -> Bytes {
         self.part(0, 0, &[])
     }
@@ -108,14 +118,14 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// Takes the next frame of the link; answers the message that it completes.
+    /// Takes the next frame of the link; `None` if that completes nothing.
     ///
     /// # Errors
     /// The frame breaks the protocol.
-    pub(super) fn take(&mut self, mut frame: Bytes) -> Result<Option<(Head, Bytes)>, BrokenFrame> {
+    pub(super) fn take(&mut self, mut frame: Bytes) -> Result<Option<Taken>, BrokenFrame> {
         let (head, is_part) = head_of(&mut frame).ok_or(BrokenFrame::Malformed)?;
         if !is_part {
-            return Ok(Some((head, frame)));
+            return Ok(Some(Taken::Message(head, frame)));
         }
         if frame.len() < PART_HEAD_BYTES - HEAD_BYTES {
             return Err(BrokenFrame::Malformed);
@@ -126,7 +136,7 @@ impl Assembly {
             // Of a message of which nothing came, too: its first part may have been kept back.
             self.unfinished.remove(&key);
             return match offset == 0 && frame.is_empty() {
-                true => Ok(None),
+                true => Ok(Some(Taken::GivenUp(head))),
                 false => Err(BrokenFrame::Malformed),
             };
         }
@@ -155,7 +165,7 @@ impl Assembly {
             return Ok(None);
         }
         let whole = self.unfinished.remove(&key);
-        Ok(whole.map(|message| (message.head, message.bytes.freeze())))
+        Ok(whole.map(|message| Taken::Message(message.head, message.bytes.freeze())))
     }
 }
 
@@ -198,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_message_of_parts_is_the_message() {
-        let payload: Vec<u8> = (0..10_000_u32).map(|at| at as u8).collect();
+        let payload: Vec<u8> = (0..10_000_u32).map(|at| at.to_le_bytes()[0]).collect();
         for piece in [1, 999, 4096, 10_000, 20_000] {
             let mut assembly = Assembly::default();
             let mut frames = parts(head(7), &payload, piece);
@@ -206,8 +216,8 @@ mod tests {
             for frame in frames {
                 assert_eq!(assembly.take(frame), Ok(None));
             }
-            let (whole, bytes) = assembly.take(last).unwrap().unwrap();
-            assert_eq!((whole, &bytes[..]), (head(7), &payload[..]));
+            let whole = Taken::Message(head(7), Bytes::from(payload.clone()));
+            assert_eq!(assembly.take(last), Ok(Some(whole)));
             assert!(assembly.unfinished.is_empty());
         }
     }
@@ -220,24 +230,25 @@ mod tests {
         let pairs = parts(head(1), &one, 40).into_iter();
         for (a, b) in pairs.zip(parts(head(2), &two, 40)) {
             whole.extend(assembly.take(a).unwrap());
-            let small = assembly.take(head(3).whole(b"x")).unwrap().unwrap();
-            assert_eq!(&small.1[..], b"x");
+            let small = Taken::Message(head(3), Bytes::from("x"));
+            assert_eq!(assembly.take(head(3).whole(b"x")), Ok(Some(small)));
             whole.extend(assembly.take(b).unwrap());
         }
-        let ids: Vec<_> = whole
-            .iter()
-            .map(|(head, bytes)| (head.id, bytes.len()))
-            .collect();
-        assert_eq!(ids, [(1, 100), (2, 120)]);
+        let wanted = [
+            Taken::Message(head(1), Bytes::from(one)),
+            Taken::Message(head(2), Bytes::from(two)),
+        ];
+        assert_eq!(whole, wanted);
     }
 
     #[test]
     fn a_cancelled_message_is_forgotten() {
         let mut assembly = Assembly::default();
-        assert_eq!(assembly.take(head(1).cancel()), Ok(None));
+        let given_up = |id| Ok(Some(Taken::GivenUp(head(id))));
+        assert_eq!(assembly.take(head(1).cancel()), given_up(1));
         for id in 0..3 * limit::MESSAGES_UNFINISHED as u64 {
             assert_eq!(assembly.take(head(id).part(0, 9, b"half")), Ok(None));
-            assert_eq!(assembly.take(head(id).cancel()), Ok(None));
+            assert_eq!(assembly.take(head(id).cancel()), given_up(id));
         }
         let late = assembly.take(head(1).part(4, 9, b"more"));
         assert_eq!(late, Err(BrokenFrame::Astray));
@@ -279,6 +290,10 @@ mod tests {
         assert!(whole.is_some(), "what fits into a frame needs no place");
     }
 
+    fn below(random: &mut Random, bound: usize) -> usize {
+        usize::try_from(random.below(bound as u64)).unwrap()
+    }
+
     #[test]
     fn arbitrary_frames_never_panic() {
         let mut random = Random(11);
@@ -286,11 +301,11 @@ mod tests {
             let mut assembly = Assembly::default();
             for _ in 0..4 {
                 let mut frame = parts(head(random.below(2)), &[7; 30], 10)[0].to_vec();
-                frame.truncate(random.below(40) as usize);
+                frame.truncate(below(&mut random, 40));
                 for _ in 0..random.below(3) {
-                    let at = random.below(frame.len().max(1) as u64) as usize;
+                    let at = below(&mut random, frame.len().max(1));
                     if let Some(byte) = frame.get_mut(at) {
-                        *byte = random.next() as u8;
+                        *byte = random.next().to_le_bytes()[0];
                     }
                 }
                 if assembly.take(frame.into()).is_err() {

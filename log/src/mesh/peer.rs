@@ -1,5 +1,6 @@
 //! Another member as the mesh knows it: its links, and who waits for its answers.
 
+use super::frame::Head;
 use super::send::Outgoing;
 use super::{CallProblem, lock};
 use crate::env::Env;
@@ -29,24 +30,31 @@ impl<E: Env> Clone for Up<E> {
     }
 }
 
-/// The place of one who waits for an answer, given back when it is dropped.
-pub(super) struct Place {
-    waiting: Waiting,
-    id: u64,
+/// The place of one who waits for an answer, given back when it is dropped. If content was asked for
+/// and did not come, the other end hears that nobody waits any more.
+pub(super) struct Place<E: Env> {
+    up: Up<E>,
+    head: Head,
+    /// The request is sent.
+    pub(super) is_sent: bool,
 }
 
-impl Place {
-    pub(super) fn take(waiting: &Waiting, id: u64) -> (Self, oneshot::Receiver<Answered>) {
+impl<E: Env> Place<E> {
+    pub(super) fn take(up: Up<E>, head: Head) -> (Self, oneshot::Receiver<Answered>) {
         let (sender, receiver) = oneshot::channel();
-        lock(waiting).insert(id, sender);
-        let waiting = Arc::clone(waiting);
-        (Self { waiting, id }, receiver)
+        lock(&up.waiting).insert(head.id, sender);
+        let is_sent = false;
+        (Self { up, head, is_sent }, receiver)
     }
 }
 
-impl Drop for Place {
+impl<E: Env> Drop for Place<E> {
     fn drop(&mut self) {
-        lock(&self.waiting).remove(&self.id);
+        let was_waiting = lock(&self.up.waiting).remove(&self.head.id).is_some();
+        // Other answers are not worth another frame.
+        if was_waiting && self.is_sent && self.head.method.class() == LinkClass::Bulk {
+            self.up.out.give_up(self.head, None);
+        }
     }
 }
 

@@ -81,6 +81,18 @@ impl<E: Env> Outgoing<E> {
         Ok(())
     }
 
+    /// Tells the other end that a message is given up. `ticket` is kept until that is on its way:
+    /// only then may the next of this link and priority begin, so that the other end never holds
+    /// more than one of each.
+    pub(super) fn give_up(&self, head: Head, ticket: Option<Ticket<E::Runtime>>) {
+        let out = self.clone();
+        self.runtime.spawn("mesh cancel", async move {
+            // A link that is gone has forgotten already.
+            let _gone = out.put(head.cancel()).await.is_err();
+            drop(ticket);
+        });
+    }
+
     async fn put(&self, frame: Bytes) -> Result<(), SendProblem> {
         self.traffic.count_sent(frame.len());
         let sent = self.link.send(frame).await;
@@ -104,16 +116,8 @@ impl<E: Env> Sending<'_, E> {
 
 impl<E: Env> Drop for Sending<'_, E> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take().filter(|_| self.is_begun) else {
-            return;
-        };
-        let (out, head) = (self.out.clone(), self.head);
-        self.out.runtime.spawn("mesh cancel", async move {
-            // A link that is gone has forgotten already.
-            let _gone = out.put(head.cancel()).await.is_err();
-            // Only now may the next of this link and priority begin: so the other end never holds
-            // more than one of each.
-            drop(ticket);
-        });
+        if self.is_begun {
+            self.out.give_up(self.head, self.ticket.take());
+        }
     }
 }

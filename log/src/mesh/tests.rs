@@ -114,6 +114,31 @@ fn a_call_that_waits_for_the_line_ends_at_its_deadline() {
     });
 }
 
+/// What nobody waits for does not take the line from what somebody waits for.
+#[test]
+fn an_answer_that_nobody_waits_for_is_not_sent() {
+    run(async {
+        let (env, [one, two], _) = two().await;
+        two.uplink().set_rate(Some(MBIT));
+        let runtime = env.runtime();
+        for _ in 0..10 {
+            let deadline = Duration::from_millis(500);
+            let length = Bytes::from("1048576");
+            let asked = one.call(NodeId(2), Method::Chunks, length, deadline);
+            assert_eq!(asked.await, Err(CallProblem::Timeout(NodeId(2))));
+        }
+        runtime.sleep(Duration::from_millis(1)).await;
+        let backlog = two.uplink().look().backlog;
+        assert!(backlog.values().all(|lane| lane.message_count == 0));
+        let length = Bytes::from("20000");
+        let start = runtime.now();
+        let asked = one.call(NodeId(2), Method::Chunks, length, MINUTE).await;
+        assert_eq!(asked.map(|answer| answer.len()), Ok(20_000));
+        assert!(runtime.now() - start < 6 * FRAME_TIME);
+        assert_eq!(env.dials(), 4, "no link ended");
+    });
+}
+
 #[test]
 fn requests_are_received_in_their_order_whatever_their_length() {
     run(async {

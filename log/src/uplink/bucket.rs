@@ -225,7 +225,8 @@ mod tests {
             let (mut now, mut sent) = (0, Vec::new());
             for _ in 0..400 {
                 now += random.below(60) * MS;
-                let bytes = 1 + random.below(bucket.frame_bytes() as u64) as usize;
+                let bytes = random.below(bucket.frame_bytes() as u64);
+                let bytes = 1 + usize::try_from(bytes).unwrap();
                 let at = bucket.ready_at(Instant(now), bytes, 0);
                 let is_taken = bucket.take(Instant(now), bytes, 0);
                 assert_eq!(is_taken, at <= Instant(now), "what is foretold happens");

@@ -253,7 +253,7 @@ fn any_mixture_keeps_the_rate_and_the_order() {
         let mut world = World::new(Some(line));
         let mut lines: BTreeMap<(Priority, Route), Vec<u64>> = BTreeMap::new();
         for _ in 0..120 {
-            let priority = Priority::ALL[random.below(4) as usize];
+            let priority = Priority::from_byte(u8::try_from(random.below(4)).unwrap()).unwrap();
             let link = random.below(5);
             let bytes = match priority {
                 Vital => 1 + random.below(4096),
