@@ -6,6 +6,7 @@
 //! nor a timer; with one, a task runs while something waits for the line.
 
 mod bucket;
+pub mod estimate;
 mod schedule;
 
 pub use bucket::{FRAME_MAX_BYTES, UNLIMITED_BITS_PER_S};

@@ -8,9 +8,9 @@ use aber_proto::Instant;
 
 /// From this rate of a line on nothing is held back, in bits a second.
 pub const UNLIMITED_BITS_PER_S: u64 = 1_000_000_000;
-/// Lines that are said to be slower are taken for this, in bits a second: a rate of zero would
-/// hold back everything for ever.
-pub(super) const SLOWEST_BITS_PER_S: u64 = 8_000;
+/// Lines that are said to be slower are taken for this, in bits a second: heartbeats alone fill
+/// a line that is slower, and a slip of the pen would cut a node off.
+pub(super) const SLOWEST_BITS_PER_S: u64 = 64_000;
 /// Largest frame, in bytes.
 pub const FRAME_MAX_BYTES: usize = 64 * 1024;
 /// Smallest largest frame, in bytes.
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(sizes(8_000_000), (27_200, 54_400));
         assert_eq!(sizes(100_000_000), (65_536, 131_072));
         assert_eq!(bucket(1_000_000).rate(), Some(850_000));
-        assert_eq!(bucket(0).rate(), Some(6_800));
+        assert_eq!(bucket(0).rate(), Some(54_400));
     }
 
     #[test]
