@@ -64,6 +64,7 @@ impl<E: Env> Handler for NodeHandler<E> {
                 Box::pin(self.content.clone().answer(from, method, payload))
             }
             Method::Status => self.status(),
+            Method::Push => refuse("nothing is taken that was not asked for, yet"),
             Method::Entries => {
                 let answer = self.history.answer(payload);
                 Box::pin(async move { answer })

@@ -23,6 +23,10 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// that is closed with bytes unread would take the answer away.
 const FAREWELL_BYTES: u64 = 16 * 1024;
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
+/// Bytes that the system takes of a connection before they are on their way: what is in there no
+/// vote can pass.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// The first byte of TLS: a handshake record.
 const TLS_FIRST: u8 = 0x16;
 /// A fatal alert of TLS, `insufficient_security`, which TLS 1.3 as we have it never sends.
@@ -158,7 +162,7 @@ impl Security {
         let stream = connecting
             .map_err(|_| HandshakeProblem::Away("nobody answers".to_owned()))?
             .map_err(|error| HandshakeProblem::Away(error.to_string()))?;
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         let shaking = self.call_on(stream, wanted);
         let outcome = tokio::time::timeout(HANDSHAKE_TIME, shaking).await;
         outcome.unwrap_or(Err(HandshakeProblem::Slow))
@@ -197,7 +201,7 @@ impl Security {
     }
 
     async fn answer_on(&self, mut stream: TcpStream) -> Result<Secured, HandshakeProblem> {
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
             return Err(HandshakeProblem::Broken("it hung up".to_owned()));
@@ -224,6 +228,17 @@ impl Security {
         let stream = acceptor.accept(stream).await.map_err(broken)?;
         secured(stream.into())
     }
+}
+
+/// Nothing that is ready waits for more to come, and little stands in the system's queue.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_BYTES) {
+        // Links are later then, and as good.
+        tracing::debug!(%error, "the system does not bound what is not sent yet");
+    }
+    Ok(())
 }
 
 fn secured(stream: tokio_rustls::TlsStream<TcpStream>) -> Result<Secured, HandshakeProblem> {
@@ -263,5 +278,22 @@ async fn say_farewell(mut stream: TcpStream, words: &[u8]) -> io::Result<()> {
     match tokio::time::timeout(FAREWELL_TIME, reading).await {
         Ok(read) => read.map(|_| ()),
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn little_stands_in_the_queue_of_a_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        tune(&stream).expect("a socket");
+        let system = socket2::SockRef::from(&stream).tcp_notsent_lowat();
+        assert_eq!(system.expect("a socket"), NOT_SENT_BYTES);
+        assert!(stream.nodelay().expect("a socket"));
     }
 }
