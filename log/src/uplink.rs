@@ -116,6 +116,12 @@ impl<R: Runtime> Uplink<R> {
         }
     }
 
+    /// What is sent at most, in bits a second; `None` without a limit.
+    #[must_use]
+    pub fn rate(&self) -> Option<u64> {
+        self.state().schedule.pace().0
+    }
+
     /// How long content that waits would take from now on, in milliseconds; 0 without a limit.
     #[must_use]
     pub fn backlog_ms(&self) -> u64 {

@@ -10,7 +10,9 @@ pub(crate) mod door;
 mod handler;
 mod heads;
 mod index;
+mod layout;
 mod peers;
+mod roster;
 mod service;
 mod sighting;
 mod upkeep;
@@ -191,7 +193,13 @@ impl<E: Env> Node<E> {
         .start();
         mesh.dial();
         let history = History::start(env.clone(), cluster, log.clone(), mesh.clone());
-        let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
+        let roster = Arc::new(roster::NodeRoster {
+            key: Arc::clone(&config.key),
+            cluster,
+            members: members.clone(),
+        });
+        let content = NodeContent::start(env.clone(), config.me, store, mesh.clone(), roster);
+        roster::mind_layout(&env, content.clone(), members.clone());
         let (installs, queues) = install_queues(&config.genesis);
         let snapshots = Snapshots::open(log.clone(), installs).map_err(Problem::internal)?;
         let council = Arc::new(council::NodeCouncil {

@@ -38,10 +38,12 @@ pub enum Method {
     Follow = 12,
     /// Content that nobody asked for, from a parent in a tree.
     Push = 13,
+    /// What relays tell each other.
+    Relay = 14,
 }
 
 impl Method {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -55,6 +57,7 @@ impl Method {
         Self::Entries,
         Self::Follow,
         Self::Push,
+        Self::Relay,
     ];
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
@@ -77,7 +80,7 @@ impl Method {
     pub fn priority(self) -> Priority {
         match self {
             Self::Vote | Self::PreVote | Self::Transfer | Self::Append => Priority::Vital,
-            Self::Propose | Self::Follow | Self::Status | Self::Held => Priority::Log,
+            Self::Propose | Self::Follow | Self::Status | Self::Held | Self::Relay => Priority::Log,
             Self::Push => Priority::Content,
             Self::Hold | Self::Chunks | Self::Snapshot | Self::Entries => Priority::CatchUp,
         }
@@ -119,7 +122,7 @@ mod tests {
     fn numbers_stay() {
         for number in 0..=255 {
             let method = Method::from_byte(number);
-            assert_eq!(method.is_some(), (1..=13).contains(&number));
+            assert_eq!(method.is_some(), (1..=14).contains(&number));
             assert!(method.is_none_or(|method| method as u8 == number));
         }
     }

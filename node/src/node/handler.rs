@@ -60,11 +60,10 @@ impl<E: Env> Handler for NodeHandler<E> {
                 }
             }
             Method::Propose => self.propose(from, payload),
-            Method::Hold | Method::Chunks | Method::Held => {
+            Method::Hold | Method::Chunks | Method::Held | Method::Push | Method::Relay => {
                 Box::pin(self.content.clone().answer(from, method, payload))
             }
             Method::Status => self.status(),
-            Method::Push => refuse("nothing is taken that was not asked for, yet"),
             Method::Entries => {
                 let answer = self.history.answer(payload);
                 Box::pin(async move { answer })
