@@ -4,14 +4,17 @@
 //! counts as a copy (promise D2). `fetch`: chunks are asked for in groups, from one peer after the
 //! other, and verified before they are stored (promise I1). Every node that has a chunk serves it.
 
+mod answer;
+
 use crate::chunk::store::PackStore;
 use crate::chunk::{ChunkProblem, ChunkStore};
 use crate::env::{Env, Runtime};
 use crate::ingest::{self, ContentProblem};
 use crate::mesh::{CallProblem, Mesh, Method};
+use crate::relay::{Relay, Roster};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
-use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, limit, manifest};
+use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, RequestId, limit, manifest};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use prost::Message;
@@ -55,6 +58,7 @@ struct Inner<E: Env> {
     fetched: Watched<u64>,
     groups: Arc<Semaphore>,
     ahead: mpsc::Sender<Vec<ChunkRef>>,
+    relay: Relay<E>,
 }
 
 impl<E: Env> Inner<E> {
@@ -95,23 +99,32 @@ impl<E: Env> ChunkStore for NodeContent<E> {
             Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {}
             answer => return answer,
         }
+        // What is on its way comes by itself, once.
+        self.inner.relay.wait_for(&chunk.hash).await;
         for round in 0..READ_ROUNDS {
-            if round > 0 {
-                self.inner.env.runtime().sleep(ROUND_PAUSE).await;
-            }
-            self.fetch_group(&[chunk], None).await?;
             match self.inner.store.read(chunk) {
                 Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {}
                 answer => return answer,
             }
+            if round > 0 {
+                self.inner.env.runtime().sleep(ROUND_PAUSE).await;
+            }
+            self.fetch_group(&[chunk], None).await?;
         }
-        Err(ChunkProblem::Missing { hash: chunk.hash })
+        self.inner.store.read(chunk)
     }
 }
 
 impl<E: Env> NodeContent<E> {
     /// Content over a store and the links of a node.
-    pub fn start(env: E, me: NodeId, store: PackStore<E>, mesh: Mesh<E>) -> Self {
+    pub fn start(
+        env: E,
+        me: NodeId,
+        store: PackStore<E>,
+        mesh: Mesh<E>,
+        roster: Arc<dyn Roster>,
+    ) -> Self {
+        let relay = Relay::start(env.clone(), me, store.clone(), mesh.clone(), roster);
         let (ahead, queue) = mpsc::channel(AHEAD_QUEUE);
         let (fetching, fetched) = (Mutex::default(), Watched::new(0));
         let groups = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
@@ -125,6 +138,7 @@ impl<E: Env> NodeContent<E> {
             fetched,
             groups,
             ahead,
+            relay,
         };
         let this = Self {
             inner: Arc::new(inner),
@@ -138,13 +152,20 @@ impl<E: Env> NodeContent<E> {
         &self.inner.store
     }
 
+    /// What spreads content down the trees.
+    pub fn relay(&self) -> &Relay<E> {
+        &self.inner.relay
+    }
+
     /// Asks for chunks before anybody reads them, from any peer; what is here already costs
     /// nothing. Where too much waits, nothing is asked for: reading fetches too.
     ///
     /// # Errors
     /// The store failed.
     pub fn want(&self, chunks: &[ChunkRef]) -> Result<(), ChunkProblem> {
-        for group in groups(self.inner.store.missing(chunks)?) {
+        let mut missing = self.inner.store.missing(chunks)?;
+        missing.retain(|chunk| !self.inner.relay.expects(&chunk.hash));
+        for group in groups(missing) {
             if self.inner.ahead.try_send(group).is_err() {
                 break;
             }
@@ -245,6 +266,7 @@ impl<E: Env> NodeContent<E> {
                 if asked.get(&got.hash) != Some(&got.length) {
                     return Err(FetchProblem::Lied(peer));
                 }
+                self.inner.relay.stored(got.hash, Some(peer));
                 wanted.retain(|chunk| chunk.hash != got.hash);
             }
             let lacks: BTreeSet<_> = answer
@@ -296,12 +318,25 @@ impl<E: Env> NodeContent<E> {
     ///
     /// # Errors
     /// What hinders it, as a sentence; what was reached stays.
-    pub async fn hold(&self, chunks: &[ChunkRef], copies: usize) -> Result<(), String> {
+    pub async fn hold(
+        &self,
+        request: RequestId,
+        chunks: &[ChunkRef],
+        copies: usize,
+    ) -> Result<(), String> {
         self.inner
             .store
             .sync()
             .await
             .map_err(|problem| problem.to_string())?;
+        if chunks.is_empty() || self.inner.relay.hold(request, chunks, copies).await.is_ok() {
+            return Ok(());
+        }
+        self.ask_for_copies(chunks, copies).await
+    }
+
+    /// Where the relay does not get on: others are asked to fetch what they lack.
+    async fn ask_for_copies(&self, chunks: &[ChunkRef], copies: usize) -> Result<(), String> {
         let (mut holders, mut problems) = (1, Vec::new());
         let mut peers = self.peers_from(None).into_iter();
         let mut asked = FuturesUnordered::new();
@@ -363,88 +398,6 @@ impl<E: Env> NodeContent<E> {
         }
         Some(held_bytes)
     }
-
-    /// Answers another node's question about content.
-    ///
-    /// # Errors
-    /// A malformed question, or a store that failed.
-    pub async fn answer(
-        self,
-        from: NodeId,
-        method: Method,
-        payload: Bytes,
-    ) -> Result<Bytes, String> {
-        let answer = match method {
-            Method::Hold => self.answer_hold(from, payload).await,
-            Method::Chunks => self.answer_chunks(payload),
-            Method::Held => self.answer_held(payload),
-            _ => Err(FetchProblem::Lied(from)),
-        };
-        answer.map_err(|problem| problem.to_string())
-    }
-
-    async fn answer_hold(&self, from: NodeId, payload: Bytes) -> Result<Bytes, FetchProblem> {
-        let chunks = parcel_of(rpc::HoldRequest::decode(payload).map(|r| r.rows), from)?;
-        for group in groups(self.inner.store.missing(&chunks)?) {
-            self.fetch_group(&group, Some(from)).await?;
-        }
-        let lacking = self.inner.store.missing(&chunks)?;
-        let held = lacking.is_empty();
-        if held {
-            self.inner.store.sync().await?;
-        }
-        let problem = if held {
-            String::new()
-        } else {
-            format!("{} chunks lack", lacking.len())
-        };
-        Ok(rpc::HoldResponse { held, problem }.encode_to_vec().into())
-    }
-
-    fn answer_chunks(&self, payload: Bytes) -> Result<Bytes, FetchProblem> {
-        let request =
-            rpc::ChunksRequest::decode(payload).map_err(|_| FetchProblem::Lied(self.inner.me))?;
-        let (mut answer, mut bytes) = (rpc::ChunksResponse::default(), 0);
-        for hash in request.hashes.into_iter().take(limit::PARCEL_CHUNKS) {
-            let Some(known) = ChunkHash::from_slice(&hash) else {
-                continue;
-            };
-            match self.inner.store.read_frame(&known) {
-                Ok(frame) => {
-                    if bytes + frame.len() > ANSWER_BYTES {
-                        break;
-                    }
-                    bytes += frame.len();
-                    answer.frames.push(frame);
-                }
-                Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {
-                    answer.missing.push(hash);
-                }
-                Err(problem) => return Err(problem.into()),
-            }
-        }
-        Ok(answer.encode_to_vec().into())
-    }
-
-    fn answer_held(&self, payload: Bytes) -> Result<Bytes, FetchProblem> {
-        let rows = rpc::HeldRequest::decode(payload).map(|request| request.rows);
-        let chunks = parcel_of(rows, self.inner.me)?;
-        let lacking = self.inner.store.missing(&chunks)?;
-        let sum = |chunks: &[ChunkRef]| chunks.iter().map(|c| u64::from(c.length)).sum::<u64>();
-        let held_bytes = sum(&chunks).saturating_sub(sum(&lacking));
-        Ok(rpc::HeldResponse { held_bytes }.encode_to_vec().into())
-    }
-}
-
-fn parcel_of(
-    rows: Result<Bytes, prost::DecodeError>,
-    from: NodeId,
-) -> Result<Vec<ChunkRef>, FetchProblem> {
-    let rows = rows.map_err(|_| FetchProblem::Lied(from))?;
-    if rows.len() > limit::PARCEL_CHUNKS * limit::CHUNK_ROW_BYTES {
-        return Err(FetchProblem::Lied(from));
-    }
-    manifest::decode_list(&rows).map_err(|_| FetchProblem::Lied(from))
 }
 
 /// Cuts a list of chunks into groups that are asked for together.

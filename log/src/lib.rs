@@ -1,7 +1,7 @@
 //! aber-log: the replicated log and the content it refers to.
 //!
 //! Start with [`mod@env`] (the world), then [`segment`] (the log on disk), [`partition`] (Raft on it),
-//! [`chunk`] (content), [`content`] (content between nodes) and [`outbox`] (the way in).
+//! [`chunk`] (content), [`content`] (content between nodes), [`mesh`] and [`uplink`] (what goes out, and when) and [`outbox`] (the way in).
 
 pub mod chunk;
 pub mod content;
@@ -17,6 +17,7 @@ pub mod planted;
 pub mod reader;
 pub mod relay;
 pub mod segment;
+pub mod uplink;
 pub mod watch;
 
 #[cfg(test)]

@@ -1,15 +1,30 @@
 //! [driver] Requests and answers between this node and all others, over links.
 //!
 //! One link a peer and class is dialled from each side: requests of ours go out on ours, requests
-//! of theirs come in on theirs. A frame is `kind u8 | id u64 | method u8 | payload`. Requests of one
-//! link are *received* in order ([`Handler::receive`] is called one after the other, so it may put
-//! work into queues), their answers may overtake each other. Every call has a deadline (promise
-//! B6); a link that breaks fails the calls that wait on it.
+//! of theirs come in on theirs. Each message waits for its turn on the [`Uplink`], as urgent as its
+//! method and size make it; one that is longer than a frame goes in parts (`frame`). Requests of one
+//! link and priority are *received* in order ([`Handler::receive`] is called one after the other, so
+//! it may put work into queues), their answers may overtake each other. Every call has a deadline
+//! (promise B6); a link that breaks fails the calls that wait on it.
+
+mod frame;
+mod method;
+mod peer;
+mod send;
+#[cfg(test)]
+mod tests;
+
+pub use method::Method;
+pub use peer::LinkState;
 
 use crate::env::{Env, Link, Network, Runtime, network::LinkClass, network::LinkProblem};
+use crate::uplink::{Priority, Route, Uplink};
 use crate::watch::Watched;
 use aber_proto::NodeId;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use frame::{Assembly, Head, Kind, Taken};
+use peer::{Peer, Place, Up, Waiting};
+use send::{LinkOf, Outgoing, SendProblem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -20,64 +35,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// Requests of one link that are worked on at the same time.
 const REQUESTS_AT_ONCE: usize = 256;
-const REQUEST: u8 = 1;
-const ANSWER: u8 = 2;
-const FAILURE: u8 = 3;
-const HEAD_BYTES: usize = 10;
 const REDIAL_FIRST: Duration = Duration::from_millis(50);
 const REDIAL_LAST: Duration = Duration::from_secs(2);
-
-/// What is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub enum Method {
-    /// Raft's `AppendEntries`.
-    Append = 1,
-    /// Raft's vote.
-    Vote = 2,
-    /// Raft's pre-vote.
-    PreVote = 3,
-    /// Raft's snapshot.
-    Snapshot = 4,
-    /// Raft's leader transfer.
-    Transfer = 5,
-    /// Changes for the leader to order.
-    Propose = 6,
-    /// Chunks to hold.
-    Hold = 7,
-    /// Chunks to send.
-    Chunks = 8,
-    /// Positions.
-    Status = 9,
-    /// How much of some chunks is here.
-    Held = 10,
-    /// Committed entries right before one.
-    Entries = 11,
-    /// Committed entries from one on, as soon as there are any.
-    Follow = 12,
-}
-
-impl Method {
-    fn from_byte(byte: u8) -> Option<Self> {
-        use Method::{
-            Append, Chunks, Entries, Follow, Held, Hold, PreVote, Propose, Snapshot, Status,
-            Transfer, Vote,
-        };
-        [
-            Append, Vote, PreVote, Snapshot, Transfer, Propose, Hold, Chunks, Status, Held,
-            Entries, Follow,
-        ]
-        .into_iter()
-        .find(|method| *method as u8 == byte)
-    }
-
-    fn class(self) -> LinkClass {
-        match self {
-            Self::Hold | Self::Chunks | Self::Snapshot | Self::Entries => LinkClass::Bulk,
-            _ => LinkClass::Control,
-        }
-    }
-}
 
 /// Why a call has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -85,6 +44,9 @@ pub enum CallProblem {
     /// There is no link, or it broke meanwhile. The request may or may not have been done.
     #[error("node {0} cannot be reached")]
     Unreachable(NodeId),
+    /// So much waits for this node's uplink that the request was not sent.
+    #[error("too much waits to be sent to node {0}")]
+    Busy(NodeId),
     /// The deadline passed. The request may or may not have been done.
     #[error("node {0} did not answer in time")]
     Timeout(NodeId),
@@ -107,73 +69,16 @@ pub trait Handler: Send + Sync + 'static {
     fn receive(&self, from: NodeId, method: Method, payload: Bytes) -> Answer;
 }
 
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Bytes, CallProblem>>>>>;
-
-struct Up<L> {
-    link: Arc<L>,
-    waiting: Waiting,
-}
-
-impl<L> Clone for Up<L> {
-    fn clone(&self) -> Self {
-        Self {
-            link: Arc::clone(&self.link),
-            waiting: Arc::clone(&self.waiting),
-        }
-    }
-}
-
-type Slot<L> = Watched<Option<Up<L>>>;
-type LinkOf<E> = <<E as Env>::Network as Network>::Link;
-
-/// Another member, as long as it is one.
-struct Peer<L> {
-    slots: BTreeMap<LinkClass, Slot<L>>,
-    is_wanted: Watched<bool>,
-    sent_bytes: AtomicU64,
-    received_bytes: AtomicU64,
-}
-
-/// How the links to another member are.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LinkState {
-    /// Whether requests that are no content can be sent to it.
-    pub is_up: bool,
-    /// Whether content can be.
-    pub is_content_up: bool,
-    /// Why not, as the last try to open a link said; `None` while all are up, or before it ended.
-    pub problem: Option<LinkProblem>,
-    /// Bytes of frames sent to it since it is a peer, both ways of asking together.
-    pub sent_bytes: u64,
-    /// Bytes of frames received from it.
-    pub received_bytes: u64,
-}
-
-impl<L> Peer<L> {
-    fn new() -> Self {
-        let classes = [LinkClass::Control, LinkClass::Bulk];
-        Self {
-            slots: classes.map(|class| (class, Watched::new(None))).into(),
-            is_wanted: Watched::new(true),
-            sent_bytes: AtomicU64::new(0),
-            received_bytes: AtomicU64::new(0),
-        }
-    }
-
-    fn is_up(&self, class: LinkClass) -> bool {
-        let slot = self.slots.get(&class);
-        slot.is_some_and(|slot| slot.get().is_some())
-    }
-}
-
-type Peers<L> = BTreeMap<NodeId, Arc<Peer<L>>>;
+type Peers<E> = BTreeMap<NodeId, Arc<Peer<E>>>;
 
 struct Inner<E: Env> {
     env: E,
+    uplink: Uplink<E::Runtime>,
     /// Whom this node has links to.
-    peers: Mutex<Peers<LinkOf<E>>>,
+    peers: Mutex<Peers<E>>,
     is_dialling: AtomicBool,
     next_id: AtomicU64,
+    next_link: AtomicU64,
     /// What the last try to reach a peer said.
     troubles: Watched<BTreeMap<NodeId, LinkProblem>>,
 }
@@ -197,10 +102,12 @@ impl<E: Env> Mesh<E> {
     pub fn new(env: E, peers: &[NodeId]) -> Self {
         let this = Self {
             inner: Arc::new(Inner {
+                uplink: Uplink::new(env.runtime().clone()),
                 env,
                 peers: Mutex::default(),
                 is_dialling: AtomicBool::new(false),
                 next_id: AtomicU64::new(1),
+                next_link: AtomicU64::new(1),
                 troubles: Watched::new(BTreeMap::new()),
             }),
         };
@@ -217,7 +124,7 @@ impl<E: Env> Mesh<E> {
         }
     }
 
-    fn dial_peer(&self, node: NodeId, peer: &Arc<Peer<LinkOf<E>>>) {
+    fn dial_peer(&self, node: NodeId, peer: &Arc<Peer<E>>) {
         let runtime = self.inner.env.runtime();
         for class in [LinkClass::Control, LinkClass::Bulk] {
             let dialled = self.clone().keep_dialled(node, class, Arc::clone(peer));
@@ -248,12 +155,18 @@ impl<E: Env> Mesh<E> {
         for (node, peer) in gone {
             peer.is_wanted.set(false);
             self.inner.troubles.update(|all| all.remove(&node));
+            self.inner.uplink.forget(node);
         }
         if self.inner.is_dialling.load(SeqCst) {
             for (node, peer) in new {
                 self.dial_peer(node, &peer);
             }
         }
+    }
+
+    /// What all messages to peers go through.
+    pub fn uplink(&self) -> &Uplink<E::Runtime> {
+        &self.inner.uplink
     }
 
     /// Answers what peers ask.
@@ -303,17 +216,11 @@ impl<E: Env> Mesh<E> {
 
     /// How the links to a peer are; `None` if it is none.
     pub fn link_state(&self, node: NodeId) -> Option<LinkState> {
-        let peer = self.peer(node)?;
-        Some(LinkState {
-            is_up: peer.is_up(LinkClass::Control),
-            is_content_up: peer.is_up(LinkClass::Bulk),
-            problem: self.inner.troubles.get().remove(&node),
-            sent_bytes: peer.sent_bytes.load(SeqCst),
-            received_bytes: peer.received_bytes.load(SeqCst),
-        })
+        let problem = self.inner.troubles.get().remove(&node);
+        Some(self.peer(node)?.state(problem))
     }
 
-    fn peer(&self, node: NodeId) -> Option<Arc<Peer<LinkOf<E>>>> {
+    fn peer(&self, node: NodeId) -> Option<Arc<Peer<E>>> {
         lock(&self.inner.peers).get(&node).cloned()
     }
 
@@ -328,27 +235,69 @@ impl<E: Env> Mesh<E> {
         payload: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, CallProblem> {
+        let priority = method.priority();
+        self.call_as(to, method, priority, payload, deadline).await
+    }
+
+    /// The same for what is more or less urgent than its method says: the priority of the content
+    /// that is sent or asked for. A request that only asks goes before content all the same.
+    ///
+    /// # Errors
+    /// As [`Mesh::call`].
+    pub async fn call_as(
+        &self,
+        to: NodeId,
+        method: Method,
+        priority: Priority,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallProblem> {
         let peer = self.peer(to).ok_or(CallProblem::Unreachable(to))?;
         let slot = peer.slots.get(&method.class());
         let up = slot.and_then(Watched::get);
         let up = up.ok_or(CallProblem::Unreachable(to))?;
-        let id = self.inner.next_id.fetch_add(1, SeqCst);
-        let (sender, receiver) = oneshot::channel();
-        lock(&up.waiting).insert(id, sender);
-        let frame = frame(REQUEST, id, method as u8, &payload);
-        add(&peer.sent_bytes, frame.len());
+        let head = Head {
+            kind: Kind::Request,
+            id: self.inner.next_id.fetch_add(1, SeqCst),
+            method,
+            priority,
+        };
+        let (mut place, mut answer) = Place::take(up.clone(), head);
         let exchange = async {
-            if up.link.send(frame).await.is_err() {
-                return Err(CallProblem::Unreachable(to));
+            let urgency = method.priority_of_request(priority, payload.len());
+            let gone = Err(CallProblem::Unreachable(to));
+            tokio::select! {
+                biased;
+                // The link broke, or the other side refuses without having heard all.
+                answer = &mut answer => return answer.unwrap_or(gone),
+                sent = up.out.send(urgency, head, &payload) => match sent {
+                    Ok(()) => place.is_sent = true,
+                    Err(SendProblem::Gone) => return gone,
+                    Err(SendProblem::Busy) => return Err(CallProblem::Busy(to)),
+                },
             }
-            receiver.await.unwrap_or(Err(CallProblem::Unreachable(to)))
+            answer.await.unwrap_or(gone)
         };
         let answer = self.inner.env.runtime().timeout(deadline, exchange).await;
-        lock(&up.waiting).remove(&id);
+        drop(place);
         answer.unwrap_or(Err(CallProblem::Timeout(to)))
     }
 
-    async fn keep_dialled(self, peer: NodeId, class: LinkClass, of: Arc<Peer<LinkOf<E>>>) {
+    fn outgoing(&self, link: &Arc<LinkOf<E>>, peer: &Peer<E>) -> Outgoing<E> {
+        let route = Route {
+            peer: link.remote(),
+            link: self.inner.next_link.fetch_add(1, SeqCst),
+        };
+        Outgoing {
+            runtime: self.inner.env.runtime().clone(),
+            uplink: self.inner.uplink.clone(),
+            link: Arc::clone(link),
+            route,
+            traffic: Arc::clone(&peer.traffic),
+        }
+    }
+
+    async fn keep_dialled(self, peer: NodeId, class: LinkClass, of: Arc<Peer<E>>) {
         let runtime = self.inner.env.runtime().clone();
         let mut pause = REDIAL_FIRST;
         while of.is_wanted.get() {
@@ -376,16 +325,17 @@ impl<E: Env> Mesh<E> {
         }
     }
 
-    async fn run_dialled(&self, peer: NodeId, link: LinkOf<E>, of: &Peer<LinkOf<E>>) {
+    async fn run_dialled(&self, peer: NodeId, link: LinkOf<E>, of: &Peer<E>) {
         let Some(slot) = of.slots.get(&link.class()) else {
             return;
         };
         let link = Arc::new(link);
         let waiting = Waiting::default();
         slot.set(Some(Up {
-            link: Arc::clone(&link),
+            out: self.outgoing(&link, of),
             waiting: Arc::clone(&waiting),
         }));
+        let mut assembly = Assembly::default();
         let mut is_wanted = of.is_wanted.clone();
         loop {
             let received = tokio::select! {
@@ -394,16 +344,24 @@ impl<E: Env> Mesh<E> {
                 received = link.receive() => received,
             };
             let Ok(bytes) = received else { break };
-            add(&of.received_bytes, bytes.len());
-            if let Some((kind, id, _, payload)) = split(bytes)
-                && let Some(sender) = lock(&waiting).remove(&id)
-            {
-                let answer = if kind == ANSWER {
-                    Ok(payload)
-                } else {
+            of.traffic.count_received(bytes.len());
+            let (head, payload) = match assembly.take(bytes) {
+                Ok(Some(Taken::Message(head, payload))) => (head, payload),
+                Ok(None | Some(Taken::GivenUp(_))) => continue,
+                Err(problem) => {
+                    tracing::info!(node = %peer, %problem, "a link broke its protocol");
+                    break;
+                }
+            };
+            let answer = match head.kind {
+                Kind::Answer => Ok(payload),
+                Kind::Failure => {
                     let why = String::from_utf8_lossy(&payload).into_owned();
                     Err(CallProblem::Failed { node: peer, why })
-                };
+                }
+                Kind::Request => break,
+            };
+            if let Some(sender) = lock(&waiting).remove(&head.id) {
                 // The caller may have given up meanwhile.
                 let _given_up = sender.send(answer).is_err();
             }
@@ -425,61 +383,87 @@ impl<E: Env> Mesh<E> {
     }
 
     async fn serve(self, link: LinkOf<E>, handler: Arc<dyn Handler>) {
-        let link = Arc::new(link);
+        let (link, answering) = (Arc::new(link), Answering::default());
+        self.serve_until_gone(&link, handler, &answering).await;
+        lock(&answering).clear();
+    }
+
+    async fn serve_until_gone(
+        self,
+        link: &Arc<LinkOf<E>>,
+        handler: Arc<dyn Handler>,
+        answering: &Answering,
+    ) {
         let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+        let mut assembly = Assembly::default();
+        let mut out = None;
         while let Ok(bytes) = link.receive().await {
-            let Some((REQUEST, id, method, payload)) = split(bytes) else {
-                return;
-            };
-            let Some(method) = Method::from_byte(method) else {
-                return;
-            };
-            let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
             // It may have been removed since it opened the link.
             let Some(peer) = self.peer(link.remote()) else {
                 return;
             };
-            add(&peer.received_bytes, HEAD_BYTES + payload.len());
-            let answer = handler.receive(link.remote(), method, payload);
-            let link = Arc::clone(&link);
+            peer.traffic.count_received(bytes.len());
+            let (head, payload) = match assembly.take(bytes) {
+                Ok(Some(Taken::Message(head, payload))) => (head, payload),
+                Ok(Some(Taken::GivenUp(head))) => {
+                    lock(answering).remove(&head.id);
+                    continue;
+                }
+                Ok(None) => continue,
+                Err(problem) => {
+                    tracing::info!(node = %link.remote(), %problem, "a link broke its protocol");
+                    return;
+                }
+            };
+            if head.kind != Kind::Request {
+                return;
+            }
+            let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            let out = out
+                .get_or_insert_with(|| self.outgoing(link, &peer))
+                .clone();
+            let answer = handler.receive(link.remote(), head.method, payload);
+            let (wanted, unwanted) = oneshot::channel();
+            lock(answering).insert(head.id, wanted);
+            let answering = Arc::clone(answering);
             self.inner.env.runtime().spawn("mesh answer", async move {
-                let frame = match answer.await {
-                    Ok(payload) => frame(ANSWER, id, method as u8, &payload),
-                    Err(why) => frame(FAILURE, id, method as u8, why.as_bytes()),
-                };
-                add(&peer.sent_bytes, frame.len());
-                // A link that broke meanwhile fails the caller by itself.
-                let _broken = link.send(frame).await.is_err();
+                reply(out, head, answer, unwanted).await;
+                lock(&answering).remove(&head.id);
                 drop(permit);
             });
         }
     }
 }
 
+/// Requests of a link that are not answered; the answer is wanted while its sender is there. At most
+/// [`REQUESTS_AT_ONCE`].
+type Answering = Arc<Mutex<BTreeMap<u64, oneshot::Sender<()>>>>;
+
+/// Sends what a request is answered, unless nobody waits for it any more.
+async fn reply<E: Env>(
+    out: Outgoing<E>,
+    request: Head,
+    answer: Answer,
+    unwanted: oneshot::Receiver<()>,
+) {
+    let (kind, payload) = match answer.await {
+        Ok(payload) => (Kind::Answer, payload),
+        Err(why) => (Kind::Failure, Bytes::from(why)),
+    };
+    let head = Head { kind, ..request };
+    let method = request.method;
+    let priority = method.priority_of_answer(request.priority, payload.len());
+    tokio::select! {
+        biased;
+        _ = unwanted => {}
+        sent = out.send(priority, head, &payload) => if sent == Err(SendProblem::Busy) {
+            tracing::info!(node = %out.route.peer, ?method, "an answer found no place to wait");
+        },
+    }
+}
+
 fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For people: nothing depends on it.
-fn add(to: &AtomicU64, bytes: usize) {
-    to.fetch_add(bytes as u64, SeqCst);
-}
-
-fn frame(kind: u8, id: u64, method: u8, payload: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + payload.len());
-    bytes.put_u8(kind);
-    bytes.put_u64_le(id);
-    bytes.put_u8(method);
-    bytes.put_slice(payload);
-    bytes.freeze()
-}
-
-fn split(mut bytes: Bytes) -> Option<(u8, u64, u8, Bytes)> {
-    if bytes.len() < HEAD_BYTES {
-        return None;
-    }
-    let (kind, id, method) = (bytes.get_u8(), bytes.get_u64_le(), bytes.get_u8());
-    Some((kind, id, method, bytes))
 }

@@ -7,16 +7,26 @@
 //! The formulas are in `docs/protocol.md`, Trees; checked as T1 to T4 and T14 of
 //! `docs/invariants.md`.
 
+pub mod bits;
 mod cache;
+mod driver;
 mod graph;
 mod hash;
 mod layout;
+mod live;
+mod message;
+pub mod parcel;
+mod pull;
+mod push;
 mod shallow;
+pub mod state;
 mod striped;
 mod table;
+mod tell;
 mod trees;
 
 pub use cache::{TreeCache, TreeKey};
+pub use driver::{HoldProblem, Relay, Roster};
 pub use hash::{fold, mix};
 pub use layout::{Layout, LayoutDigest, LayoutProblem, Links, Row};
 pub use trees::Trees;
@@ -78,6 +88,8 @@ pub fn stripe_of(parcel: &[u64], chunk: u64, stripes: usize) -> usize {
     usize::try_from(stripe).expect("below a usize")
 }
 
+#[cfg(test)]
+mod swarm;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -153,6 +153,16 @@ impl Members {
         members
     }
 
+    /// Some members, without tickets.
+    #[must_use]
+    pub fn of_rows(rows: impl IntoIterator<Item = MemberRow>) -> Self {
+        let mut members = Self::default();
+        for row in rows {
+            members.put(row);
+        }
+        members
+    }
+
     /// Those of the control partition's view as the index holds it; those of the genesis while it
     /// holds nothing.
     ///

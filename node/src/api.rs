@@ -1,4 +1,5 @@
-//! [adapter] The gRPC API on a Unix socket in the data directory.
+//! [adapter] The gRPC API on a Unix socket in the data directory, and over TCP where that is on
+//! ([`remote`]).
 //!
 //! The socket is `api.sock`, mode 0600, bound under another name and renamed, so that it is never
 //! there with a wider mode and a stale one is replaced in one step. A caller must be the daemon's
@@ -11,11 +12,20 @@
     reason = "the API listens on a real socket and has real deadlines"
 )]
 
+mod address;
 mod cluster;
 mod file;
 mod history;
+mod remote;
+mod right;
 mod upkeep;
 mod watch;
+
+pub use address::ApiAddress;
+#[cfg(test)]
+pub(crate) use remote::Gate;
+pub use remote::{Doorman, serve as serve_remote};
+pub use right::{Guest, Right};
 
 use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, Service, WAIT_MOST};
@@ -30,6 +40,7 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
@@ -134,16 +145,21 @@ impl Listener {
         let served = Server::builder()
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .layer(gate)
-            .add_service(file::server(adapter.clone()))
-            .add_service(history::server(adapter.clone()))
-            .add_service(watch::server(adapter.clone()))
-            .add_service(cluster::server(adapter.clone()))
-            .add_service(upkeep::server(adapter))
+            .add_routes(routes(adapter))
             .serve_with_incoming_shutdown(UnixListenerStream::new(self.listener), stopped)
             .await;
         let _ = rustix::fs::unlink(&self.path);
         served.map_err(Problem::internal)
     }
+}
+
+/// All services of a node.
+fn routes<S: Service>(adapter: Adapter<S>) -> Routes {
+    Routes::new(file::server(adapter.clone()))
+        .add_service(history::server(adapter.clone()))
+        .add_service(watch::server(adapter.clone()))
+        .add_service(cluster::server(adapter.clone()))
+        .add_service(upkeep::server(adapter))
 }
 
 /// Lets the daemon's own user and root in.
@@ -215,9 +231,13 @@ fn timed_out(after: Duration) -> Problem {
     Problem::new(Reason::TimedOut).with("seconds", after.as_secs())
 }
 
-/// Sees to it that a write's options are there and that it answers before the call's deadline.
-fn settle_options(options: &mut Option<v1::WriteOptions>) {
+/// Sees to it that a write's options are there, that it answers before the call's deadline, and
+/// that it names who asks where that is another member.
+fn settle_options(options: &mut Option<v1::WriteOptions>, asker: Option<String>) {
     let options = options.get_or_insert_default();
+    if let Some(asker) = asker {
+        options.via = asker;
+    }
     let asked = options
         .wait_at_most
         .and_then(|wait| Duration::try_from(wait).ok())

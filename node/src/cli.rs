@@ -43,7 +43,7 @@ use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use print::Output;
 use serde_json::json;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -75,8 +75,14 @@ struct Global {
         hide_env_values = true
     )]
     data: Option<PathBuf>,
-    /// Talk to this node instead: unix:SOCKET or HOST:PORT
-    #[arg(long, global = true, value_name = "ADDR")]
+    /// Another node: PIN@HOST:PORT, called with the key in --data, or unix:SOCKET
+    #[arg(
+        long,
+        global = true,
+        env = "ABER_NODE",
+        value_name = "ADDR",
+        hide_env_values = true
+    )]
     node: Option<String>,
     /// JSON lines on standard output
     #[arg(long, global = true)]
@@ -240,9 +246,23 @@ impl Context {
     /// A connection to the node that is meant.
     pub(crate) async fn connect(&self) -> Result<Client, Problem> {
         match &self.node {
-            Some(node) => Client::connect(&Target::parse(node)).await,
+            Some(node) => self.connect_to(&Target::parse(node)?).await,
             None => Client::connect_data(&self.data()?).await,
         }
+    }
+
+    /// A connection to a node, with the key of the data directory where that is asked for.
+    pub(crate) async fn connect_to(&self, target: &Target) -> Result<Client, Problem> {
+        match target {
+            Target::Remote(_) => Client::connect(target, &self.data()?).await,
+            Target::Data(_) | Target::Socket(_) => Client::connect(target, Path::new("")).await,
+        }
+    }
+
+    /// Whether the node that is meant is on another machine, or may be.
+    pub(crate) fn is_remote(&self) -> bool {
+        let target = self.node.as_deref().map(Target::parse);
+        matches!(target, Some(Ok(Target::Remote(_))))
     }
 }
 

@@ -1,9 +1,10 @@
-//! [adapter] A node, from the outside: typed calls over its socket.
+//! [adapter] A node, from the outside: typed calls over its socket, or over TCP
+//! (`client/remote.rs`).
 //!
 //! Used by the command line, by `demo`, and as `Reader` and `ChunkStore` by `aber materialize`
 //! (`client/follow.rs`). Connecting fails at once where nobody listens; a connection that breaks
 //! later is made anew by the next call. Every problem is one of [`crate::reason`]: a refused
-//! connection is DAEMON_NOT_RUNNING, a broken one STOPPING.
+//! connection is DAEMON_NOT_RUNNING or NODE_AWAY, a broken one STOPPING.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -11,8 +12,9 @@
 )]
 
 mod follow;
+mod remote;
 
-use crate::api::{SOCKET, SocketAddress, UNARY_DEADLINE};
+use crate::api::{ApiAddress, SOCKET, SocketAddress, UNARY_DEADLINE};
 use crate::reason::{Problem, Reason};
 use aber_proto::generated::v1;
 use aber_proto::limit;
@@ -49,31 +51,27 @@ pub enum Target {
     Data(PathBuf),
     /// A socket by its own path.
     Socket(PathBuf),
-    /// HOST:PORT.
-    Address(String),
+    /// A node elsewhere.
+    Remote(ApiAddress),
 }
 
 impl Target {
-    /// Reads what a user names a node by: `HOST:PORT`, `unix:PATH`, or its data directory.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
+    /// Reads what a user names a node by: `PIN@HOST:PORT`, `unix:PATH`, or its data directory.
+    ///
+    /// # Errors
+    /// USAGE: an address without a whole pin.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Self::Socket(PathBuf::from(path));
+            return Ok(Self::Socket(PathBuf::from(path)));
         }
         let is_port = |port: &str| port.parse::<u16>().is_ok();
         match text.rsplit_once(':') {
             Some((host, port)) if is_port(port) && !host.is_empty() && !host.contains('/') => {
-                Self::Address(text.to_owned())
+                let address = ApiAddress::parse(text);
+                let address = address.map_err(|why| Problem::usage(format!("{text}: {why}")))?;
+                Ok(Self::Remote(address))
             }
-            _ => Self::Data(PathBuf::from(text)),
-        }
-    }
-
-    fn socket(&self) -> Option<PathBuf> {
-        match self {
-            Self::Data(data) => Some(data.join(SOCKET)),
-            Self::Socket(path) => Some(path.clone()),
-            Self::Address(_) => None,
+            _ => Ok(Self::Data(PathBuf::from(text))),
         }
     }
 
@@ -81,7 +79,7 @@ impl Target {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Address(address) => address.clone(),
+            Self::Remote(remote) => remote.address.clone(),
             Self::Data(path) => path.join(SOCKET).display().to_string(),
             Self::Socket(path) => path.display().to_string(),
         }
@@ -102,32 +100,34 @@ impl Client {
     /// # Errors
     /// DAEMON_NOT_RUNNING: nobody listens there.
     pub async fn connect_data(data: &Path) -> Result<Self, Problem> {
-        Self::connect(&Target::Data(data.to_owned())).await
+        Self::connect(&Target::Data(data.to_owned()), data).await
     }
 
-    /// Connects to a node.
+    /// Connects to a node. `identity` is the data directory whose key is proved to a node
+    /// elsewhere; nothing else of it is looked at.
     ///
     /// # Errors
-    /// DAEMON_NOT_RUNNING: nobody listens there.
-    pub async fn connect(target: &Target) -> Result<Self, Problem> {
+    /// DAEMON_NOT_RUNNING, NODE_AWAY: nobody listens there. NODE_KEY_DIFFERS, NOT_AN_API: it is
+    /// somebody else. DATA_DIR_UNUSABLE: there is no key in `identity`.
+    pub async fn connect(target: &Target, identity: &Path) -> Result<Self, Problem> {
         let name = target.describe();
-        let uri = match target {
-            Target::Address(address) => format!("http://{address}"),
-            _ => "http://aber.local".to_owned(),
-        };
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|error| Problem::usage(format!("{name} is no address: {error}")))?
+        // Nobody looks at the name: a socket has none, and over TCP keys are checked.
+        let endpoint = Endpoint::from_static("http://aber.local")
             .connect_timeout(CONNECT_DEADLINE)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES * 2);
-        let connected = match target.socket() {
-            None => endpoint.connect().await,
-            Some(socket) => {
-                let connector = service_fn(move |_| dial(socket.clone()));
-                endpoint.connect_with_connector(connector).await
+        let connected = match target {
+            Target::Remote(address) => {
+                let caller = remote::caller(address, identity)?;
+                remote::connect(caller, endpoint).await
             }
+            Target::Data(data) => connect_socket(endpoint, data.join(SOCKET)).await,
+            Target::Socket(socket) => connect_socket(endpoint, socket.clone()).await,
         };
-        let channel = connected.map_err(|error| not_running(&name, &error))?;
+        let channel = connected.map_err(|error| {
+            let told = remote::handshake_problem(&name, &error);
+            told.unwrap_or_else(|| not_running(&name, &error))
+        })?;
         Ok(Self {
             channel,
             name: name.into(),
@@ -142,6 +142,11 @@ impl Client {
     }
 
     fn problem(&self, status: &Status) -> Problem {
+        let handshake = status.source();
+        let handshake = handshake.and_then(|source| remote::handshake_problem(&self.name, source));
+        if let Some(problem) = handshake {
+            return problem;
+        }
         match status.source() {
             Some(source) if is_refused(source) => not_running(&self.name, source),
             Some(source) => Problem::new(Reason::Stopping).with("detail", root_cause(source)),
@@ -159,6 +164,14 @@ impl Client {
             Err(_) => Err(Problem::new(Reason::TimedOut).with("seconds", CALL_DEADLINE.as_secs())),
         }
     }
+}
+
+async fn connect_socket(
+    endpoint: Endpoint,
+    socket: PathBuf,
+) -> Result<Channel, tonic::transport::Error> {
+    let connector = service_fn(move |_| dial(socket.clone()));
+    endpoint.connect_with_connector(connector).await
 }
 
 async fn dial(socket: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {

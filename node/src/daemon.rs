@@ -14,6 +14,7 @@ mod join;
 mod links;
 mod member;
 mod row;
+mod serve;
 
 pub use join::{Inviter, JoinOptions, Joined, join};
 
@@ -21,7 +22,7 @@ use crate::api;
 use crate::env::lock::{DataDirProblem, FORMAT_VERSION};
 use crate::env::runtime::{SystemRuntime, install_panic_hook};
 use crate::env::{SystemEnv, SystemOptions};
-use crate::node::{Node, NodeConfig, NodeOptions, NodeService, door};
+use crate::node::{Node, NodeConfig, NodeOptions, door};
 use crate::reason::{Problem, Reason};
 use crate::security::identity;
 use aber_log::env::disk::{read_small, write_small};
@@ -30,21 +31,16 @@ use aber_materializer::mirror::MirrorOptions;
 use aber_proto::member::is_member_name;
 use aber_proto::{Genesis, Member, NodeId, Role, SecretKey, codec};
 use member::{MemberFile, Told};
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// The port that nodes listen on for other nodes unless told otherwise.
 pub const LINK_PORT: u16 = 7787;
 
 /// Partitions of a new cluster: the control partition and three for data.
 const PARTITIONS: u32 = 4;
-/// For calls that are under way when the node stops.
-const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// Written once the node's log exists: from then on a log that is missing was lost.
 const STARTED_FILE: &str = "started";
 const GENESIS_FILE: &str = "genesis";
@@ -64,6 +60,8 @@ pub struct UpOptions {
     /// Whether links go without TLS, for networks that encrypt by themselves. All nodes of a
     /// cluster must be told the same. `None`: as the last time, else with TLS.
     pub plaintext: Option<bool>,
+    /// Where the API is open to members, over TCP. `None`: as the last time, else nowhere.
+    pub api: Option<ApiWish>,
     /// The mirror directory. `None`: as the last time, else `mirror` in the data directory.
     pub mirror: Option<PathBuf>,
     /// The node's name, for a new cluster. `None`: the host's name.
@@ -72,6 +70,15 @@ pub struct UpOptions {
     pub snapshot_every: Option<u64>,
     /// Bytes of a segment of the log. `None`: as a node has it.
     pub segment_bytes: Option<u64>,
+}
+
+/// Whether the API is open over TCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApiWish {
+    /// Only its socket.
+    Off,
+    /// At this address too; port 0: any free one.
+    At(SocketAddr),
 }
 
 /// A daemon that answers.
@@ -87,6 +94,8 @@ pub struct Started {
     pub socket: PathBuf,
     /// Where other nodes reach it.
     pub listen: SocketAddr,
+    /// Where the API is over TCP, as `PIN@HOST:PORT`, if it is.
+    pub api: Option<String>,
     /// The mirror directory.
     pub mirror: PathBuf,
 }
@@ -171,11 +180,14 @@ async fn run(
     let listen = links::listen(env.network(), &file.told, founder, options.listen.is_some());
     let listen = listen.await?;
     file.told.listen = Some(listen);
+    let is_asked_for = options.api.is_some();
+    let (port, place) = serve::open(env.network(), &mut file.told, is_asked_for, &file.key)?;
     let mirror = file.told.mirror.clone();
     let mirror = mirror.unwrap_or_else(|| data.join("mirror"));
     let mut node_options = NodeOptions::system(&genesis, &file.name, mirror.clone(), &options);
     node_options.name.clone_from(&file.name);
     node_options.addresses = links::reached_at(listen, &file.told.addresses);
+    node_options.api.clone_from(&place);
     let config = NodeConfig {
         me: file.node,
         key,
@@ -202,10 +214,11 @@ async fn run(
         is_new,
         socket: listener.path().to_path_buf(),
         listen,
+        api: place.and_then(Result::ok),
         mirror,
     };
     member::keep(&env, &node, file);
-    serve(&env, &node, listener, move || started(&up)).await;
+    serve::serve(&env, &node, listener, port, move || started(&up)).await;
     node.stop().await;
     Ok(())
 }
@@ -246,46 +259,13 @@ fn told(now: &UpOptions, before: &Told, data: &Path) -> Told {
             .clone()
             .unwrap_or_else(|| before.addresses.clone()),
         plaintext: now.plaintext.unwrap_or(before.plaintext),
+        api: match now.api {
+            None => before.api,
+            Some(ApiWish::Off) => None,
+            Some(ApiWish::At(address)) => Some(address),
+        },
         // The usual place moves with the data directory.
         mirror: mirror.filter(|mirror| *mirror != data.join("mirror")),
-    }
-}
-
-/// Answers calls until somebody ends the node.
-async fn serve(
-    env: &SystemEnv,
-    node: &Node<SystemEnv>,
-    listener: api::Listener,
-    started: impl FnOnce() + Send,
-) {
-    let (stop, mut stopped) = mpsc::channel(1);
-    let service = NodeService::new(node.clone(), stop.clone());
-    let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let served = listener.serve(service, async move {
-        // A sender that is gone closes too.
-        let _gone = closed.await.is_err();
-    });
-    let served = serve_beside(env, served);
-    started();
-    wait_for_end(&mut stopped).await;
-    let _over = close.send(()).is_err();
-    env.runtime().timeout(CLOSE_TIME, served).await;
-}
-
-/// Runs the API beside the node; what is answered ends when the API does.
-fn serve_beside<F>(env: &SystemEnv, served: F) -> impl Future<Output = ()> + Send + use<F>
-where
-    F: Future<Output = Result<(), Problem>> + Send + 'static,
-{
-    let (ended, end) = tokio::sync::oneshot::channel::<()>();
-    env.runtime().spawn("api", async move {
-        if let Err(problem) = served.await {
-            tracing::error!(%problem, "the API stopped");
-        }
-        drop(ended);
-    });
-    async move {
-        let _ended = end.await.is_err();
     }
 }
 
@@ -299,23 +279,6 @@ fn check_log_is_there(env: &SystemEnv) -> Result<(), Problem> {
     }
     let what = "the log directory is empty, and this node had a log before";
     Err(Problem::new(Reason::LogDamaged).with("detail", what))
-}
-
-async fn wait_for_end(stopped: &mut mpsc::Receiver<()>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = signal(SignalKind::terminate());
-    let terminated = async move {
-        match terminated {
-            Ok(mut signal) => signal.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = stopped.recv() => {}
-        _ = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// The genesis that is there, or that of a new cluster of one.

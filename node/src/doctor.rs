@@ -239,6 +239,23 @@ pub(crate) fn own_address(name: &str, address: &str, is_here: Option<bool>) -> F
     }
 }
 
+/// The API over TCP: `address` is empty where it is off; `wrong` says how a call there ended.
+pub(crate) fn api(address: &str, wrong: Option<String>) -> Finding {
+    if address.is_empty() {
+        let what = "for this machine alone; members elsewhere: aber up --api HOST:PORT";
+        return Finding::ok("api", what);
+    }
+    match wrong {
+        None => Finding::ok("api", format!("open to members at {address}")),
+        Some(why) => Finding::problem(
+            "api",
+            format!("it does not answer at {address}"),
+            why,
+            "choose an address of this machine, aber up --api HOST:PORT, or close it: --api off",
+        ),
+    }
+}
+
 /// Whether another member answers at one of its addresses; `tried` says how each try ended.
 pub(crate) fn reachable(name: &str, at: Option<&str>, tried: &[(String, String)]) -> Finding {
     if let Some(at) = at {
@@ -292,6 +309,8 @@ mod tests {
             clock("gwen", -120_000),
             own_address("me", "a:1", Some(true)),
             reachable("gwen", Some("a:1"), &tried),
+            api("", None),
+            api("pin@a:1", None),
         ];
         for finding in good {
             let is_plain = finding.why.is_empty() && finding.mend.is_empty();
@@ -308,6 +327,7 @@ mod tests {
             clock("gwen", 120_001),
             own_address("me", "a:1", None),
             reachable("gwen", None, &tried),
+            api("pin@a:1", Some("refused".to_owned())),
         ];
         for finding in bad {
             let has_words = !finding.why.is_empty() && !finding.mend.is_empty();

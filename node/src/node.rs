@@ -10,7 +10,9 @@ pub(crate) mod door;
 mod handler;
 mod heads;
 mod index;
+mod layout;
 mod peers;
+mod roster;
 mod service;
 mod sighting;
 mod upkeep;
@@ -88,6 +90,9 @@ pub struct NodeOptions {
     /// Where other nodes reach this one, as `host:port`: what its row is set to and what is in the
     /// tickets made here. None: nothing is set.
     pub addresses: Vec<String>,
+    /// Where its API is over TCP, as `PIN@HOST:PORT`, or why it is not open there; `None`: it is
+    /// not meant to be. Only told on.
+    pub api: Option<Result<String, String>>,
 }
 
 impl Default for NodeOptions {
@@ -101,6 +106,7 @@ impl Default for NodeOptions {
             sweep: SweepOptions::default(),
             name: String::new(),
             addresses: Vec::new(),
+            api: None,
         }
     }
 }
@@ -187,7 +193,13 @@ impl<E: Env> Node<E> {
         .start();
         mesh.dial();
         let history = History::start(env.clone(), cluster, log.clone(), mesh.clone());
-        let content = NodeContent::start(env.clone(), config.me, store, mesh.clone());
+        let roster = Arc::new(roster::NodeRoster {
+            key: Arc::clone(&config.key),
+            cluster,
+            members: members.clone(),
+        });
+        let content = NodeContent::start(env.clone(), config.me, store, mesh.clone(), roster);
+        roster::mind_layout(&env, content.clone(), members.clone());
         let (installs, queues) = install_queues(&config.genesis);
         let snapshots = Snapshots::open(log.clone(), installs).map_err(Problem::internal)?;
         let council = Arc::new(council::NodeCouncil {

@@ -37,6 +37,8 @@ pub enum Purpose {
     Link,
     /// That somebody has a ticket's secret, on one connection.
     Ticket,
+    /// The announcement of a parcel.
+    Parcel,
 }
 
 /// One change's share of a batch signature.
@@ -84,6 +86,7 @@ fn signed_bytes(purpose: Purpose, message: &[u8]) -> Vec<u8> {
         Purpose::Head => 2,
         Purpose::Link => 3,
         Purpose::Ticket => 4,
+        Purpose::Parcel => 5,
     };
     let mut bytes = Vec::with_capacity(CONTEXT.len() + 1 + message.len());
     bytes.extend_from_slice(CONTEXT);

@@ -38,6 +38,11 @@ pub const CHUNK_ROW_BYTES: usize = 36;
 pub const CHUNK_LIST_BYTES: usize = MANIFEST_CHUNKS * CHUNK_MAX_BYTES;
 /// Longest message of any gRPC call, either way, in bytes.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Most messages of one priority that wait for a node's uplink.
+pub const UPLINK_MESSAGES: u64 = 16 * 1024;
+/// Most messages of one link that came in part and are not whole; the sender has one of each
+/// priority on its way.
+pub const MESSAGES_UNFINISHED: usize = 8;
 /// Longest encoded log entry: a change and its envelope, in bytes.
 pub const ENTRY_BYTES: usize = CHANGE_BYTES + 8 * 1024;
 /// Most chunks asked for or announced in one message.

@@ -9,6 +9,7 @@
     reason = "these are tests of real processes: they wait in real time"
 )]
 
+mod api;
 mod away;
 mod damage;
 mod demo;

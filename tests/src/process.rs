@@ -272,6 +272,7 @@ impl Node {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = command
             .env_remove("ABER_DATA")
+            .env_remove("ABER_NODE")
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -382,6 +383,7 @@ impl Node {
         command
             .args(arguments)
             .env("ABER_DATA", &self.data)
+            .env_remove("ABER_NODE")
             .env("NO_COLOR", "1")
             .env("TZ", "UTC");
         command

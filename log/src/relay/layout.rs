@@ -114,7 +114,7 @@ impl Layout {
         })
     }
 
-    /// The control partition's index of the last entry that changed the content.
+    /// What turns its trees; made of its content where a node computes its own (decision 11).
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number

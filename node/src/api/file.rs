@@ -1,5 +1,6 @@
 //! [adapter] FileService.
 
+use super::remote::asker;
 use super::{Adapter, AnswerStream, Cut, IDLE_DEADLINE, limited, settle_options, streamed, unary};
 use crate::reason::{Problem, Reason};
 use crate::service::{Piece, Service, Upload};
@@ -43,11 +44,12 @@ impl<S: Service> FileService for Adapter<S> {
         &self,
         request: Request<Streaming<v1::UploadRequest>>,
     ) -> Result<Response<v1::UploadResponse>, Status> {
+        let asker = asker(&request);
         let mut stream = request.into_inner();
         let Some(upload_request::Message::Header(mut header)) = next(&mut stream, 0).await? else {
             return Err(Problem::usage("an upload starts with its header").into());
         };
-        settle_options(&mut header.options);
+        settle_options(&mut header.options, asker);
         let (sender, content) = Upload::channel();
         let work = self.service.upload(header, content);
         tokio::pin!(work);
@@ -63,8 +65,9 @@ impl<S: Service> FileService for Adapter<S> {
         &self,
         request: Request<v1::AppendChangeRequest>,
     ) -> Result<Response<v1::AppendChangeResponse>, Status> {
+        let asker = asker(&request);
         let mut request = request.into_inner();
-        settle_options(&mut request.options);
+        settle_options(&mut request.options, asker);
         if request.events.len() > limit::CHANGE_EVENTS {
             let problem = Problem::new(Reason::ChangeTooLarge)
                 .with("events", request.events.len())

@@ -145,6 +145,10 @@ fn text(report: &Report, is_verbose: bool) -> String {
         ));
     }
     lines.push(writing(&report.partitions));
+    if !status.api_address.is_empty() {
+        let address = print::escape(&status.api_address);
+        lines.push(format!("  api        for members: aber --node {address}"));
+    }
     let shown = if is_verbose {
         usize::MAX
     } else {
@@ -232,6 +236,7 @@ fn value(report: &Report) -> Value {
         "version": status.version,
         "process_id": status.process_id,
         "link_address": status.link_address,
+        "api_address": status.api_address,
         "health": print::word(status.health().as_str_name(), "HEALTH"),
         "notices": status.notices.iter().map(print::notice_value).collect::<Vec<_>>(),
         "members_count": status.members_count,

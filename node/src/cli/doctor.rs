@@ -6,7 +6,7 @@
 mod probe;
 
 use super::{Context, Outcome, print};
-use crate::client::Client;
+use crate::client::{Client, Target};
 use crate::daemon::LINK_PORT;
 use crate::doctor::{self, Finding, Severity};
 use crate::reason::{Problem, Reason};
@@ -28,6 +28,11 @@ struct Told {
 
 /// Runs `doctor`.
 pub(crate) async fn doctor(context: &Context) -> Outcome {
+    if context.is_remote() {
+        let why = "the doctor looks at the machine it runs on: run it there, without --node \
+            and ABER_NODE";
+        return Err(Problem::usage(why));
+    }
     let data = context.data()?;
     let told = ask(context).await;
     let mut findings = vec![node(&told)];
@@ -35,6 +40,7 @@ pub(crate) async fn doctor(context: &Context) -> Outcome {
     findings.extend(disk(&data));
     findings.push(probe::key(&data));
     findings.push(listener(told.as_ref()).await);
+    findings.push(api(&data, told.as_ref()).await);
     findings.push(match probe::has_ipv6() {
         true => Finding::ok("ipv6", "this machine has it"),
         false => Finding::problem(
@@ -157,6 +163,24 @@ async fn listener(told: Option<&Told>) -> Finding {
              aber members set",
         ),
     }
+}
+
+/// Whether the API answers over TCP, where it is meant to, with the key that it is named by.
+async fn api(data: &Path, told: Option<&Told>) -> Finding {
+    let Some(told) = told else {
+        return Finding::skipped("api", "whether it is open: only with a node running");
+    };
+    let address = &told.status.api_address;
+    let wrong = match address.is_empty() {
+        true => None,
+        false => call_api(data, address).await.err(),
+    };
+    doctor::api(address, wrong.map(|problem| problem.to_string()))
+}
+
+async fn call_api(data: &Path, address: &str) -> Result<(), Problem> {
+    let client = Client::connect(&Target::parse(address)?, data).await?;
+    client.get_status(v1::GetStatusRequest {}).await.map(drop)
 }
 
 /// This node's own addresses, the others', and their clocks.

@@ -12,6 +12,7 @@ Examples:
   aber get -r /music ~/copy          a copy of it
   aber log /music                    who did what
   aber status --wait                 until it is safe to switch off
+  aber --node PIN@HOST:7789 ls /     a node elsewhere; there: aber up --api
 
 Paths of the tree start with '/'. Nothing that is overwritten or removed is lost: see aber log.
 Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 guard failed, 6 no majority,
@@ -31,9 +32,14 @@ pub(super) const UP_HELP: &str = "\
 Runs in the foreground and logs to standard error. With nothing set up it makes a cluster of one
 that works at once; its files appear, read-only, in the mirror directory.
 
+With --api whoever has the key of a member's node may use this one from elsewhere, by TLS: readers
+read, writers write too, and history says who asked. Members are changed, and a node is stopped, on
+the machine itself. aber status says the whole address, with the pin of this node's key.
+
 Examples:
   aber up                                        everything in the default places
-  aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port";
+  aber up --data /srv/aber --listen 127.0.0.1:0  elsewhere, on any free port
+  aber up --api [::]:7789                        members may use this node from elsewhere";
 
 pub(super) const INVITE_HELP: &str = "\
 The ticket works once. Whoever has it gets in, so hand it over as you would a key.

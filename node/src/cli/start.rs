@@ -2,8 +2,8 @@
 
 use super::print;
 use super::{Context, Outcome};
-use crate::client::{Client, Target};
-use crate::daemon::{self, MaterializeOptions, Started, UpOptions};
+use crate::client::Target;
+use crate::daemon::{self, ApiWish, MaterializeOptions, Started, UpOptions};
 use crate::demo::{self, DemoOptions};
 use crate::reason::{Problem, Reason};
 use aber_proto::generated::v1;
@@ -36,6 +36,10 @@ pub(crate) struct UpArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_name = "BOOL")]
     plaintext: Option<bool>,
+    /// Let members use this node from elsewhere: aber --node; off: no more [default: as the last
+    /// time, else off]
+    #[arg(long, value_name = "HOST:PORT")]
+    api: Option<String>,
     /// The mirror directory [default: as the last time, else DIR/mirror]
     #[arg(long, value_name = "DIR")]
     mirror: Option<PathBuf>,
@@ -73,7 +77,7 @@ pub(crate) struct DemoArgs {
 /// Arguments of `materialize`.
 #[derive(Args, Debug)]
 pub(crate) struct MaterializeArgs {
-    /// The node to follow: its data directory, `unix:SOCKET` or HOST:PORT
+    /// The node to follow: its data directory, unix:SOCKET or PIN@HOST:PORT
     #[arg(long, value_name = "NODE")]
     from: String,
     /// The directory that becomes a mirror
@@ -92,12 +96,14 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
         let _leads = rustix::process::setsid().is_err();
     }
     let listen = args.listen.as_deref().map(parse_listen).transpose()?;
+    let api = args.api.as_deref().map(parse_api).transpose()?;
     let addresses = parse_addresses(&args.address)?;
     let options = UpOptions {
         data: context.data()?,
         listen,
         addresses: Some(addresses).filter(|addresses| !addresses.is_empty()),
         plaintext: args.plaintext,
+        api,
         mirror: args.mirror,
         name: args.name,
         snapshot_every: args.snapshot_every,
@@ -115,7 +121,7 @@ pub(super) async fn run_node(context: &Context, options: UpOptions) -> Outcome {
     daemon::up(options, move |started| {
         let value = json!({
             "cluster": started.cluster, "node": started.node, "new": started.is_new,
-            "socket": started.socket, "listen": started.listen.to_string(),
+            "socket": started.socket, "listen": started.listen.to_string(), "api": started.api,
             "mirror": started.mirror, "process_id": std::process::id(),
         });
         out.notice(&started_text(started), value);
@@ -134,9 +140,13 @@ fn started_text(started: &Started) -> String {
     } else {
         format!("Cluster {cluster}; this node is {node}.")
     };
+    let api = started.api.as_ref();
+    let api = api.map_or_else(String::new, |api| {
+        format!("  members   aber --node {api}\n")
+    });
     format!(
         "{head}\n  {mirror}    everything in the cluster, read-only\n  \
-         write     aber put FILE /\n  listening for other nodes at {}\n  \
+         write     aber put FILE /\n  listening for other nodes at {}\n{api}  \
          stop      Ctrl-C, or aber down",
         started.listen
     )
@@ -185,8 +195,20 @@ pub(super) fn parse_addresses(texts: &[String]) -> Result<Vec<String>, Problem> 
 }
 
 pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, Problem> {
+    parse_socket("--listen", text)
+}
+
+/// Where the API is to be open, or `off`.
+fn parse_api(text: &str) -> Result<ApiWish, Problem> {
+    match text {
+        "off" => Ok(ApiWish::Off),
+        text => parse_socket("--api", text).map(ApiWish::At),
+    }
+}
+
+fn parse_socket(option: &str, text: &str) -> Result<SocketAddr, Problem> {
     let wrong = |why: &str| {
-        let detail = format!("--listen {text}: {why}; it looks like 127.0.0.1:7787 or [::1]:0");
+        let detail = format!("{option} {text}: {why}; it looks like 127.0.0.1:7787 or [::1]:0");
         Problem::usage(detail)
     };
     let mut found = text
@@ -237,7 +259,7 @@ async fn is_there(context: &Context, process_id: u32) -> bool {
 /// Runs `materialize`.
 pub(crate) async fn materialize(context: &Context, args: MaterializeArgs) -> Outcome {
     log_to_stderr(context);
-    let from = Client::connect(&Target::parse(&args.from)).await?;
+    let from = context.connect_to(&Target::parse(&args.from)?).await?;
     let options = MaterializeOptions {
         from,
         into: args.into.clone(),

@@ -289,6 +289,7 @@ async fn write(
             listen: Some(listen),
             addresses: options.addresses.clone(),
             plaintext: options.plaintext,
+            api: None,
             mirror: options.mirror.clone(),
         },
         contacts,

@@ -60,7 +60,7 @@ pub(super) async fn choose(told: Option<SocketAddr>) -> Result<SocketAddr, Probl
         Some(told) => SystemNetwork::probe(told),
         None => bind_everywhere(Binder::Probe, LINK_PORT).await,
     };
-    chosen.map_err(|problem| listen_problem(&problem))
+    chosen.map_err(|problem| listen_problem(&problem, "--listen"))
 }
 
 /// Takes an address, or looks whether it could be taken.
@@ -117,14 +117,16 @@ pub(super) async fn listen(
         Some(told) => network.listen(told).await,
         None => bind_everywhere(Binder::Listen(network), LINK_PORT).await,
     };
-    bound.map_err(|problem| listen_problem(&problem))
+    bound.map_err(|problem| listen_problem(&problem, "--listen"))
 }
 
-fn listen_problem(problem: &ListenProblem) -> Problem {
+/// What to tell whoever asked for an address by this option of `up`.
+pub(super) fn listen_problem(problem: &ListenProblem, option: &str) -> Problem {
     match problem {
         ListenProblem::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
             Problem::new(Reason::PortInUse)
                 .with("address", address)
+                .with("option", option)
                 .with("detail", source)
         }
         _ => Problem::usage(problem.to_string()),
@@ -134,18 +136,11 @@ fn listen_problem(problem: &ListenProblem) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aber_proto::{ClusterId, NodeId};
 
     fn network() -> SystemNetwork {
         let network = SystemNetwork::new();
-        let identity = LinkIdentity {
-            cluster: ClusterId([9; 32]),
-            node: NodeId(1),
-            name: "one".to_owned(),
-            version: "0.1.0".to_owned(),
-        };
         let key = SecretKey::from_seed(&[1; 32]).expect("seed");
-        network.introduce(identity, Arc::new(key));
+        network.introduce(LinkIdentity::example(1), Arc::new(key));
         network
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Told {
     /// Where others look for it; none: at the machine's own addresses.
     pub(super) addresses: Vec<String>,
     pub(super) plaintext: bool,
+    /// Where the API is over TCP; `None`: nowhere.
+    pub(super) api: Option<SocketAddr>,
     /// `None`: `mirror` in the data directory.
     pub(super) mirror: Option<PathBuf>,
 }
@@ -75,6 +77,7 @@ impl MemberFile {
             mirror: Bytes::copy_from_slice(mirror.map_or(b"", OsStrExt::as_bytes)),
             contacts: self.contacts.iter().map(contact).collect(),
             key: Bytes::copy_from_slice(&self.key.0),
+            api: self.told.api.map(|api| api.to_string()).unwrap_or_default(),
         };
         message.encode_to_vec()
     }
@@ -87,10 +90,8 @@ impl MemberFile {
         if message.node == 0 || !member::is_member_name(&message.name) {
             return Err("it names no member".to_owned());
         }
-        let listen = match message.listen.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| "no address to listen at")?),
-        };
+        let listen = address_of(&message.listen)?;
+        let api = address_of(&message.api)?;
         let mirror = Some(message.mirror.to_vec()).filter(|path| !path.is_empty());
         let contacts = message.contacts.into_iter().map(|contact| {
             let key = contact.key[..]
@@ -110,11 +111,20 @@ impl MemberFile {
                 listen,
                 addresses: message.addresses,
                 plaintext: message.plaintext,
+                api,
                 mirror: mirror.map(|path| PathBuf::from(OsString::from_vec(path))),
             },
             contacts: contacts.collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// An address to listen at, if there is one.
+fn address_of(text: &str) -> Result<Option<SocketAddr>, String> {
+    let address = (!text.is_empty()).then(|| text.parse());
+    address
+        .transpose()
+        .map_err(|_| format!("{text:?} is no address to listen at"))
 }
 
 /// A contact, its parts checked.
@@ -217,6 +227,7 @@ mod tests {
                 listen: Some("[::]:7787".parse().expect("address")),
                 addresses: vec!["host:1".to_owned()],
                 plaintext: true,
+                api: Some("127.0.0.1:7789".parse().expect("address")),
                 mirror: Some(PathBuf::from("/srv/mirror")),
             },
             contacts: vec![contact_of(1, "enora".to_owned(), [3; 32], addresses).expect("one")],
@@ -250,6 +261,11 @@ mod tests {
         };
         assert!(MemberFile::decode(&nameless.encode()).is_err());
         assert!(MemberFile::decode(b"").is_err());
+        let astray = store::MemberFile {
+            api: "somewhere".to_owned(),
+            ..store::MemberFile::decode(&file().encode()[..]).expect("whole")
+        };
+        assert!(MemberFile::decode(&astray.encode_to_vec()).is_err());
         let newer = store::MemberFile {
             format: 2,
             ..store::MemberFile::default()

@@ -8,9 +8,11 @@
 //! Each side proves its key before HTTP/2 begins (`handshake`: TLS 1.3, or in the clear where both
 //! were told so), and opens with a hello (`hello`). A link is one iff the key is that of the node
 //! that the hello names, in the table of [`SystemNetwork::set_peers`]; a key that leaves the table
-//! loses its links before that call returns. One who is not in it may ask to join (`join`).
+//! loses its links before that call returns. One who is not in it may ask to join (`join`). A port
+//! of its own, if there is one, takes callers of the API (`calls`).
 
 mod acceptor;
+mod calls;
 mod connection;
 mod crowd;
 mod gate;
@@ -25,10 +27,15 @@ mod state;
 mod tls;
 
 pub use aber_log::env::network::{PEER_ADDRESSES, Peer};
+pub use calls::ApiPort;
 pub use handshake::key_pin;
 pub use hello::{LinkIdentity, PROTOCOL_VERSION};
 pub use join::{Doorkeeper, Knock, KnockProblem, knock, refuse};
 pub use link::SystemLink;
+
+pub(crate) use calls::ApiCaller;
+pub(crate) use connection::Caller;
+pub(crate) use handshake::{HandshakeProblem, short};
 
 use aber_log::env::Network;
 use aber_log::env::network::{LinkClass, LinkProblem};
@@ -36,7 +43,7 @@ use aber_proto::generated::linkservice::link_service_client::LinkServiceClient;
 use aber_proto::{NodeId, SecretKey, limit};
 use connection::{Connection, Seat};
 use gate::Gate;
-use handshake::{HandshakeProblem, Secured, Wanted};
+use handshake::{Secured, Wanted};
 use hello::{Refusal, shown};
 use hyper_util::rt::TokioIo;
 use state::{Shared, State};
@@ -74,10 +81,10 @@ const HEADER_LIST_BYTES: u32 = 16 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenProblem {
     /// [`SystemNetwork::introduce`] was not called.
-    #[error("links cannot listen before the node knows its cluster, number and key")]
+    #[error("a node cannot listen before it knows its cluster, number and key")]
     Nameless,
     /// The system refused.
-    #[error("links cannot listen on {address}: {source}")]
+    #[error("this node cannot listen on {address}: {source}")]
     Bind {
         /// The address.
         address: SocketAddr,

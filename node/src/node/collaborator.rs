@@ -80,7 +80,7 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
                     chunks.extend(found.map_err(|problem| problem.to_string())?);
                 }
             }
-            content.hold(&chunks, copies).await
+            content.hold(item.request(), &chunks, copies).await
         })
     }
 

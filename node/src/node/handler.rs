@@ -60,7 +60,7 @@ impl<E: Env> Handler for NodeHandler<E> {
                 }
             }
             Method::Propose => self.propose(from, payload),
-            Method::Hold | Method::Chunks | Method::Held => {
+            Method::Hold | Method::Chunks | Method::Held | Method::Push | Method::Relay => {
                 Box::pin(self.content.clone().answer(from, method, payload))
             }
             Method::Status => self.status(),

@@ -1,5 +1,6 @@
 //! [driver] Whom this node has links to: those whom the control partition has as members, and, while
-//! it has not told yet, those whom the inviter named.
+//! it has not told yet, those whom the inviter named. And how fast it sends to them: as its own row
+//! says.
 
 use super::Contact;
 use aber_log::env::network::{Network, Peer};
@@ -34,10 +35,19 @@ impl<E: Env> Peers<E> {
     }
 
     fn set(&self, members: &Members) {
+        self.mesh
+            .uplink()
+            .set_rate(members.member(self.me).and_then(uplink_of));
         let peers = peers_of(self.me, members, &self.contacts);
         self.mesh.set_peers(&peers.keys().copied().collect());
         self.env.network().set_peers(peers);
     }
+}
+
+/// What a row says of its node's uplink, in bits a second; `None`: nothing.
+fn uplink_of(row: &MemberRow) -> Option<u64> {
+    let up = row.uplink.up;
+    (up > 0).then(|| up.saturating_mul(8))
 }
 
 fn peers_of(me: NodeId, members: &Members, contacts: &[Contact]) -> BTreeMap<NodeId, Peer> {
@@ -99,6 +109,16 @@ mod tests {
                 addresses: vec!["told:1".to_owned()],
             },
         }
+    }
+
+    /// Rows have bytes a second and 0 for what was not declared.
+    #[test]
+    fn the_uplink_is_as_fast_as_the_own_row_says() {
+        let members = genesis("");
+        let mut row = members.member(NodeId(1)).expect("a founder").clone();
+        assert_eq!(uplink_of(&row), None);
+        row.uplink.up = 125_000;
+        assert_eq!(uplink_of(&row), Some(1_000_000));
     }
 
     /// A newcomer reaches a founder whose row in the genesis says nothing of where it is.

@@ -180,18 +180,26 @@ reasons! {
         mend "see which there are: aber log";
     /// The caller may not do this.
     NotAllowed "NOT_ALLOWED" PermissionDenied exit 10 retry false
-        keys ["user", "caller", "member", "role", "needed", "detail"]
+        keys ["user", "caller", "member", "role", "needed", "call", "who", "detail"]
         what "this is not allowed[: {member} is a {role}]"
         why "[{detail}; ][the node's socket serves its own user and root only, and the caller is user \
-            {caller}][it takes the role {needed}]"
+            {caller}][it takes the role {needed}][over the \
+            network {call} is for {who}]"
         mend "[run it as user {user}][an admin's node can raise the role: aber members set \
-            {member} --role {needed}]";
+            {member} --role {needed}][run it on that machine ({call}); members and tickets can be \
+            changed at any admin's own node]";
     /// The author of a change is no member.
     NotAMember "NOT_A_MEMBER" PermissionDenied exit 10 retry false
         keys ["member", "entry"]
         what "this node is no member of the cluster"
         why "the others order nothing from a node that never joined or was removed"
         mend "ask an admin for a ticket";
+    /// A key that the node's API does not serve.
+    KeyNotAllowed "KEY_NOT_ALLOWED" Unauthenticated exit 10 retry false
+        keys ["key"]
+        what "the node does not serve this key"
+        why "no member of its cluster has the key[ {key}], or that member was removed"
+        mend "name the data directory of a member's node: --data DIR; if there is none: aber join";
     /// A ticket would be good for too long.
     TicketTooLong "TICKET_TOO_LONG" InvalidArgument exit 10 retry false
         keys []
@@ -338,6 +346,27 @@ reasons! {
         what "no node is running here"
         why "nobody answers at {socket}[: {detail}]"
         mend "start it: aber up; if it has its data elsewhere, name it: --data DIR";
+    /// Nobody answers where a node's API is said to be.
+    NodeAway "NODE_AWAY" Unavailable exit 9 retry true
+        keys ["address", "detail"]
+        what "nobody answers at {address}"
+        why "the node does not run, or its API is not open there, or the way to it is closed[: \
+            {detail}]"
+        mend "on that machine: aber status says where its API is; aber up --api HOST:PORT opens it";
+    /// Another key than the one that was named answers.
+    NodeKeyDiffers "NODE_KEY_DIFFERS" FailedPrecondition exit 10 retry false
+        keys ["address", "key"]
+        what "at {address} answers another node than the one that was named"
+        why "its key[ ({key})] is not the one before the @: another machine has that address now, or \
+            somebody sits in between; nothing was told to it"
+        mend "compare what stands before the @ with aber status on that node";
+    /// What answers at an address is no API of a node.
+    NotAnApi "NOT_AN_API" FailedPrecondition exit 1 retry false
+        keys ["address", "detail"]
+        what "{address} is not the API of a node"
+        why "{detail}"
+        mend "look at the port: other nodes are served at another one than the API; aber status on \
+            that node says which";
     /// A second daemon on one directory.
     DataDirInUse "DATA_DIR_IN_USE" FailedPrecondition exit 1 retry false
         keys ["dir", "pid"]
@@ -352,10 +381,10 @@ reasons! {
         mend "name another one by --data, or mend its owner and mode; nothing was changed";
     /// The address is taken.
     PortInUse "PORT_IN_USE" FailedPrecondition exit 1 retry false
-        keys ["address", "detail"]
+        keys ["address", "option", "detail"]
         what "{address} cannot be used"
         why "another program listens there, or the address is not of this machine[: {detail}]"
-        mend "choose another one: aber up --listen 127.0.0.1:0 takes any free port";
+        mend "choose another one: aber up {option} 127.0.0.1:0 takes any free port";
     /// The mirror directory cannot be used.
     MirrorUnusable "MIRROR_UNUSABLE" FailedPrecondition exit 1 retry false
         keys ["dir", "detail"]

@@ -3,7 +3,7 @@
 use super::Served;
 use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::reader::{ReadProblem, Reader};
-use aber_node::api::{Listener, SOCKET};
+use aber_node::api::{ApiAddress, Listener, SOCKET};
 use aber_node::client::{Client, Target};
 use aber_node::reason::{Problem, Reason};
 use aber_proto::generated::v1::{self, event::Operation, upload_request::Message};
@@ -259,15 +259,25 @@ async fn chunks_are_verified() {
 
 #[test]
 fn a_node_is_named_by_directory_socket_or_address() {
+    let pin = "a".repeat(52);
+    let remote = |address: &str| {
+        let address = address.to_owned();
+        let pin = [0; 32];
+        Target::Remote(ApiAddress { pin, address })
+    };
     let cases = [
-        ("host:80", Target::Address("host:80".into())),
-        ("[::1]:80", Target::Address("[::1]:80".into())),
-        ("dir", Target::Data("dir".into())),
-        ("/a:b/c", Target::Data("/a:b/c".into())),
-        ("/a:1", Target::Data("/a:1".into())),
-        ("unix:/run/s", Target::Socket("/run/s".into())),
+        (format!("{pin}@host:80"), remote("host:80")),
+        (format!("{pin}@[::1]:80"), remote("[::1]:80")),
+        ("dir".to_owned(), Target::Data("dir".into())),
+        ("/a:b/c".to_owned(), Target::Data("/a:b/c".into())),
+        ("/a:1".to_owned(), Target::Data("/a:1".into())),
+        ("unix:/run/s".to_owned(), Target::Socket("/run/s".into())),
     ];
     for (text, target) in cases {
-        assert_eq!(Target::parse(text), target, "{text}");
+        assert_eq!(Target::parse(&text), Ok(target), "{text}");
     }
+    // Without a pin there is no telling who answers.
+    let problem = Target::parse("host:80").expect_err("no pin");
+    assert_eq!(problem.reason, Reason::Usage);
+    assert!(problem.why().contains("PIN@HOST:PORT"), "{problem}");
 }

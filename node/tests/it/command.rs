@@ -18,6 +18,7 @@ async fn run_in(data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
     let mut child = Command::new(env!("CARGO_BIN_EXE_aber"))
         .args(arguments)
         .env("ABER_DATA", data)
+        .env_remove("ABER_NODE")
         .env_remove("NO_COLOR")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -31,6 +31,10 @@ pub struct State {
     /// Whether the node was told to stop.
     pub stopped: bool,
     pub index: u64,
+    /// `via` of each change, in order.
+    pub asked: Vec<String>,
+    /// Streams that never say anything.
+    pub watchers: Vec<mpsc::Sender<Result<v1::WatchResponse, Problem>>>,
 }
 
 #[derive(Clone, Default)]
@@ -45,6 +49,11 @@ impl Fake {
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test panics with it")
+    }
+
+    /// Who asked for each change.
+    pub fn asked(&self) -> Vec<String> {
+        self.state().asked.clone()
     }
 }
 
@@ -244,7 +253,9 @@ impl Service for Fake {
     }
 
     async fn watch(&self, _request: v1::WatchRequest) -> Answer<Answers<v1::WatchResponse>> {
-        Ok(answers(Vec::new()))
+        let (sender, answers) = mpsc::channel(1);
+        self.state().watchers.push(sender);
+        Ok(answers)
     }
 
     async fn follow_partition(

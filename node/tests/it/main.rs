@@ -1,4 +1,4 @@
-//! The node's faces, over a real Unix socket, with a fake node behind them.
+//! The node's faces, over a real Unix socket or TCP, with a fake node behind them.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -15,6 +15,7 @@ mod api;
 mod command;
 mod fake;
 mod membership;
+mod remote;
 mod upkeep;
 
 use aber_node::api::Listener;

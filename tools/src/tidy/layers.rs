@@ -91,6 +91,7 @@ const LAYERS: [Layer; 6] = [
             "serde",
             "serde_json",
             "sled",
+            "socket2",
             "tempfile",
             "thiserror",
             "tokio",

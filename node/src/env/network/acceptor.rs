@@ -29,13 +29,39 @@ const STRANGERS: usize = 32;
 const STRANGER_TIME: Duration = Duration::from_secs(45);
 /// Connections of members at once, in all; a few more than links.
 const CONNECTIONS: usize = super::LINKS + 64;
+/// Connections of callers of the API at once, in all and of one key.
+const CALLERS: usize = 128;
+const CALLERS_PER_KEY: usize = 32;
 /// Connections that are through and not taken yet.
 const READY: usize = 16;
 /// Without free file handles `accept` fails at once, and again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Whom a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Guests {
+    /// Nodes: those of members open links, others may ask to join.
+    Nodes,
+    /// Callers of the API: members, and whoever has this node's own key.
+    Callers,
+}
+
+impl Guests {
+    /// Places of those whose key is known: in all, and of one key.
+    fn places(self) -> Places {
+        match self {
+            // One key's are bounded by its gates: there the newest counts, here it would be
+            // refused.
+            Self::Nodes => Places::new(CONNECTIONS, CONNECTIONS),
+            // Here the newest is refused: an older one may be in the middle of an upload.
+            Self::Callers => Places::new(CALLERS, CALLERS_PER_KEY),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Hall {
+    guests: Guests,
     shared: Arc<Shared>,
     security: Arc<Security>,
     handshakes: Lobby<Arc<Gate>>,
@@ -49,15 +75,16 @@ pub(super) fn connections(
     listener: TcpListener,
     shared: Arc<Shared>,
     security: Arc<Security>,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
+    guests: Guests,
+) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
     let (ready, taken) = mpsc::channel(READY);
     let hall = Hall {
+        guests,
         shared,
         security,
         handshakes: Lobby::new(HANDSHAKES),
         strangers: Lobby::new(STRANGERS),
-        // One key's are bounded by its gates: there the newest counts, here it would be refused.
-        members: Places::new(CONNECTIONS, CONNECTIONS),
+        members: guests.places(),
         ready,
     };
     tokio::spawn(accept_all(listener, hall));
@@ -106,11 +133,18 @@ impl Hall {
     ) -> Result<Option<Connection>, HandshakeProblem> {
         let secured = self.security.answer(stream).await?;
         let gate = Gate::new();
-        if self.shared.state().note_accepted(secured.key, &gate) {
-            // Without a place the caller is hung up on, and tries again.
-            let place = self.members.take(secured.key);
-            return Ok(place
-                .map(|place| Connection::new(secured, Some(address), gate, Seat::Member(place))));
+        let is_known = match self.guests {
+            Guests::Nodes => self.shared.state().note_accepted(secured.key, &gate),
+            Guests::Callers => self.shared.state().note_caller(secured.key, &gate),
+        };
+        let place = is_known.then(|| self.members.take(secured.key)).flatten();
+        if let Some(place) = place {
+            let seat = Seat::Member(place);
+            return Ok(Some(Connection::new(secured, Some(address), gate, seat)));
+        }
+        if is_known && self.guests == Guests::Nodes {
+            // Without a place a node is hung up on, and tries again; a caller is told.
+            return Ok(None);
         }
         let (standing, gone) = self.strangers.enter(address.ip(), Arc::clone(&gate));
         if let Some(gone) = gone {

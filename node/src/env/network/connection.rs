@@ -21,12 +21,13 @@ pub(super) enum Wire {
 
 /// What a call on the connection knows of its caller.
 #[derive(Clone)]
-pub(super) struct Caller {
-    pub(super) key: PublicKey,
+pub(crate) struct Caller {
+    pub(crate) key: PublicKey,
     pub(super) exporter: [u8; 32],
-    pub(super) address: Option<SocketAddr>,
-    /// Whether the key was a member's when the connection opened. Others are given little time.
-    pub(super) is_member: bool,
+    pub(crate) address: Option<SocketAddr>,
+    /// Whether the connection has a place: the key was known when it opened, and there was room.
+    /// Others are given little time.
+    pub(crate) is_seated: bool,
     pub(super) gate: Arc<Gate>,
 }
 
@@ -39,7 +40,7 @@ pub(super) enum Seat {
 }
 
 /// A connection, its gate and its place.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     wire: Wire,
     caller: Caller,
     _seat: Seat,
@@ -56,7 +57,7 @@ impl Connection {
             key: secured.key,
             exporter: secured.exporter,
             address,
-            is_member: matches!(seat, Seat::Member(_)),
+            is_seated: matches!(seat, Seat::Member(_)),
             gate,
         };
         Self {

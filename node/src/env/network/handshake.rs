@@ -6,7 +6,7 @@
 
 use super::connection::Wire;
 use super::plaintext::{self, MAGIC, MAGIC_OF_TLS};
-use super::tls::{self, Tls};
+use super::tls::{self, Protocol, Tls};
 use aber_proto::{PublicKey, SecretKey};
 use rustls::AlertDescription;
 use std::io;
@@ -23,6 +23,10 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// that is closed with bytes unread would take the answer away.
 const FAREWELL_BYTES: u64 = 16 * 1024;
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
+/// Bytes that the system takes of a connection before they are on their way: what is in there no
+/// vote can pass.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// The first byte of TLS: a handshake record.
 const TLS_FIRST: u8 = 0x16;
 /// A fatal alert of TLS, `insufficient_security`, which TLS 1.3 as we have it never sends.
@@ -56,7 +60,7 @@ impl Wanted {
 
 /// Why a connection is none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeProblem {
+pub(crate) enum HandshakeProblem {
     #[error("{0}")]
     Away(String),
     #[error(
@@ -78,6 +82,10 @@ pub(super) enum HandshakeProblem {
         if theirs > mine { "this node" } else { "it" }
     )]
     Version { mine: u32, theirs: u32 },
+    #[error("it speaks TLS and something else than this at that port")]
+    OtherProtocol,
+    #[error("what answers there does not speak TLS")]
+    NotTls,
     #[error("it does not finish the handshake in time")]
     Slow,
     #[error("no handshake: {0}")]
@@ -104,7 +112,7 @@ impl From<io::Error> for HandshakeProblem {
 }
 
 /// The start of a key, for people.
-pub(super) fn short(key: &PublicKey) -> String {
+pub(crate) fn short(key: &PublicKey) -> String {
     let start = key.0.get(..4).unwrap_or_default();
     data_encoding::HEXLOWER.encode(start)
 }
@@ -126,11 +134,21 @@ pub(super) struct Security {
 
 impl Security {
     pub(super) fn new(key: Arc<SecretKey>, is_plaintext: bool) -> Self {
-        let tls = Tls::new(Arc::clone(&key));
+        let tls = Tls::new(Arc::clone(&key), Protocol::Links);
         Self {
             key,
             tls,
             is_plaintext,
+        }
+    }
+
+    /// For the API: TLS whatever links do.
+    pub(super) fn for_api(key: Arc<SecretKey>) -> Self {
+        let tls = Tls::new(Arc::clone(&key), Protocol::Api);
+        Self {
+            key,
+            tls,
+            is_plaintext: false,
         }
     }
 
@@ -144,7 +162,7 @@ impl Security {
         let stream = connecting
             .map_err(|_| HandshakeProblem::Away("nobody answers".to_owned()))?
             .map_err(|error| HandshakeProblem::Away(error.to_string()))?;
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         let shaking = self.call_on(stream, wanted);
         let outcome = tokio::time::timeout(HANDSHAKE_TIME, shaking).await;
         outcome.unwrap_or(Err(HandshakeProblem::Slow))
@@ -183,7 +201,7 @@ impl Security {
     }
 
     async fn answer_on(&self, mut stream: TcpStream) -> Result<Secured, HandshakeProblem> {
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
             return Err(HandshakeProblem::Broken("it hung up".to_owned()));
@@ -212,6 +230,17 @@ impl Security {
     }
 }
 
+/// Nothing that is ready waits for more to come, and little stands in the system's queue.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_BYTES) {
+        // Links are later then, and as good.
+        tracing::debug!(%error, "the system does not bound what is not sent yet");
+    }
+    Ok(())
+}
+
 fn secured(stream: tokio_rustls::TlsStream<TcpStream>) -> Result<Secured, HandshakeProblem> {
     let outcome = tls::outcome(&stream);
     let (key, exporter) = outcome.map_err(|error| HandshakeProblem::Broken(error.to_string()))?;
@@ -230,6 +259,10 @@ fn broken(error: io::Error) -> HandshakeProblem {
         Some(rustls::Error::AlertReceived(AlertDescription::InsufficientSecurity)) => {
             HandshakeProblem::TheyUsePlaintext
         }
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            HandshakeProblem::OtherProtocol
+        }
+        Some(rustls::Error::InvalidMessage(_)) => HandshakeProblem::NotTls,
         Some(cause) => HandshakeProblem::Broken(cause.to_string()),
         None => error.into(),
     }
@@ -245,5 +278,22 @@ async fn say_farewell(mut stream: TcpStream, words: &[u8]) -> io::Result<()> {
     match tokio::time::timeout(FAREWELL_TIME, reading).await {
         Ok(read) => read.map(|_| ()),
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn little_stands_in_the_queue_of_a_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        tune(&stream).expect("a socket");
+        let system = socket2::SockRef::from(&stream).tcp_notsent_lowat();
+        assert_eq!(system.expect("a socket"), NOT_SENT_BYTES);
+        assert!(stream.nodelay().expect("a socket"));
     }
 }

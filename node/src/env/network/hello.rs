@@ -8,7 +8,7 @@ use aber_proto::generated::linkservice::{
 use aber_proto::{ClusterId, NodeId, PublicKey, limit};
 
 /// The version of the link protocol; both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Of a reason that another node gave, this much is shown.
 const REASON_CHARS: usize = 200;
 
@@ -88,6 +88,19 @@ pub(super) fn shown(text: &str) -> String {
 fn name_of(cluster: &[u8]) -> String {
     let start = cluster.get(..4).unwrap_or(cluster);
     data_encoding::HEXLOWER.encode(start)
+}
+
+#[cfg(test)]
+impl LinkIdentity {
+    /// A node of a cluster that tests share.
+    pub(crate) fn example(number: u64) -> Self {
+        Self {
+            cluster: ClusterId([7; 32]),
+            node: NodeId(number),
+            name: format!("n{number}"),
+            version: "0.1.0".to_owned(),
+        }
+    }
 }
 
 impl LinkIdentity {
@@ -208,12 +221,7 @@ mod tests {
     use super::*;
 
     fn node(number: u64) -> LinkIdentity {
-        LinkIdentity {
-            cluster: ClusterId([7; 32]),
-            node: NodeId(number),
-            name: format!("n{number}"),
-            version: "0.1.0".to_owned(),
-        }
+        LinkIdentity::example(number)
     }
 
     fn code(outcome: Result<(NodeId, LinkClass), Refusal>) -> Option<LinkRefusalCode> {
@@ -257,12 +265,12 @@ mod tests {
         assert_eq!(refusal.code, LinkRefusalCode::Protocol);
         assert_eq!(
             refusal.reason,
-            "node 2 (aber 0.1.0) speaks link protocol 2, the other 3 (aber 0.1.0): \
+            "node 2 (aber 0.1.0) speaks link protocol 3, the other 4 (aber 0.1.0): \
              node 2 must upgrade"
         );
         let older = me.other_protocol(PROTOCOL_VERSION - 1, "0.0.9\u{1b}");
         assert!(
-            older.ends_with("1 (aber 0.0.9\\u{1b}): the other must upgrade"),
+            older.ends_with("2 (aber 0.0.9\\u{1b}): the other must upgrade"),
             "{older}"
         );
         let silent = LinkFrame { frame: None };

@@ -4,7 +4,7 @@
 //! connections by `acceptor`, links by places in all and a key, links not yet accepted by a queue,
 //! the time until a hello, and HTTP/2 by the limits of `docs/protocol.md`.
 
-use super::acceptor::connections;
+use super::acceptor::{Guests, connections};
 use super::connection::Caller;
 use super::crowd::Places;
 use super::handshake::Security;
@@ -70,6 +70,7 @@ pub(super) async fn serve(
     let joins = JoinServiceServer::new(JoinDoor::new(me, Arc::clone(&shared)))
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(limit::MESSAGE_BYTES);
+    let incoming = connections(listener, shared, security, Guests::Nodes);
     let served = Server::builder()
         .timeout(ANSWER_TIME)
         .concurrency_limit_per_connection(CALLS)
@@ -84,7 +85,7 @@ pub(super) async fn serve(
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .add_service(links)
         .add_service(joins)
-        .serve_with_incoming(Box::pin(connections(listener, shared, security)))
+        .serve_with_incoming(Box::pin(incoming))
         .await;
     if let Err(error) = served {
         tracing::error!(
@@ -151,7 +152,7 @@ impl LinkService for Door {
     ) -> Result<Response<Frames>, Status> {
         let caller = caller_of(&request)?;
         let address = caller.address;
-        let is_member = caller.is_member && self.shared.state().peers.has(&caller.key);
+        let is_member = caller.is_seated && self.shared.state().peers.has(&caller.key);
         if !is_member {
             let refusal = Refusal::not_a_member(&caller.key);
             tracing::debug!(

@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 /// Connections of one key at once that others opened: two links, those that take their place, and
 /// those that died and are not noticed yet.
 const CONNECTIONS_PER_KEY: usize = 32;
+/// Of callers of the API more than they have places for, those included that are told so.
+const CALLS_PER_KEY: usize = 64;
 
 /// Shared by everything that a node's network consists of.
 pub(super) struct Shared {
@@ -28,12 +30,15 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) me: Option<Arc<LinkIdentity>>,
     pub(super) security: Option<Arc<Security>>,
+    /// How the API proves this node's key.
+    pub(super) api_security: Option<Arc<Security>>,
     pub(super) keeper: Option<Arc<dyn Doorkeeper>>,
     pub(super) peers: Peers,
     key: Option<Arc<SecretKey>>,
     is_plaintext: bool,
     accepted: Registry,
     dialled: Registry,
+    callers: Registry,
 }
 
 impl Shared {
@@ -41,12 +46,14 @@ impl Shared {
         let state = State {
             me: None,
             security: None,
+            api_security: None,
             keeper: None,
             peers: Peers::default(),
             key: None,
             is_plaintext: false,
             accepted: Registry::new(CONNECTIONS_PER_KEY),
             dialled: Registry::new(CONNECTIONS_PER_KEY),
+            callers: Registry::new(CALLS_PER_KEY),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -62,6 +69,7 @@ impl Shared {
 impl State {
     pub(super) fn introduce(&mut self, me: LinkIdentity, key: Arc<SecretKey>) {
         self.security = Some(Arc::new(Security::new(Arc::clone(&key), self.is_plaintext)));
+        self.api_security = Some(Arc::new(Security::for_api(Arc::clone(&key))));
         self.me = Some(Arc::new(me));
         self.key = Some(key);
     }
@@ -78,7 +86,18 @@ impl State {
         for key in self.peers.set(peers) {
             self.accepted.shut(&key);
             self.dialled.shut(&key);
+            self.callers.shut(&key);
         }
+    }
+
+    /// Notes a caller of the API, unless its key is neither a member's nor this node's own.
+    pub(super) fn note_caller(&mut self, key: PublicKey, gate: &Arc<Gate>) -> bool {
+        let is_own = self.key.as_ref().is_some_and(|own| own.public() == key);
+        let may_call = is_own || self.peers.has(&key);
+        if may_call {
+            self.callers.add(key, gate);
+        }
+        may_call
     }
 
     /// Notes a connection that was accepted, unless its key is no member's.

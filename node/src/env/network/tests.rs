@@ -1,7 +1,9 @@
 //! Nodes on loopback: members 1 to 4, each with a key of its own.
 
+mod calls;
 mod hostile;
 mod join;
+mod mute;
 mod plain;
 mod raw;
 

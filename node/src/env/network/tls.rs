@@ -29,30 +29,49 @@ const SPKI_HEAD: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-aber-join";
-/// The protocol under TLS. A listener of something else refuses it.
-const ALPN: &[u8] = b"h2";
+
+/// What is spoken under TLS. A listener of something else refuses it, so that a caller at the
+/// wrong port hears so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    /// Links of nodes, and requests to join.
+    Links,
+    /// The API.
+    Api,
+}
+
+impl Protocol {
+    fn alpn(self) -> Vec<u8> {
+        match self {
+            Self::Links => b"h2".to_vec(),
+            Self::Api => b"aber-api".to_vec(),
+        }
+    }
+}
+
 const PROVEN: &str = "ring's provider has TLS 1.3";
 
 /// What TLS needs to know of this node.
 pub(super) struct Tls {
+    protocol: Protocol,
     own: Arc<CertifiedKey>,
     provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
 }
 
 impl Tls {
-    pub(super) fn new(key: Arc<SecretKey>) -> Self {
+    pub(super) fn new(key: Arc<SecretKey>, protocol: Protocol) -> Self {
         let own = key.public();
-        Self::showing(key, own)
+        Self::showing(key, own, protocol)
     }
 
     /// Shows one key and signs with another, as somebody does who lies.
     #[cfg(test)]
-    pub(super) fn lying(key: Arc<SecretKey>, shown: PublicKey) -> Self {
-        Self::showing(key, shown)
+    pub(super) fn lying(key: Arc<SecretKey>, shown: PublicKey, protocol: Protocol) -> Self {
+        Self::showing(key, shown, protocol)
     }
 
-    fn showing(key: Arc<SecretKey>, shown: PublicKey) -> Self {
+    fn showing(key: Arc<SecretKey>, shown: PublicKey, protocol: Protocol) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let spki = spki_of(&shown);
         let own = CertifiedKey::new(
@@ -70,11 +89,12 @@ impl Tls {
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
                 Arc::clone(&own),
             )));
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = vec![protocol.alpn()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
         Self {
+            protocol,
             own,
             provider,
             server: Arc::new(server),
@@ -99,7 +119,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(own));
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = vec![self.protocol.alpn()];
         client.resumption = Resumption::disabled();
         client.enable_early_data = false;
         client.enable_sni = false;
@@ -150,9 +170,37 @@ fn shown_key(
     key.ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
-/// TLS 1.2 is not built in.
-fn no_tls12() -> Error {
-    PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()
+/// What rustls asks of a verifier on either side beside whose key it takes: that signatures are
+/// those of a raw Ed25519 key. TLS 1.2 is not built in.
+macro_rules! raw_key_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _shown: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            shown: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let key = SubjectPublicKeyInfoDer::from(shown.as_ref());
+            verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 /// The node's key as TLS wants it. The seed stays where it is.
@@ -216,32 +264,7 @@ impl ServerCertVerifier for OneKey {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _shown: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        shown: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let key = SubjectPublicKeyInfoDer::from(shown.as_ref());
-        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_key_signatures!();
 }
 
 /// Takes any key, but not without one.
@@ -264,30 +287,5 @@ impl ClientCertVerifier for AnyKey {
         shown_key(shown, intermediates).map(|_| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _shown: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        shown: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let key = SubjectPublicKeyInfoDer::from(shown.as_ref());
-        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_key_signatures!();
 }

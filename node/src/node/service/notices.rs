@@ -66,6 +66,13 @@ impl<E: Env> NodeService<E> {
             let what = "this node repaired something at its start".to_owned();
             notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
         }
+        if let Some(Err(why)) = &parts.config.options.api {
+            let what = "the API is not open to the network".to_owned();
+            let mend = "free the address and restart the node, or choose: aber up --api HOST:PORT, \
+                or --api off";
+            let (why, mend) = (why.clone(), mend.to_owned());
+            notices.push(notice("API_CLOSED", v1::Health::Degraded, what, why, mend));
+        }
         notices.extend(self.no_space());
         if let Some(damage) = parts.log.damage().map(|damage| damage.problem) {
             let what = "the log of this node is damaged".to_owned();
@@ -284,23 +291,14 @@ fn notice(code: &str, severity: v1::Health, what: String, why: String, mend: Str
 mod tests {
     use super::*;
     use crate::env::network::LinkIdentity;
-    use aber_proto::ClusterId;
-
-    fn node(number: u64) -> LinkIdentity {
-        LinkIdentity {
-            cluster: ClusterId([7; 32]),
-            node: NodeId(number),
-            name: format!("n{number}"),
-            version: "0.1.0".to_owned(),
-        }
-    }
 
     /// However the words came to this node, the older of the two is named.
     #[test]
     fn the_older_of_two_protocols_must_upgrade() {
         let newer = crate::env::network::PROTOCOL_VERSION + 1;
         let (me, peer) = (NodeId(1), NodeId(12));
-        let said = |speaker: u64, theirs| node(speaker).other_protocol(theirs, "0.2.0");
+        let said =
+            |speaker: u64, theirs| LinkIdentity::example(speaker).other_protocol(theirs, "0.2.0");
         for (why, late) in [
             (said(1, newer), me),
             (said(1, newer - 2), peer),

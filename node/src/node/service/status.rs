@@ -109,6 +109,10 @@ impl<E: Env> NodeService<E> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
             link_address: self.own_address(&members),
+            api_address: match &parts.config.options.api {
+                Some(Ok(address)) => address.clone(),
+                Some(Err(_)) | None => String::new(),
+            },
             ..v1::GetStatusResponse::default()
         })
     }

@@ -134,6 +134,7 @@ impl State {
             return Ok(known.clone());
         }
         self.index += 1;
+        self.asked.push(options.via.clone());
         let before = self.items.clone();
         match apply(self) {
             Ok(events) => self.changes.push(events),

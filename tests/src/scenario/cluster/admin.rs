@@ -109,10 +109,9 @@ fn ticket(number: u64) -> TicketId {
 
 /// Sets the role, or what a member may say of itself.
 fn set(node: NodeId, role: Option<Role>) -> Operation {
-    let uplink = Rates {
-        up: node.0,
-        down: 2 * node.0,
-    };
+    // Kept to, so what an ordinary line has: 1 Mbit/s and more.
+    let up = node.0 * 125_000;
+    let uplink = Rates { up, down: 2 * up };
     Operation::SetMember {
         node,
         name: None,

@@ -7,6 +7,7 @@ use super::raw::{
 };
 use super::*;
 use crate::env::network::handshake::Security;
+use crate::env::network::tls::Protocol;
 use aber_proto::generated::linkservice::{LinkRefusal, LinkRefusalCode};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,7 +166,7 @@ async fn tls_1_2_is_refused() {
 async fn a_caller_without_a_key_is_refused() {
     let two = node(2, 9).await;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let own = tls::Tls::new(key(1)).client(Wanted::Key(public(2)), Arc::default());
+    let own = tls::Tls::new(key(1), Protocol::Links).client(Wanted::Key(public(2)), Arc::default());
     let ordinary = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -200,14 +201,14 @@ async fn refused_by(two: &SystemNetwork, config: rustls::ClientConfig) -> String
 #[tokio::test]
 async fn a_key_that_is_shown_must_sign() {
     let two = node(2, 9).await;
-    let lie = tls::Tls::lying(key(66), public(1));
+    let lie = tls::Tls::lying(key(66), public(1), Protocol::Links);
     let config = lie.client(Wanted::Key(public(2)), Arc::default());
     let alert = refused_by(&two, config).await;
     assert!(alert.contains("alert"), "{alert}");
     // The other way round: somebody at node 2's address shows node 2's key.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address").to_string();
-    let acceptor = TlsAcceptor::from(tls::Tls::lying(key(66), public(2)).server());
+    let acceptor = TlsAcceptor::from(tls::Tls::lying(key(66), public(2), Protocol::Links).server());
     let calling = Security::new(key(1), false);
     let (met, called) = soon(async {
         let meeting = async {

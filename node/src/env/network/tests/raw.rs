@@ -66,7 +66,11 @@ pub(super) async fn proved(to: &SystemNetwork, seed: u8, server: u8) -> Connecti
 
 /// The same, with HTTP/2 begun.
 pub(super) async fn http2(to: &SystemNetwork, seed: u8, server: u8) -> Connection {
-    let mut connection = proved(to, seed, server).await;
+    begin(proved(to, seed, server).await).await
+}
+
+/// Begins HTTP/2.
+pub(super) async fn begin(mut connection: Connection) -> Connection {
     say(&mut connection, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     say(&mut connection, &frame(SETTINGS, 0, 0, &[])).await;
     connection

@@ -1,0 +1,130 @@
+//! [driver] What other relays send and say.
+
+use super::super::bits::Bits;
+use super::super::message::{Reply, Word, decode_push, encode_taken};
+use super::super::parcel::Announcement;
+use super::super::state::Taken;
+use super::Relay;
+use crate::chunk::ChunkProblem;
+use crate::env::{Env, Runtime};
+use crate::mesh::Method;
+use aber_proto::{ChunkHash, NodeId};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+impl<E: Env> Relay<E> {
+    /// Answers another relay.
+    ///
+    /// # Errors
+    /// A malformed message, or a store that failed.
+    pub async fn answer(
+        self,
+        from: NodeId,
+        method: Method,
+        payload: Bytes,
+    ) -> Result<Bytes, String> {
+        match method {
+            Method::Push => self.take(from, payload),
+            _ => {
+                let word = Word::decode(payload).map_err(|problem| problem.to_string())?;
+                self.hear(from, word).map(|reply| reply.encode())
+            }
+        }
+    }
+
+    fn take(&self, from: NodeId, payload: Bytes) -> Result<Bytes, String> {
+        let (parcel, number, frame) = decode_push(payload).map_err(|p| p.to_string())?;
+        let expected = {
+            let state = self.state();
+            if state.core.is_blamed(from) {
+                return Ok(encode_taken(Taken::Bad));
+            }
+            state.core.chunk_of(&parcel, number)
+        };
+        let Some(chunk) = expected else {
+            return Ok(encode_taken(Taken::Unknown));
+        };
+        let had = self.inner.store.has(&chunk.hash);
+        let had = had.map_err(|problem| problem.to_string())?;
+        let taken = match self.inner.store.put_frame(&frame) {
+            Ok(got) if got == chunk && had => Taken::Had,
+            Ok(got) if got == chunk => Taken::Stored,
+            Ok(_) | Err(ChunkProblem::Damaged { .. }) => Taken::Bad,
+            Err(problem) => return Err(problem.to_string()),
+        };
+        if taken == Taken::Bad {
+            let runtime = self.inner.env.runtime();
+            runtime.trace(format_args!("relay: {from} sent a bad chunk of {parcel}"));
+            self.state().core.strike(from);
+        } else {
+            self.stored(chunk.hash, Some(from));
+        }
+        Ok(encode_taken(taken))
+    }
+
+    fn hear(&self, from: NodeId, word: Word) -> Result<Reply, String> {
+        let now = self.inner.env.runtime().now();
+        let mut reply = Reply {
+            is_taken: true,
+            ..Reply::default()
+        };
+        match word {
+            Word::Announce(announcement) => reply = self.hear_of(announcement)?,
+            Word::Have(parcels) => {
+                for (parcel, bits) in parcels {
+                    let heard = self.state().core.have(from, parcel, bits, now);
+                    match heard {
+                        Some(actions) => self.act(actions),
+                        None => reply.unknown.push(parcel),
+                    }
+                }
+            }
+            Word::Adopt(parcel, stripe) => {
+                reply.has = self.state().core.adopted(from, parcel, stripe);
+                reply.is_taken = reply.has.is_some();
+            }
+            Word::Holders(parcel, nodes) => {
+                let actions = {
+                    let mut state = self.state();
+                    reply.is_taken = state.core.holders_of(&parcel).is_some();
+                    state.core.holders(parcel, &nodes, now)
+                };
+                self.act(actions);
+                self.tell();
+            }
+        }
+        Ok(reply)
+    }
+
+    fn hear_of(&self, announcement: Announcement) -> Result<Reply, String> {
+        let id = announcement.id;
+        let known = self.state().core.mine_of(&id);
+        if let Some(mine) = known {
+            return Ok(Reply {
+                is_taken: true,
+                has: Some(mine),
+                unknown: Vec::new(),
+            });
+        }
+        if !self.inner.roster.is_good(&announcement) {
+            return Err("an announcement that no member who may write signed".to_owned());
+        }
+        let lacking = self.inner.store.missing(&announcement.chunks);
+        let lacking = lacking.map_err(|problem| problem.to_string())?;
+        let lacking: BTreeSet<ChunkHash> = lacking.iter().map(|chunk| chunk.hash).collect();
+        let numbered = announcement.chunks.iter().enumerate();
+        let present: Bits = numbered
+            .filter(|(_, chunk)| !lacking.contains(&chunk.hash))
+            .map(|(number, _)| number)
+            .collect();
+        let now = self.inner.env.runtime().now();
+        let actions = self.state().core.announced(announcement, present, now);
+        let is_taken = actions.is_ok();
+        self.act(actions.unwrap_or_default());
+        Ok(Reply {
+            is_taken,
+            has: Some(present),
+            unknown: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! [adapter] The relay's messages on the wire.
+
+use super::bits::Bits;
+use super::parcel::{Announcement, ParcelId};
+use super::state::Taken;
+use aber_proto::generated::rpc;
+use aber_proto::{NodeId, limit, manifest};
+use bytes::Bytes;
+use prost::Message;
+use rpc::push_response::Taken as Code;
+use rpc::relay_request::Kind;
+
+/// Something that no relay says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a malformed message of a relay: {0}")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+/// What relays tell each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Word {
+    Announce(Announcement),
+    Have(Vec<(ParcelId, Bits)>),
+    Adopt(ParcelId, usize),
+    Holders(ParcelId, Vec<NodeId>),
+}
+
+/// What one answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Reply {
+    pub(super) is_taken: bool,
+    pub(super) has: Option<Bits>,
+    pub(super) unknown: Vec<ParcelId>,
+}
+
+fn parcel_bytes(id: &ParcelId) -> Bytes {
+    Bytes::copy_from_slice(&id.to_bytes())
+}
+
+fn bits_bytes(bits: Bits) -> Bytes {
+    Bytes::copy_from_slice(&bits.to_bytes())
+}
+
+fn parcel_of(bytes: &[u8]) -> Result<ParcelId, Malformed> {
+    ParcelId::from_bytes(bytes).ok_or(Malformed("a parcel's name"))
+}
+
+fn bits_of(bytes: &[u8]) -> Result<Bits, Malformed> {
+    Bits::from_bytes(bytes).ok_or(Malformed("a set of chunks"))
+}
+
+impl Word {
+    pub(super) fn encode(&self) -> Bytes {
+        let kind = match self {
+            Self::Announce(announcement) => Kind::Announcement(rpc::Announcement {
+                parcel: parcel_bytes(&announcement.id),
+                rows: manifest::encode_list(&announcement.chunks).into(),
+                signature: Bytes::copy_from_slice(&announcement.signature),
+            }),
+            Self::Have(parcels) => {
+                let parcels = parcels.iter().map(|(parcel, bits)| rpc::ParcelBits {
+                    parcel: parcel_bytes(parcel),
+                    bits: bits_bytes(*bits),
+                });
+                Kind::Have(rpc::HaveReport {
+                    parcels: parcels.collect(),
+                })
+            }
+            Self::Adopt(parcel, stripe) => Kind::Adoption(rpc::Adoption {
+                parcel: parcel_bytes(parcel),
+                stripe: u32::try_from(*stripe).unwrap_or(u32::MAX),
+            }),
+            Self::Holders(parcel, nodes) => Kind::Holders(rpc::HoldersReport {
+                parcel: parcel_bytes(parcel),
+                nodes: nodes.iter().map(|node| node.0).collect(),
+            }),
+        };
+        let request = rpc::RelayRequest { kind: Some(kind) };
+        request.encode_to_vec().into()
+    }
+
+    pub(super) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let request = rpc::RelayRequest::decode(bytes).map_err(|_| Malformed("no message"))?;
+        match request.kind.ok_or(Malformed("no kind"))? {
+            Kind::Announcement(announcement) => {
+                if announcement.rows.len() > limit::PARCEL_CHUNKS * limit::CHUNK_ROW_BYTES {
+                    return Err(Malformed("too many chunks"));
+                }
+                let chunks = manifest::decode_list(&announcement.rows);
+                let signature = announcement.signature.as_ref().try_into();
+                Ok(Self::Announce(Announcement {
+                    id: parcel_of(&announcement.parcel)?,
+                    chunks: chunks.map_err(|_| Malformed("a list of chunks"))?.into(),
+                    signature: signature.map_err(|_| Malformed("a signature"))?,
+                }))
+            }
+            Kind::Have(report) => {
+                let parcels = report.parcels.iter();
+                let parcels = parcels.map(|one| Ok((parcel_of(&one.parcel)?, bits_of(&one.bits)?)));
+                Ok(Self::Have(parcels.collect::<Result<_, _>>()?))
+            }
+            Kind::Adoption(adoption) => {
+                let stripe = usize::try_from(adoption.stripe).unwrap_or(usize::MAX);
+                Ok(Self::Adopt(parcel_of(&adoption.parcel)?, stripe))
+            }
+            Kind::Holders(report) => {
+                let nodes = report.nodes.into_iter().map(NodeId).collect();
+                Ok(Self::Holders(parcel_of(&report.parcel)?, nodes))
+            }
+        }
+    }
+}
+
+impl Reply {
+    pub(super) fn encode(&self) -> Bytes {
+        let response = rpc::RelayResponse {
+            taken: self.is_taken,
+            has: self.has.map(bits_bytes).unwrap_or_default(),
+            unknown: self.unknown.iter().map(parcel_bytes).collect(),
+        };
+        response.encode_to_vec().into()
+    }
+
+    pub(super) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let response = rpc::RelayResponse::decode(bytes).map_err(|_| Malformed("no answer"))?;
+        let has = Some(response.has).filter(|bits| !bits.is_empty());
+        let unknown = response.unknown.iter().map(|bytes| parcel_of(bytes));
+        Ok(Self {
+            is_taken: response.taken,
+            has: has.map(|bits| bits_of(&bits)).transpose()?,
+            unknown: unknown.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A chunk on its way: parcel, number in it, stored frame.
+pub(super) fn encode_push(parcel: &ParcelId, number: usize, frame: Bytes) -> Bytes {
+    let request = rpc::PushRequest {
+        parcel: parcel_bytes(parcel),
+        number: u32::try_from(number).unwrap_or(u32::MAX),
+        frame,
+    };
+    request.encode_to_vec().into()
+}
+
+pub(super) fn decode_push(bytes: Bytes) -> Result<(ParcelId, usize, Bytes), Malformed> {
+    let request = rpc::PushRequest::decode(bytes).map_err(|_| Malformed("no chunk"))?;
+    let number = usize::try_from(request.number).unwrap_or(usize::MAX);
+    Ok((parcel_of(&request.parcel)?, number, request.frame))
+}
+
+pub(super) fn encode_taken(taken: Taken) -> Bytes {
+    let code = match taken {
+        Taken::Stored => Code::Stored,
+        Taken::Had => Code::Had,
+        Taken::Bad => Code::Bad,
+        Taken::Unknown => Code::Unknown,
+        Taken::Failed => Code::Unspecified,
+    };
+    let response = rpc::PushResponse { taken: code.into() };
+    response.encode_to_vec().into()
+}
+
+pub(super) fn decode_taken(bytes: Bytes) -> Taken {
+    let response = rpc::PushResponse::decode(bytes).unwrap_or_default();
+    match response.taken() {
+        Code::Stored => Taken::Stored,
+        Code::Had => Taken::Had,
+        Code::Bad => Taken::Bad,
+        Code::Unknown => Taken::Unknown,
+        Code::Unspecified => Taken::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::LayoutDigest;
+    use aber_proto::{ChunkHash, ChunkRef, RequestId};
+
+    fn id() -> ParcelId {
+        ParcelId {
+            writer: NodeId(3),
+            request: RequestId([7; 16]),
+            part: 2,
+            layout: LayoutDigest([9; 32]),
+        }
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let chunk = ChunkRef {
+            hash: ChunkHash([1; 32]),
+            length: 77,
+        };
+        let all = [
+            Word::Announce(Announcement {
+                id: id(),
+                chunks: [chunk].into(),
+                signature: [5; 64],
+            }),
+            Word::Have(vec![(id(), Bits::first(9))]),
+            Word::Adopt(id(), 3),
+            Word::Holders(id(), vec![NodeId(1), NodeId(4)]),
+        ];
+        for message in all {
+            assert_eq!(Word::decode(message.encode()), Ok(message));
+        }
+        let reply = Reply {
+            is_taken: true,
+            has: Some(Bits::first(3)),
+            unknown: vec![id()],
+        };
+        assert_eq!(Reply::decode(reply.encode()), Ok(reply));
+        for taken in [
+            Taken::Stored,
+            Taken::Had,
+            Taken::Bad,
+            Taken::Unknown,
+            Taken::Failed,
+        ] {
+            assert_eq!(decode_taken(encode_taken(taken)), taken);
+        }
+        let push = encode_push(&id(), 4, Bytes::from_static(b"frame"));
+        assert_eq!(
+            decode_push(push),
+            Ok((id(), 4, Bytes::from_static(b"frame")))
+        );
+    }
+
+    #[test]
+    fn what_no_relay_says_is_refused() {
+        for bytes in [&b""[..], b"\xff\xff", b"\x0a\x02\x08\x01"] {
+            assert!(Word::decode(Bytes::copy_from_slice(bytes)).is_err());
+        }
+        assert!(decode_push(Bytes::from_static(b"\x0a\x01a")).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! [pure] Parcels: at most 256 chunks of one change, announced, sent and acknowledged together.
+
+use super::{LayoutDigest, stripe_of};
+use crate::relay::bits::Bits;
+use aber_proto::key::{PublicKey, Purpose, SecretKey};
+use aber_proto::manifest;
+use aber_proto::{ChunkRef, ClusterId, NodeId, RequestId, limit};
+use std::fmt;
+use std::sync::Arc;
+
+/// Names a parcel. It is tied to one layout for life: announced anew under another, it is another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ParcelId {
+    /// Who wrote the content.
+    pub writer: NodeId,
+    /// The request of the change it belongs to.
+    pub request: RequestId,
+    /// Which part of the change's chunks, from 0.
+    pub part: u32,
+    /// The layout whose trees it goes down.
+    pub layout: LayoutDigest,
+}
+
+/// Bytes of an encoded [`ParcelId`].
+pub const PARCEL_ID_BYTES: usize = 8 + 16 + 4 + 32;
+
+impl fmt::Display for ParcelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.request, self.part)
+    }
+}
+
+impl ParcelId {
+    /// Writer, request, part, layout digest; numbers little-endian.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; PARCEL_ID_BYTES] {
+        let parts: [&[u8]; 4] = [
+            &self.writer.0.to_le_bytes(),
+            &self.request.0,
+            &self.part.to_le_bytes(),
+            &self.layout.0,
+        ];
+        let mut bytes = [0; PARCEL_ID_BYTES];
+        for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        bytes
+    }
+
+    /// What [`ParcelId::to_bytes`] wrote; `None` for another length.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (writer, rest) = bytes.split_first_chunk::<8>()?;
+        let (request, rest) = rest.split_first_chunk::<16>()?;
+        let (part, rest) = rest.split_first_chunk::<4>()?;
+        Some(Self {
+            writer: NodeId(u64::from_le_bytes(*writer)),
+            request: RequestId(*request),
+            part: u32::from_le_bytes(*part),
+            layout: LayoutDigest(rest.try_into().ok()?),
+        })
+    }
+
+    /// What turns the stripes: writer, request and part. The layout is not among it, so that a chunk
+    /// keeps its stripe when a parcel is announced anew.
+    fn words(&self) -> [u64; 4] {
+        let (low, high) = self.request.0.split_at(8);
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+        [self.writer.0, word(low), word(high), u64::from(self.part)]
+    }
+
+    /// For each stripe, which of `count` chunks go down it.
+    #[must_use]
+    pub fn stripes(&self, count: usize, stripes: usize) -> Vec<Bits> {
+        let words = self.words();
+        let mut of = vec![Bits::default(); stripes];
+        for number in 0..count {
+            if let Some(bits) = of.get_mut(stripe_of(&words, number as u64, stripes)) {
+                bits.add(number);
+            }
+        }
+        of
+    }
+}
+
+/// What a writer tells everybody before it sends a parcel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    /// Its name.
+    pub id: ParcelId,
+    /// Its chunks, 1 to [`limit::PARCEL_CHUNKS`], no two the same.
+    pub chunks: Arc<[ChunkRef]>,
+    /// The writer's, over cluster, id and chunks.
+    pub signature: [u8; 64],
+}
+
+fn message(cluster: &ClusterId, id: &ParcelId, chunks: &[ChunkRef]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32 + PARCEL_ID_BYTES + chunks.len() * 36);
+    bytes.extend_from_slice(&cluster.0);
+    bytes.extend_from_slice(&id.to_bytes());
+    bytes.extend_from_slice(&manifest::encode_list(chunks));
+    bytes
+}
+
+impl Announcement {
+    /// Signs a parcel.
+    #[must_use]
+    pub fn sign(id: ParcelId, chunks: Vec<ChunkRef>, cluster: &ClusterId, key: &SecretKey) -> Self {
+        let signature = key.sign(Purpose::Parcel, &message(cluster, &id, &chunks));
+        Self {
+            id,
+            chunks: chunks.into(),
+            signature,
+        }
+    }
+
+    /// Whether the writer, whose key this is, announced exactly this.
+    #[must_use]
+    pub fn is_by(&self, cluster: &ClusterId, key: &PublicKey) -> bool {
+        let signed = message(cluster, &self.id, &self.chunks);
+        let verified = key.verify(Purpose::Parcel, &signed, &self.signature);
+        !self.chunks.is_empty() && self.chunks.len() <= limit::PARCEL_CHUNKS && verified.is_ok()
+    }
+
+    /// Bytes of all chunks, uncompressed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.length))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aber_proto::ChunkHash;
+
+    fn id() -> ParcelId {
+        ParcelId {
+            writer: NodeId(3),
+            request: RequestId([7; 16]),
+            part: 2,
+            layout: LayoutDigest([9; 32]),
+        }
+    }
+
+    #[test]
+    fn a_name_survives_its_bytes() {
+        assert_eq!(ParcelId::from_bytes(&id().to_bytes()), Some(id()));
+        assert_eq!(ParcelId::from_bytes(&id().to_bytes()[1..]), None);
+    }
+
+    #[test]
+    fn each_chunk_has_one_stripe() {
+        let stripes = id().stripes(250, 8);
+        let all = stripes
+            .iter()
+            .fold(Bits::default(), |all, one| all.or(*one));
+        assert_eq!(all, Bits::first(250));
+        assert_eq!(stripes.iter().map(Bits::len).sum::<usize>(), 250);
+        assert!(stripes.iter().all(|stripe| stripe.len() >= 31));
+    }
+
+    /// S1: nothing of what a writer announced can be changed by who passes it on.
+    #[test]
+    fn only_the_writer_announces() {
+        let key = SecretKey::from_seed(&[1; 32]).expect("seed");
+        let other = SecretKey::from_seed(&[2; 32]).expect("seed");
+        let cluster = ClusterId([4; 32]);
+        let chunk = |n: u8| ChunkRef {
+            hash: ChunkHash([n; 32]),
+            length: 5,
+        };
+        let good = Announcement::sign(id(), vec![chunk(1), chunk(2)], &cluster, &key);
+        assert!(good.is_by(&cluster, &key.public()));
+        assert!(!good.is_by(&cluster, &other.public()));
+        assert!(!good.is_by(&ClusterId([5; 32]), &key.public()));
+        let mut fewer = good.clone();
+        fewer.chunks = [chunk(1)].into();
+        assert!(!fewer.is_by(&cluster, &key.public()));
+        let mut moved = good;
+        moved.id.part = 3;
+        assert!(!moved.is_by(&cluster, &key.public()));
+        assert!(
+            !Announcement::sign(id(), Vec::new(), &cluster, &key).is_by(&cluster, &key.public())
+        );
+    }
+}

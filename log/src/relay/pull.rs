@@ -1,0 +1,157 @@
+//! [pure] What is asked for because its way is broken or it is late.
+
+use super::fold;
+use super::live::Live;
+use super::state::{Action, Core, Key};
+use crate::relay::parcel::ParcelId;
+use aber_proto::{ChunkRef, Instant, NodeId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Open requests to one node.
+const OPEN_EACH: usize = 2;
+/// Open requests in all.
+const OPEN: usize = 8;
+/// Chunks looked at in one go.
+const LOOKED_AT: usize = 1024;
+/// After which an answer is not waited for any more.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// A chunk that may be asked for.
+struct Wish {
+    key: Key,
+    parcel: ParcelId,
+    number: usize,
+    chunk: ChunkRef,
+    from: Vec<NodeId>,
+    is_orphan: bool,
+}
+
+impl Core {
+    /// Asks for what is late or orphaned, the rarest first, from the neighbour with fewest requests
+    /// open; from the writer only if for long nobody else has it.
+    pub(super) fn pulls(&mut self, now: Instant) -> Vec<Action> {
+        for live in self.live.values_mut() {
+            live.pulls
+                .retain(|_, (_, since)| now < *since + ANSWER_TIME);
+        }
+        let mut open: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (from, _) in self.live.values().flat_map(|live| live.pulls.values()) {
+            *open.entry(*from).or_default() += 1;
+        }
+        let mut wishes = self.wishes(now);
+        // Each in an order of its own: what one gets another can ask it for.
+        let turn = |node: u64, wish: &Wish| fold([self.me.0, node, wish.number as u64]);
+        wishes.sort_by_key(|wish| (wish.from.len(), wish.key, turn(self.me.0, wish)));
+        let mut asked: BTreeMap<(NodeId, bool), Vec<_>> = BTreeMap::new();
+        for wish in wishes {
+            if open.values().sum::<usize>() >= OPEN {
+                break;
+            }
+            let count = |node: &NodeId| open.get(node).copied().unwrap_or(0);
+            let from = wish.from.iter().filter(|node| count(node) < OPEN_EACH);
+            let Some(from) = from
+                .min_by_key(|node| (count(node), turn(node.0, &wish)))
+                .copied()
+            else {
+                continue;
+            };
+            *open.entry(from).or_default() += 1;
+            if let Some(live) = self.live.get_mut(&wish.key) {
+                live.pulls.insert(wish.number, (from, now));
+            }
+            let chunks = asked.entry((from, wish.is_orphan)).or_default();
+            chunks.push((wish.parcel, wish.number, wish.chunk));
+        }
+        let asked = asked.into_iter();
+        let pull = asked.map(|((from, is_orphan), chunks)| Action::Pull {
+            from,
+            chunks,
+            is_orphan,
+        });
+        pull.collect()
+    }
+
+    fn wishes(&self, now: Instant) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for (key, live) in &self.live {
+            if wishes.len() >= LOOKED_AT {
+                break;
+            }
+            wishes.extend(self.wishes_of(*key, live, now));
+        }
+        wishes
+    }
+
+    fn wishes_of<'a>(
+        &'a self,
+        key: Key,
+        live: &'a Live,
+        now: Instant,
+    ) -> impl Iterator<Item = Wish> + 'a {
+        let is_orphan: Vec<bool> = (0..live.stripes.len())
+            .map(|stripe| {
+                let parent = live.parent(self.me, stripe, |node| self.is_alive(node));
+                // Of a layout that is not here yet the trees are not either, and its chunks come.
+                parent.is_none() && live.way.is_some()
+            })
+            .collect();
+        let missing = live.missing();
+        let wanted: Vec<usize> = missing
+            .iter()
+            .filter(|n| !live.pulls.contains_key(n))
+            .collect();
+        wanted.into_iter().filter_map(move |number| {
+            let stripe = live.stripe_of(number);
+            let is_orphan = is_orphan.get(stripe).copied().unwrap_or(true);
+            let lag = live.lag(stripe, self.delay);
+            let is_late = live
+                .seen
+                .get(&number)
+                .is_some_and(|seen| now >= *seen + lag);
+            let has = live.had.iter().filter(|(_, bits)| bits.has(number));
+            let has = has.map(|(node, _)| *node);
+            let mut from: Vec<_> = has
+                .filter(|node| self.is_alive(*node) && *node != live.writer())
+                .collect();
+            // One asks the writer at once for all whose parent is gone; the others ask that one then.
+            let is_for_all =
+                is_orphan && live.is_eldest(self.me, stripe, |node| self.is_alive(node));
+            let is_last = live.offered.is_some_and(|since| now >= since + lag * 2);
+            if from.is_empty() && (is_for_all || is_last) && self.is_alive(live.writer()) {
+                from.push(live.writer());
+            }
+            let is_wanted = is_orphan || is_late || from.contains(&live.writer());
+            let chunk = live.chunk(number)?;
+            (is_wanted && !from.is_empty()).then_some(Wish {
+                key,
+                parcel: live.announcement.id,
+                number,
+                chunk,
+                from,
+                is_orphan,
+            })
+        })
+    }
+
+    /// How a request ended; what came was told by [`Core::stored`].
+    pub fn pulled(&mut self, from: NodeId, parcel: ParcelId, number: usize, is_here: bool) {
+        let Some(live) = self.find(parcel) else {
+            return;
+        };
+        if live
+            .pulls
+            .get(&number)
+            .is_some_and(|(asked, _)| *asked == from)
+        {
+            live.pulls.remove(&number);
+        }
+        // It does not have it after all, or cannot say; what it has it tells again.
+        if !is_here
+            && from != live.writer()
+            && let Some(had) = live.had.get_mut(&from)
+        {
+            had.take(number);
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! [pure] One node's part in carrying parcels: who is sent what next, who is told, what is pulled.
+//!
+//! Nothing is queued: what a child lacks is what is here less what it is known to have, so a restart,
+//! a duplicate and a child that comes back need no care of their own. Stripes carry, pulls repair: a
+//! chunk is asked for only if its way is broken or it is late. Only what was verified is here, so only
+//! that is sent (T9). Every table has a bound, and all of them are bounded by the parcels.
+
+mod announce;
+mod room;
+mod way;
+
+use super::bits::Bits;
+use super::live::{HEIR_TIME, Live};
+use super::parcel::{Announcement, ParcelId};
+use super::{Layout, LayoutDigest, TreeCache};
+use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Layouts whose parcels may still be on their way.
+const LAYOUTS: usize = 16;
+/// Parcels that a writer may have unfinished here.
+pub const PARCELS_OF_WRITER: usize = 64;
+/// Without any progress for so long, whoever waits for a chunk may ask for it elsewhere.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+/// Bad chunks from one node after which nothing more is taken from it.
+const STRIKES: u32 = 3;
+/// Before a repeated announcement's chunks are sent: who has some of them says so first.
+pub(super) const ASK_FIRST: Duration = Duration::from_secs(2);
+/// Arrivals over which the usual delay is a mean.
+const DELAYS: u32 = 16;
+/// Between reports of chunks.
+const HAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// The name of a parcel among those that are live here; never used twice.
+pub type Key = u64;
+
+/// Something to be done for the relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Tell `to` of a parcel; its answer goes to [`Core::announced_to`].
+    Announce {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        announcement: Arc<Announcement>,
+    },
+    /// Tell `to` what is here; what it says it does not know goes to [`Core::unknown_at`].
+    Have {
+        /// Whom.
+        to: NodeId,
+        /// Of which parcels which chunks.
+        parcels: Vec<(ParcelId, Bits)>,
+    },
+    /// Ask `to` to take this node for its parent in a stripe; what it has goes to [`Core::have`].
+    Adopt {
+        /// Whom.
+        to: NodeId,
+        /// Of which parcel.
+        parcel: ParcelId,
+        /// In which stripe.
+        stripe: usize,
+    },
+    /// Tell `to` who holds all of a parcel; if it fails, [`Core::report_failed`].
+    Holders {
+        /// Whom.
+        to: NodeId,
+        /// Of which parcel.
+        parcel: ParcelId,
+        /// Who is new among them.
+        nodes: Vec<NodeId>,
+    },
+    /// Sync the store, then call [`Core::synced`].
+    Sync {
+        /// For which parcel.
+        parcel: ParcelId,
+    },
+    /// Ask `from` for chunks, then call [`Core::pulled`].
+    Pull {
+        /// Whom.
+        from: NodeId,
+        /// Which.
+        chunks: Vec<(ParcelId, usize, ChunkRef)>,
+        /// Whether their way is broken, so that they are as urgent as what is sent.
+        is_orphan: bool,
+    },
+}
+
+/// A chunk to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Push {
+    /// To whom.
+    pub to: NodeId,
+    /// Of which parcel.
+    pub parcel: ParcelId,
+    /// Its number there.
+    pub number: usize,
+    /// The chunk.
+    pub chunk: ChunkRef,
+}
+
+/// What became of a chunk that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It is there, and was not before.
+    Stored,
+    /// It was there.
+    Had,
+    /// It is not what its hash says.
+    Bad,
+    /// The receiver does not know the parcel.
+    Unknown,
+    /// Nothing is known.
+    Failed,
+}
+
+/// Why an announcement is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AnnounceProblem {
+    /// A writer has [`PARCELS_OF_WRITER`] unfinished ones here, or all writers too many.
+    #[error("too many parcels are on their way")]
+    Many,
+    /// No chunks, too many, or one twice.
+    #[error("the announcement is malformed")]
+    Malformed,
+}
+
+/// Bytes and chunks on their way to one node.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Window {
+    pub(super) chunks: usize,
+    pub(super) bytes: u64,
+}
+
+/// The relay of one node.
+pub struct Core {
+    pub(super) me: NodeId,
+    layouts: VecDeque<Arc<Layout>>,
+    cache: TreeCache,
+    rings: BTreeMap<LayoutDigest, Arc<[NodeId]>>,
+    pub(super) up: BTreeSet<NodeId>,
+    strikes: BTreeMap<NodeId, u32>,
+    pub(super) live: BTreeMap<Key, Live>,
+    pub(super) names: BTreeMap<ParcelId, Key>,
+    by_hash: BTreeMap<ChunkHash, Vec<(Key, usize)>>,
+    next_key: Key,
+    pub(super) windows: BTreeMap<NodeId, Window>,
+    pub(super) window_bytes: u64,
+    /// Bytes sent for each writer that has something to send, for fairness.
+    pub(super) served: BTreeMap<NodeId, u64>,
+    /// Chunks sent in all; every fourth of a writer is of its oldest parcel.
+    pub(super) turns: u64,
+    have_at: Instant,
+    /// How long after others this node usually gets a chunk.
+    pub(super) delay: Duration,
+}
+
+impl Core {
+    /// A relay that knows no layout and reaches nobody.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            layouts: VecDeque::new(),
+            cache: TreeCache::default(),
+            rings: BTreeMap::new(),
+            up: BTreeSet::new(),
+            strikes: BTreeMap::new(),
+            live: BTreeMap::new(),
+            names: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            next_key: 0,
+            windows: BTreeMap::new(),
+            window_bytes: u64::MAX,
+            served: BTreeMap::new(),
+            turns: 0,
+            have_at: Instant::default(),
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// The newest layout; parcels are announced under it from now on. The former ones stay for theirs.
+    pub fn set_layout(&mut self, layout: Layout, now: Instant) -> Vec<Action> {
+        let digest = layout.digest();
+        if self
+            .layout()
+            .is_some_and(|newest| newest.digest() == digest)
+        {
+            return Vec::new();
+        }
+        self.layouts.retain(|known| known.digest() != digest);
+        self.layouts.push_back(Arc::new(layout));
+        while self.layouts.len() > LAYOUTS {
+            if let Some(old) = self.layouts.pop_front() {
+                self.rings.remove(&old.digest());
+            }
+        }
+        // Who misbehaved under the former one may have been mended.
+        self.strikes.clear();
+        let waiting = self.live.iter();
+        let waiting = waiting.filter(|(_, live)| live.way.is_none());
+        let waiting: Vec<Key> = waiting
+            .filter(|(_, live)| live.announcement.id.layout == digest)
+            .map(|(key, _)| *key)
+            .collect();
+        let mut actions = Vec::new();
+        for key in waiting {
+            actions.extend(self.find_way(key, now));
+        }
+        actions
+    }
+
+    /// The newest layout.
+    #[must_use]
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layouts.back()
+    }
+
+    /// How many bytes may be on their way to one node; two chunks always may.
+    pub fn set_window(&mut self, bytes: u64) {
+        self.window_bytes = bytes;
+    }
+
+    pub(super) fn is_alive(&self, node: NodeId) -> bool {
+        self.up.contains(&node) && !self.is_blamed(node)
+    }
+
+    /// Whether nothing is taken from a node, since it sent what is not what it says.
+    #[must_use]
+    pub fn is_blamed(&self, node: NodeId) -> bool {
+        self.strikes
+            .get(&node)
+            .is_some_and(|strikes| *strikes >= STRIKES)
+    }
+
+    /// A node sent a chunk that is not what its hash says.
+    pub fn strike(&mut self, node: NodeId) {
+        *self.strikes.entry(node).or_default() += 1;
+    }
+
+    pub(super) fn find(&mut self, parcel: ParcelId) -> Option<&mut Live> {
+        let key = self.names.get(&parcel)?;
+        self.live.get_mut(key)
+    }
+
+    /// A chunk is here now, verified; `from` is who sent it.
+    pub fn stored(&mut self, hash: ChunkHash, from: Option<NodeId>, now: Instant) -> Vec<Action> {
+        let (mut actions, mut was_asked) = (Vec::new(), false);
+        for (key, number) in self.by_hash.get(&hash).cloned().unwrap_or_default() {
+            let Some(live) = self.live.get_mut(&key) else {
+                continue;
+            };
+            if let Some(from) = from {
+                live.note_had(from, [number].into_iter().collect());
+            }
+            if live.mine.has(number) {
+                continue;
+            }
+            live.mine.add(number);
+            live.touched = now;
+            live.arrived(number, now);
+            let seen = live.seen.remove(&number);
+            if live.pulls.remove(&number).is_some() {
+                was_asked = true;
+            } else {
+                let delay = seen.map_or(Duration::ZERO, |seen| now - seen);
+                self.delay = (self.delay * (DELAYS - 1) + delay) / DELAYS;
+            }
+            actions.extend(if_complete(live));
+        }
+        if was_asked {
+            actions.extend(self.pulls(now));
+        }
+        actions
+    }
+
+    /// What became of a chunk that [`Core::next_push`] said to send.
+    pub fn pushed(&mut self, push: &Push, taken: Taken, now: Instant) -> Vec<Action> {
+        if let Some(window) = self.windows.get_mut(&push.to) {
+            window.chunks = window.chunks.saturating_sub(1);
+            let length = u64::from(push.chunk.length);
+            window.bytes = window.bytes.saturating_sub(length);
+        }
+        let Some(live) = self.find(push.parcel) else {
+            return Vec::new();
+        };
+        let bit: Bits = [push.number].into_iter().collect();
+        if let Some(flying) = live.flying.get_mut(&push.to) {
+            *flying = flying.without(bit);
+        }
+        match taken {
+            Taken::Stored | Taken::Had => {
+                live.touched = now;
+                live.note_had(push.to, bit);
+                live.sent.add(push.number);
+                live.welcomed(push.to);
+            }
+            Taken::Unknown => {
+                live.refused(push.to, now);
+                return live.announce(push.to, now).into_iter().collect();
+            }
+            // It takes nothing more from here, and gets it elsewhere.
+            Taken::Bad => live.note_had(push.to, bit),
+            Taken::Failed => live.refused(push.to, now),
+        }
+        Vec::new()
+    }
+
+    /// The store was synced after a parcel was complete.
+    pub fn synced(&mut self, parcel: ParcelId, now: Instant) -> Vec<Action> {
+        let me = self.me;
+        let Some(live) = self.find(parcel) else {
+            return Vec::new();
+        };
+        live.holders.insert(me);
+        self.report(parcel, now)
+    }
+
+    /// The store could not be synced: it is asked for again.
+    pub fn sync_failed(&mut self, parcel: ParcelId) {
+        if let Some(live) = self.find(parcel) {
+            live.is_syncing = false;
+        }
+    }
+
+    /// What is due: reports, pulls, what is to be forgotten. Call it twice a second while
+    /// [`Core::is_busy`].
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let ids: Vec<ParcelId> = self.names.keys().copied().collect();
+        for id in ids {
+            actions.extend(self.report(id, now));
+        }
+        for live in self.live.values_mut() {
+            for heir in live.heirs.values_mut() {
+                let is_late = |since| now >= since + HEIR_TIME;
+                heir.since = heir.since.filter(|since| !is_late(*since));
+            }
+            actions.extend(if_complete(live));
+        }
+        if now >= self.have_at + HAVE_EVERY {
+            self.have_at = now;
+            actions.extend(self.report_chunks());
+        }
+        actions.extend(self.pulls(now));
+        self.forget(now);
+        actions
+    }
+
+    /// Whether there is anything that [`Core::tick`] may have to do.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.live.is_empty()
+    }
+
+    /// Who holds all of a parcel, as far as is known here; `None` if it is not live.
+    #[must_use]
+    pub fn holders_of(&self, parcel: &ParcelId) -> Option<&BTreeSet<NodeId>> {
+        let key = self.names.get(parcel)?;
+        self.live.get(key).map(|live| &live.holders)
+    }
+
+    /// A chunk of a parcel, by its number; `None` if the parcel is not live or has fewer.
+    #[must_use]
+    pub fn chunk_of(&self, parcel: &ParcelId, number: usize) -> Option<ChunkRef> {
+        let key = self.names.get(parcel)?;
+        self.live.get(key)?.chunk(number)
+    }
+
+    /// What of a parcel is here; `None` if it is not live.
+    #[must_use]
+    pub fn mine_of(&self, parcel: &ParcelId) -> Option<Bits> {
+        let key = self.names.get(parcel)?;
+        self.live.get(key).map(|live| live.mine)
+    }
+
+    /// Whether each chunk of a parcel was taken by somebody; also if it is not live.
+    #[must_use]
+    pub fn is_sent(&self, parcel: &ParcelId) -> bool {
+        let live = self.names.get(parcel).and_then(|key| self.live.get(key));
+        live.is_none_or(|live| live.sent == Bits::first(live.count()))
+    }
+
+    /// How many of a parcel's chunks were taken by somebody.
+    #[must_use]
+    pub fn sent_of(&self, parcel: &ParcelId) -> usize {
+        let live = self.names.get(parcel).and_then(|key| self.live.get(key));
+        live.map_or(0, |live| live.sent.len())
+    }
+
+    /// Whether a chunk is on its way here by itself, so that nobody need ask for it.
+    #[must_use]
+    pub fn expects(&self, hash: &ChunkHash, now: Instant) -> bool {
+        let parcels = self.by_hash.get(hash).into_iter().flatten();
+        let mut live = parcels.filter_map(|(key, number)| {
+            let live = self.live.get(key)?;
+            (!live.mine.has(*number)).then_some(live)
+        });
+        live.any(|live| live.way.is_some() && now < live.touched + STUCK_AFTER)
+    }
+
+    /// A layout by its digest, while parcels may name it.
+    #[must_use]
+    pub fn knows(&self, layout: &LayoutDigest) -> bool {
+        self.layouts.iter().any(|known| known.digest() == *layout)
+    }
+}
+
+/// Asks for a sync once all of a parcel is here.
+fn if_complete(live: &mut Live) -> Option<Action> {
+    if live.is_syncing || !live.is_complete() {
+        return None;
+    }
+    live.is_syncing = true;
+    let parcel = live.announcement.id;
+    Some(Action::Sync { parcel })
+}
+
+#[cfg(test)]
+mod tests;

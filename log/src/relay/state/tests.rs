@@ -1,0 +1,196 @@
+//! T5, T7, T8, T9 of `docs/invariants.md`: relays of many nodes, by their pure cores alone.
+
+use super::super::Links;
+use super::super::swarm::Swarm;
+use aber_proto::NodeId;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const KIB: u32 = 1024;
+const LONG: Duration = Duration::from_secs(3000);
+
+fn ratio(swarm: &Swarm, writer: NodeId, bytes: u64) -> f64 {
+    swarm.now.0 as f64 / 1e9 / swarm.bound(writer, bytes)
+}
+
+/// T5: one writer, no failure: nothing is asked for, nothing comes twice, the writer sends one copy,
+/// and it takes hardly longer than it must.
+#[test]
+fn stripes_carry_and_nothing_is_asked_for() {
+    for (nodes, count, most) in [(8, 256, 1.05), (16, 256, 1.06), (50, 1024, 1.04)] {
+        let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
+        let parcels = swarm.write(NodeId(0), count, 64 * KIB);
+        let bytes = count as u64 * 64 * 1024;
+        swarm.run(LONG, |swarm| swarm.all_have(count));
+        let took = ratio(&swarm, NodeId(0), bytes);
+        let copies = swarm.sent(NodeId(0)) as f64 / bytes as f64;
+        println!(
+            "{nodes} nodes: ratio {took:.3} copies {copies:.3} wants {}",
+            swarm.wants
+        );
+        assert!(swarm.all_have(count), "{nodes} nodes: not all have it");
+        assert!(took <= most, "{nodes} nodes took {took:.3} of the bound");
+        assert!(
+            copies <= 1.01,
+            "{nodes} nodes: the writer sent {copies:.3} copies"
+        );
+        assert_eq!((swarm.wants, swarm.twice()), (0, 0), "{nodes} nodes");
+        let until = swarm.now.0 + 5_000_000_000;
+        swarm.run(Duration::from_nanos(until), |_| false);
+        for parcel in &parcels {
+            assert_eq!(
+                swarm.holders(NodeId(0), parcel),
+                nodes,
+                "all are known to hold it"
+            );
+        }
+    }
+}
+
+/// Small files in one change: many chunks of 4 KiB.
+#[test]
+fn small_chunks_are_carried_as_well() {
+    let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
+    swarm.write(NodeId(3), 1000, 4 * KIB);
+    swarm.run(LONG, |swarm| swarm.all_have(1000));
+    let took = ratio(&swarm, NodeId(3), 1000 * 4096);
+    println!("ratio {took:.3}");
+    assert!(swarm.all_have(1000) && took <= 1.06, "{took:.3}");
+    assert_eq!((swarm.wants, swarm.twice()), (0, 0));
+}
+
+/// T7: any node may die at any moment; all others complete, with few bytes twice.
+#[test]
+fn a_relay_that_dies_costs_little() {
+    for (victim, at) in [(3, 2), (5, 8), (7, 14), (2, 1)] {
+        let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
+        swarm.write(NodeId(0), 256, 64 * KIB);
+        swarm.run(Duration::from_secs(at), |_| false);
+        swarm.set_down(NodeId(victim), true);
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
+        let twice = swarm.twice() as f64 / (15.0 * 256.0 * 65536.0);
+        println!("{victim} dies at {at}: {took:.3}, twice {twice:.4}");
+        assert!(swarm.all_have(256), "not all have it");
+        assert!(took <= 1.8, "{victim} dies at {at} s: {took:.3}");
+        assert!(
+            twice <= 0.03,
+            "{victim} dies at {at} s: {twice:.3} came twice"
+        );
+    }
+}
+
+/// A third of the nodes dies in the middle, and comes back later.
+#[test]
+fn a_third_may_die_and_come_back() {
+    let mut swarm = Swarm::new(&[8000; 15], &Links::Any);
+    swarm.write(NodeId(0), 256, 64 * KIB);
+    swarm.run(Duration::from_secs(6), |_| false);
+    for id in [2, 5, 8, 11, 14] {
+        swarm.set_down(NodeId(id), true);
+    }
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
+    println!("{took:.3}");
+    assert!(swarm.all_have(256) && took <= 2.0, "{took:.3}");
+    let before = swarm.sent(NodeId(0));
+    for id in [2, 5, 8, 11, 14] {
+        swarm.set_down(NodeId(id), false);
+    }
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    assert!(swarm.all_have(256), "who comes back gets the rest");
+    let more = (swarm.sent(NodeId(0)) - before) as f64 / (256.0 * 65536.0);
+    assert!(
+        more < 1.0,
+        "the others help: the writer sent {more:.2} copies more"
+    );
+}
+
+/// T8: a writer that sent one copy, and a little, may go.
+#[test]
+fn the_writer_may_go_once_it_sent_a_copy() {
+    let mut swarm = Swarm::new(&[8000; 8], &Links::Any);
+    swarm.write(NodeId(0), 256, 64 * KIB);
+    let parcel = 256 * 65536;
+    swarm.run(LONG, |swarm| swarm.sent(NodeId(0)) >= parcel);
+    let until = swarm.now.0 + 300_000_000;
+    swarm.run(Duration::from_nanos(until), |_| false);
+    swarm.set_down(NodeId(0), true);
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    assert!(
+        swarm.all_have(256),
+        "all others complete without the writer"
+    );
+}
+
+/// T9: who sends other bytes is found out, and all others complete.
+#[test]
+fn a_liar_is_left_out() {
+    let mut swarm = Swarm::new(&[8000; 8], &Links::Any);
+    swarm.make_liar(NodeId(4));
+    swarm.write(NodeId(0), 256, 64 * KIB);
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
+    println!("{took:.3}");
+    assert!(swarm.all_have(256), "all complete");
+    assert!(took <= 2.5, "{took:.3}");
+}
+
+/// T5 on a graph: a circle with chords; nobody is asked who has no link.
+#[test]
+fn a_graph_of_neighbours_is_enough() {
+    let mut pairs = BTreeSet::new();
+    for id in 0..12_u64 {
+        for step in [1, 3] {
+            pairs.insert((NodeId(id), NodeId((id + step) % 12)));
+        }
+    }
+    let mut swarm = Swarm::new(&[1000; 12], &Links::Pairs(pairs));
+    swarm.write(NodeId(0), 256, 64 * KIB);
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
+    println!("{took:.3} wants {}", swarm.wants);
+    assert!(swarm.all_have(256) && took <= 1.5, "{took:.3}");
+}
+
+/// Several write at once; each gets its share and nobody is asked for what comes anyway.
+#[test]
+fn several_write_at_once() {
+    let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
+    for writer in 0..4 {
+        swarm.write(NodeId(writer), 128, 64 * KIB);
+    }
+    swarm.run(LONG, |swarm| swarm.all_have(512));
+    let took = ratio(&swarm, NodeId(0), 512 * 65536);
+    println!("{took:.3} wants {} twice {}", swarm.wants, swarm.twice());
+    assert!(swarm.all_have(512) && took <= 1.1, "{took:.3}");
+    let all = 15 * 512 * 65536_u64;
+    assert!(
+        swarm.twice() * 100 <= all,
+        "{} bytes came twice",
+        swarm.twice()
+    );
+}
+
+/// One 80/20 mix: the slow writer's line is the bound.
+#[test]
+fn unequal_lines() {
+    let ups: Vec<u64> = (0..50)
+        .map(|n| if n % 5 == 3 { 20_000 } else { 1000 })
+        .collect();
+    let mut swarm = Swarm::new(&ups, &Links::Any);
+    swarm.write(NodeId(0), 512, 64 * KIB);
+    swarm.run(LONG, |swarm| swarm.all_have(512));
+    let took = ratio(&swarm, NodeId(0), 512 * 65536);
+    println!("{took:.3} wants {}", swarm.wants);
+    println!(
+        "{:?}",
+        swarm
+            .ids()
+            .iter()
+            .map(|id| (id.0, swarm.has(*id)))
+            .collect::<Vec<_>>()
+    );
+    assert!(swarm.all_have(512) && took <= 1.05, "{took:.3}");
+    assert!(swarm.has(NodeId(7)) == 512);
+}

@@ -1,0 +1,446 @@
+//! Relays of many nodes on lines of given rates, without a network: for tests of the pure core.
+//!
+//! A line sends one chunk after the other; what is not content takes no time but the way. So times
+//! are those of the relay alone, to be held against the bound of Kumar and Ross.
+
+use super::bits::Bits;
+use super::parcel::{Announcement, ParcelId};
+use super::state::{Action, Core, Push, Taken};
+use super::{Layout, Links, Row};
+use aber_proto::key::SecretKey;
+use aber_proto::{ChunkHash, ChunkRef, ClusterId, Instant, NodeId, RequestId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// One way.
+const DELAY: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(500);
+/// Until the others notice that somebody is gone or back.
+const NOTICE: Duration = Duration::from_millis(100);
+
+enum Event {
+    Tick(NodeId),
+    Pump(NodeId),
+    Notice,
+    Do(NodeId, Action),
+    Arrive {
+        from: NodeId,
+        push: Push,
+    },
+    Taken {
+        at: NodeId,
+        push: Push,
+        taken: Taken,
+    },
+    Pulled {
+        from: NodeId,
+        to: NodeId,
+        parcel: ParcelId,
+        number: usize,
+        chunk: ChunkRef,
+    },
+}
+
+struct Site {
+    core: Core,
+    kbit: u64,
+    has: BTreeSet<ChunkHash>,
+    free_at: Instant,
+    is_down: bool,
+    /// Sends other bytes than it says.
+    is_liar: bool,
+    sent: u64,
+    got_twice: u64,
+}
+
+/// Nodes, their lines, and what is under way.
+pub(super) struct Swarm {
+    sites: BTreeMap<NodeId, Site>,
+    events: BTreeMap<(Instant, u64), Event>,
+    next: u64,
+    pub(super) now: Instant,
+    pub(super) wants: usize,
+    pub(super) layout: Layout,
+    request: u8,
+}
+
+pub(super) fn row(id: u64, up_kbit: u64) -> Row {
+    Row {
+        id: NodeId(id),
+        up_kbit,
+        relay_ok: true,
+    }
+}
+
+impl Swarm {
+    pub(super) fn new(ups: &[u64], links: &Links) -> Self {
+        let rows = (0..).zip(ups).map(|(id, up)| row(id, *up)).collect();
+        let layout = Layout::new(7, rows, links).expect("a layout");
+        let mut sites = BTreeMap::new();
+        for (id, kbit) in (0..).map(NodeId).zip(ups) {
+            let mut core = Core::new(id);
+            core.set_layout(layout.clone(), Instant::default());
+            core.set_window(kbit * 125);
+            let site = Site {
+                core,
+                kbit: *kbit,
+                has: BTreeSet::new(),
+                free_at: Instant::default(),
+                is_down: false,
+                is_liar: false,
+                sent: 0,
+                got_twice: 0,
+            };
+            sites.insert(id, site);
+        }
+        let mut swarm = Self {
+            sites,
+            events: BTreeMap::new(),
+            next: 0,
+            now: Instant::default(),
+            wants: 0,
+            layout,
+            request: 0,
+        };
+        swarm.notice();
+        for id in swarm.ids() {
+            swarm.after(TICK, Event::Tick(id));
+        }
+        swarm
+    }
+
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.sites.keys().copied().collect()
+    }
+
+    fn site(&mut self, id: NodeId) -> &mut Site {
+        self.sites.get_mut(&id).expect("a site")
+    }
+
+    fn after(&mut self, delay: Duration, event: Event) {
+        self.next += 1;
+        self.events.insert((self.now + delay, self.next), event);
+    }
+
+    /// `writer` writes `count` chunks of so many bytes, in parcels.
+    pub(super) fn write(&mut self, writer: NodeId, count: usize, length: u32) -> Vec<ParcelId> {
+        self.request += 1;
+        let request = RequestId([self.request; 16]);
+        let key = SecretKey::from_seed(&[1; 32]).expect("seed");
+        let chunk = |number: usize| {
+            let mut hash = [self.request; 32];
+            hash[..8].copy_from_slice(&(number as u64).to_le_bytes());
+            let hash = ChunkHash(hash);
+            ChunkRef { hash, length }
+        };
+        let chunks: Vec<ChunkRef> = (0..count).map(chunk).collect();
+        self.site(writer)
+            .has
+            .extend(chunks.iter().map(|chunk| chunk.hash));
+        let layout = self.layout.digest();
+        let mut parcels = Vec::new();
+        for (part, chunks) in (0..).zip(chunks.chunks(256)) {
+            let id = ParcelId {
+                writer,
+                request,
+                part,
+                layout,
+            };
+            parcels.push(id);
+            let announcement = Announcement::sign(id, chunks.to_vec(), &ClusterId([0; 32]), &key);
+            let now = self.now;
+            let actions = self.site(writer).core.offer(announcement, false, now);
+            self.act(writer, actions.expect("room"));
+        }
+        self.pump(writer);
+        parcels
+    }
+
+    pub(super) fn set_down(&mut self, id: NodeId, is_down: bool) {
+        let now = self.now;
+        let site = self.site(id);
+        site.is_down = is_down;
+        if !is_down {
+            // What it knew of parcels is gone; its store is not.
+            let (kbit, layout) = (site.kbit, site.core.layout().cloned());
+            site.core = Core::new(id);
+            site.core.set_window(kbit * 125);
+            site.core
+                .set_layout((*layout.expect("a layout")).clone(), now);
+            self.after(TICK, Event::Tick(id));
+        }
+        self.after(NOTICE, Event::Notice);
+    }
+
+    pub(super) fn make_liar(&mut self, id: NodeId) {
+        self.site(id).is_liar = true;
+    }
+
+    fn notice(&mut self) {
+        let up = self.sites.iter().filter(|(_, site)| !site.is_down);
+        let up: BTreeSet<NodeId> = up.map(|(id, _)| *id).collect();
+        for id in up.clone() {
+            let layout = self.layout.clone();
+            let mut near = up.clone();
+            near.retain(|node| layout.is_linked(*node, id));
+            let now = self.now;
+            let actions = self.site(id).core.set_up(near, now);
+            self.act(id, actions);
+            self.pump(id);
+        }
+    }
+
+    fn act(&mut self, at: NodeId, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Sync { parcel } => {
+                    let now = self.now;
+                    let next = self.site(at).core.synced(parcel, now);
+                    self.act(at, next);
+                }
+                Action::Pull { .. } => {
+                    self.wants += 1;
+                    self.after(DELAY, Event::Do(at, action));
+                }
+                other => self.after(DELAY, Event::Do(at, other)),
+            }
+        }
+    }
+
+    /// One chunk on the line of a node; answers when it is there.
+    fn transmit(&mut self, from: NodeId, length: u32) -> Duration {
+        let now = self.now;
+        let site = self.site(from);
+        let start = site.free_at.max(now);
+        let micros = u64::from(length) * 8_000 / site.kbit.max(1);
+        site.free_at = start + Duration::from_micros(micros);
+        site.sent += u64::from(length);
+        site.free_at - now
+    }
+
+    fn pump(&mut self, id: NodeId) {
+        let now = self.now;
+        let site = self.site(id);
+        if site.is_down || site.free_at > now {
+            return;
+        }
+        if let Some(push) = site.core.next_push(now) {
+            let there = self.transmit(id, push.chunk.length);
+            self.after(there, Event::Pump(id));
+            self.after(there + DELAY, Event::Arrive { from: id, push });
+        }
+    }
+
+    fn is_gone(&self, id: NodeId) -> bool {
+        self.sites.get(&id).is_none_or(|site| site.is_down)
+    }
+
+    fn arrive(&mut self, from: NodeId, push: Push) {
+        let (to, now) = (push.to, self.now);
+        let is_liar = self.site(from).is_liar;
+        let is_lost = self.is_gone(to) || self.is_gone(from);
+        let taken = if is_lost || self.site(to).core.is_blamed(from) {
+            Taken::Failed
+        } else if is_liar {
+            self.site(to).core.strike(from);
+            Taken::Bad
+        } else if self.site(to).core.holders_of(&push.parcel).is_none() {
+            Taken::Unknown
+        } else {
+            let site = self.site(to);
+            let is_new = site.has.insert(push.chunk.hash);
+            if !is_new {
+                site.got_twice += u64::from(push.chunk.length);
+            }
+            let actions = site.core.stored(push.chunk.hash, Some(from), now);
+            self.act(to, actions);
+            self.pump(to);
+            if is_new { Taken::Stored } else { Taken::Had }
+        };
+        self.after(
+            DELAY,
+            Event::Taken {
+                at: from,
+                push,
+                taken,
+            },
+        );
+    }
+
+    fn pulled(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        parcel: ParcelId,
+        number: usize,
+        chunk: ChunkRef,
+    ) {
+        let now = self.now;
+        let is_here = !self.is_gone(from) && !self.site(from).is_liar;
+        if is_here {
+            let site = self.site(to);
+            if !site.has.insert(chunk.hash) {
+                site.got_twice += u64::from(chunk.length);
+            }
+            let actions = site.core.stored(chunk.hash, Some(from), now);
+            self.act(to, actions);
+        }
+        self.site(to).core.pulled(from, parcel, number, is_here);
+        self.pump(to);
+    }
+
+    fn carry_out(&mut self, at: NodeId, action: Action) {
+        let now = self.now;
+        match action {
+            Action::Announce { to, announcement } => {
+                let id = announcement.id;
+                let mut has = None;
+                if !self.is_gone(to) {
+                    let site = self.site(to);
+                    let present: Bits = (0..)
+                        .zip(announcement.chunks.iter())
+                        .filter(|(_, chunk)| site.has.contains(&chunk.hash))
+                        .map(|(number, _)| number)
+                        .collect();
+                    let actions = site.core.announced((*announcement).clone(), present, now);
+                    has = actions.is_ok().then_some(present);
+                    self.act(to, actions.unwrap_or_default());
+                }
+                self.site(at).core.announced_to(to, id, has, now);
+            }
+            Action::Have { to, parcels } if !self.is_gone(to) => {
+                for (parcel, bits) in parcels {
+                    match self.site(to).core.have(at, parcel, bits, now) {
+                        Some(actions) => self.act(to, actions),
+                        None => {
+                            let actions = self.site(at).core.unknown_at(to, parcel, now);
+                            self.act(at, actions);
+                        }
+                    }
+                }
+                self.pump(to);
+            }
+            Action::Adopt { to, parcel, stripe } if !self.is_gone(to) => {
+                let has = self.site(to).core.adopted(at, parcel, stripe);
+                match has {
+                    Some(has) => {
+                        let actions = self.site(at).core.have(to, parcel, has, now);
+                        self.act(at, actions.unwrap_or_default());
+                    }
+                    None => {
+                        let actions = self.site(at).core.unknown_at(to, parcel, now);
+                        self.act(at, actions);
+                    }
+                }
+                self.pump(at);
+            }
+            Action::Holders { to, parcel, nodes } if !self.is_gone(to) => {
+                let actions = self.site(to).core.holders(parcel, &nodes, now);
+                self.act(to, actions);
+            }
+            Action::Pull { from, chunks, .. } => {
+                for (parcel, number, chunk) in chunks {
+                    let has = !self.is_gone(from) && self.site(from).has.contains(&chunk.hash);
+                    let there = match has {
+                        true => self.transmit(from, chunk.length) + DELAY,
+                        false => DELAY,
+                    };
+                    let to = at;
+                    self.after(
+                        there,
+                        Event::Pulled {
+                            from,
+                            to,
+                            parcel,
+                            number,
+                            chunk,
+                        },
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Runs until a time, or until `is_done`.
+    pub(super) fn run(&mut self, until: Duration, is_done: impl Fn(&Self) -> bool) {
+        let until = Instant::default() + until;
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            if at > until {
+                self.now = until;
+                return;
+            }
+            self.now = at;
+            match event {
+                Event::Tick(id) if !self.is_gone(id) => {
+                    let actions = self.site(id).core.tick(at);
+                    self.act(id, actions);
+                    self.pump(id);
+                    self.after(TICK, Event::Tick(id));
+                }
+                Event::Tick(_) => {}
+                Event::Pump(id) => self.pump(id),
+                Event::Notice => self.notice(),
+                Event::Do(node, action) if !self.is_gone(node) => self.carry_out(node, action),
+                Event::Do(..) => {}
+                Event::Arrive { from, push } => self.arrive(from, push),
+                Event::Taken {
+                    at: node,
+                    push,
+                    taken,
+                } => {
+                    let actions = self.site(node).core.pushed(&push, taken, at);
+                    self.act(node, actions);
+                    self.pump(node);
+                }
+                Event::Pulled {
+                    from,
+                    to,
+                    parcel,
+                    number,
+                    chunk,
+                } if !self.is_gone(to) => {
+                    self.pulled((from, to), parcel, number, chunk);
+                }
+                Event::Pulled { .. } => {}
+            }
+            if is_done(self) {
+                return;
+            }
+        }
+    }
+
+    /// Whether all who live and are honest have so many chunks.
+    pub(super) fn all_have(&self, count: usize) -> bool {
+        let mut living = self
+            .sites
+            .values()
+            .filter(|site| !site.is_down && !site.is_liar);
+        living.all(|site| site.has.len() >= count)
+    }
+
+    pub(super) fn has(&self, id: NodeId) -> usize {
+        self.sites.get(&id).map_or(0, |site| site.has.len())
+    }
+
+    pub(super) fn holders(&self, id: NodeId, parcel: &ParcelId) -> usize {
+        let site = self.sites.get(&id);
+        let holders = site.and_then(|site| site.core.holders_of(parcel));
+        holders.map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn sent(&self, id: NodeId) -> u64 {
+        self.sites.get(&id).map_or(0, |site| site.sent)
+    }
+
+    pub(super) fn twice(&self) -> u64 {
+        self.sites.values().map(|site| site.got_twice).sum()
+    }
+
+    /// Seconds until every line could have brought `bytes` of `writer` to all.
+    pub(super) fn bound(&self, writer: NodeId, bytes: u64) -> f64 {
+        let kbit: u64 = self.sites.values().map(|site| site.kbit).sum();
+        let own = self.sites.get(&writer).map_or(1, |site| site.kbit);
+        let seconds = |bytes: u64, kbit: u64| bytes as f64 / (kbit as f64 * 125.0);
+        seconds(bytes, own).max(seconds(bytes * (self.sites.len() as u64 - 1), kbit))
+    }
+}

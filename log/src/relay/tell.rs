@@ -1,0 +1,213 @@
+//! [pure] Who knows what: reports of chunks and holders, and who stands in for whom is gone.
+
+use super::bits::Bits;
+use super::live::{Heir, Live};
+use super::parcel::ParcelId;
+use super::state::{ASK_FIRST, Action, Core, Key};
+use super::{Layout, fold};
+use aber_proto::{Instant, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rings on which a node has two successors that it reports chunks to.
+const RINGS: u64 = 4;
+const RING_NEXT: usize = 2;
+
+impl Core {
+    /// A node says what it has of a parcel. `None`: the parcel is not known here.
+    pub fn have(
+        &mut self,
+        from: NodeId,
+        parcel: ParcelId,
+        bits: Bits,
+        now: Instant,
+    ) -> Option<Vec<Action>> {
+        let live = self.find(parcel)?;
+        let new = bits.and(Bits::first(live.count()));
+        live.note_had(from, new);
+        live.sent = live.sent.or(new);
+        if from == live.writer() {
+            live.offered.get_or_insert(now);
+        }
+        for number in new.without(live.mine).iter() {
+            live.seen.entry(number).or_insert(now);
+        }
+        for heir in live.heirs.values_mut() {
+            if heir.node == from {
+                heir.since = None;
+            }
+        }
+        live.welcomed(from);
+        Some(self.pulls(now))
+    }
+
+    /// A parent's parent takes its place in a stripe. Answers what is here; `None` if the parcel is
+    /// not known.
+    pub fn adopted(&mut self, from: NodeId, parcel: ParcelId, stripe: usize) -> Option<Bits> {
+        let live = self.find(parcel)?;
+        if stripe < live.stripes.len() {
+            live.adopters.insert(stripe, from);
+        }
+        live.told.insert(from, live.mine);
+        Some(live.mine)
+    }
+
+    /// `to` does not know a parcel that it was told about.
+    pub fn unknown_at(&mut self, to: NodeId, parcel: ParcelId, now: Instant) -> Vec<Action> {
+        let announced = self.find(parcel).and_then(|live| live.announce(to, now));
+        announced.into_iter().collect()
+    }
+
+    /// A node says who holds a parcel.
+    pub fn holders(&mut self, parcel: ParcelId, nodes: &[NodeId], now: Instant) -> Vec<Action> {
+        let layout = self.layout().cloned();
+        let Some(live) = self.find(parcel) else {
+            return Vec::new();
+        };
+        let is_member = |node: &NodeId| {
+            let members = layout.as_ref().map(|layout| layout.members());
+            members.is_none_or(|all| all.binary_search_by_key(node, |row| row.id).is_ok())
+        };
+        let all = Bits::first(live.count());
+        for node in nodes.iter().copied().filter(is_member) {
+            live.holders.insert(node);
+            live.note_had(node, all);
+            live.touched = now;
+        }
+        self.report(parcel, now)
+    }
+
+    /// A report of holders may not have arrived.
+    pub fn report_failed(&mut self, to: NodeId, parcel: ParcelId, nodes: &[NodeId]) {
+        if let Some(live) = self.find(parcel) {
+            live.forget_report(to, nodes);
+        }
+    }
+
+    pub(super) fn report(&mut self, parcel: ParcelId, now: Instant) -> Vec<Action> {
+        let Some(key) = self.names.get(&parcel).copied() else {
+            return Vec::new();
+        };
+        let Some(live) = self.live.get(&key) else {
+            return Vec::new();
+        };
+        let to = live.reports_to(self.me, |node| self.is_alive(node));
+        let news = to.zip(self.live.get_mut(&key)).and_then(|(to, live)| {
+            let nodes = live.news_of_holders(to, now)?;
+            Some(Action::Holders { to, parcel, nodes })
+        });
+        news.into_iter().collect()
+    }
+
+    /// The nodes that can be reached now.
+    pub fn set_up(&mut self, up: BTreeSet<NodeId>, now: Instant) -> Vec<Action> {
+        let gone: Vec<NodeId> = self.up.difference(&up).copied().collect();
+        let new: Vec<NodeId> = up.difference(&self.up).copied().collect();
+        self.up = up;
+        for node in &gone {
+            self.windows.remove(node);
+        }
+        let mut actions = Vec::new();
+        let keys: Vec<Key> = self.live.keys().copied().collect();
+        for key in keys {
+            let Some(mut live) = self.live.remove(&key) else {
+                continue;
+            };
+            for node in &gone {
+                live.flying.remove(node);
+                live.pulls.retain(|_, (from, _)| from != node);
+            }
+            for node in &new {
+                live.told.remove(node);
+                live.forget_reports(*node);
+                live.forget_announcing(*node);
+                live.heirs.retain(|slot, _| slot.child != *node);
+                // It may have been told of nothing while it was away.
+                if live
+                    .hearers(self.me, |node| self.is_alive(node))
+                    .contains(node)
+                {
+                    actions.extend(live.announce(*node, now));
+                    live.not_before.insert(*node, now + ASK_FIRST);
+                }
+            }
+            if !gone.is_empty() {
+                actions.extend(self.find_heirs(&mut live, now));
+            }
+            self.live.insert(key, live);
+        }
+        actions
+    }
+
+    pub(super) fn find_heirs(&self, live: &mut Live, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let is_alive = |node| self.is_alive(node);
+        for slot in live.slots.clone() {
+            let stands = live
+                .heirs
+                .get(&slot)
+                .is_some_and(|heir| is_alive(heir.node));
+            if is_alive(slot.child) || stands {
+                continue;
+            }
+            let Some(node) = live.heir_of(slot, is_alive) else {
+                live.heirs.remove(&slot);
+                continue;
+            };
+            let since = Some(now);
+            live.heirs.insert(slot, Heir { node, since });
+            actions.push(Action::Adopt {
+                to: node,
+                parcel: live.announcement.id,
+                stripe: slot.stripe,
+            });
+        }
+        actions
+    }
+
+    pub(super) fn report_chunks(&mut self) -> Vec<Action> {
+        let mut news: BTreeMap<NodeId, Vec<(ParcelId, Bits)>> = BTreeMap::new();
+        let (me, up) = (self.me, self.up.clone());
+        for live in self.live.values_mut() {
+            let Some(way) = live.way.clone() else {
+                continue;
+            };
+            // A writer is silent until each chunk was sent once, so that it is asked for none.
+            let all = Bits::first(live.count());
+            if live.writer() == me && live.sent != all {
+                continue;
+            }
+            for to in way.ring.iter().filter(|node| up.contains(node)) {
+                let told = live.told.get(to).copied().unwrap_or_default();
+                let new = live.mine.without(told);
+                if !new.without(live.had_by(*to)).is_empty() {
+                    live.told.insert(*to, live.mine);
+                    let parcels = news.entry(*to).or_default();
+                    parcels.push((live.announcement.id, new));
+                }
+            }
+        }
+        let tell = news.into_iter();
+        tell.map(|(to, parcels)| Action::Have { to, parcels })
+            .collect()
+    }
+}
+
+/// The two next members on each of four rings, or all neighbours where links are few.
+pub(super) fn ring_of(layout: &Layout, me: NodeId) -> Arc<[NodeId]> {
+    let ids: Vec<NodeId> = layout.members().iter().map(|row| row.id).collect();
+    if layout.near().is_some() {
+        let linked = ids.into_iter().filter(|node| layout.is_linked(me, *node));
+        return linked.collect();
+    }
+    let mut ring = BTreeSet::new();
+    for turn in 0..RINGS {
+        let place = |node: &NodeId| (fold([layout.number(), turn, node.0]), *node);
+        let mut order = ids.clone();
+        order.sort_by_key(place);
+        let at = order.iter().position(|node| *node == me).unwrap_or(0);
+        let next = order.iter().cycle().skip(at + 1).take(RING_NEXT);
+        ring.extend(next.copied().filter(|node| *node != me));
+    }
+    ring.into_iter().collect()
+}

@@ -1,0 +1,130 @@
+//! [pure] The layout that the members make: what the relay's trees are computed from.
+//!
+//! Its number is made of its content, so whoever has the same members with the same lines and
+//! neighbours has the same layout, however it came to know them (decision 11).
+
+use aber_log::relay::{Layout, Links, Row};
+use aber_materializer::members::{MemberRow, Members};
+use aber_proto::NodeId;
+use std::collections::BTreeSet;
+
+/// What a line is taken for where nobody declared one, in kbit/s.
+const UNKNOWN_KBIT: u64 = 1000;
+
+/// The layout of the present members; `None` if they make none.
+pub(super) fn layout_of(members: &Members) -> Option<Layout> {
+    let present: Vec<&MemberRow> = members.present().collect();
+    let unknown = median(
+        present
+            .iter()
+            .filter_map(|row| declared_kbit(row))
+            .collect(),
+    );
+    let rows: Vec<Row> = present
+        .iter()
+        .map(|row| Row {
+            id: row.node,
+            up_kbit: declared_kbit(row).unwrap_or(unknown),
+            relay_ok: true,
+        })
+        .collect();
+    let links = links_of(&present);
+    let content = Layout::new(0, rows.clone(), &links).ok()?;
+    let digest = content.digest().0;
+    let (number, _) = digest.split_first_chunk::<8>()?;
+    Layout::new(u64::from_le_bytes(*number), rows, &links).ok()
+}
+
+/// Declared in bytes a second; the slowest line that can be declared still counts.
+fn declared_kbit(row: &MemberRow) -> Option<u64> {
+    (row.uplink.up > 0).then(|| (row.uplink.up / 125).max(1))
+}
+
+/// Who declared nothing is taken for one like the others.
+fn median(mut rates: Vec<u64>) -> u64 {
+    rates.sort_unstable();
+    let middle = rates.len().saturating_sub(1) / 2;
+    rates.get(middle).copied().unwrap_or(UNKNOWN_KBIT)
+}
+
+/// Who names neighbours has links to those only, unless they name others.
+fn links_of(present: &[&MemberRow]) -> Links {
+    if present.iter().all(|row| row.neighbours.is_empty()) {
+        return Links::Any;
+    }
+    let mut pairs = BTreeSet::new();
+    for a in present {
+        for b in present.iter().filter(|b| b.node > a.node) {
+            if is_neighbour(a, b.node) && is_neighbour(b, a.node) {
+                pairs.insert((a.node, b.node));
+            }
+        }
+    }
+    Links::Pairs(pairs)
+}
+
+/// Whether a member has links to another, by its own word.
+pub(super) fn is_neighbour(row: &MemberRow, node: NodeId) -> bool {
+    row.neighbours.is_empty() || row.neighbours.contains(&node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aber_proto::{PublicKey, Rates, Role};
+
+    fn member(node: u64, up: u64, neighbours: &[u64]) -> MemberRow {
+        MemberRow {
+            node: NodeId(node),
+            name: format!("n{node}"),
+            key: PublicKey([u8::try_from(node).expect("small"); 32]),
+            is_voter_eligible: true,
+            addresses: Vec::new(),
+            uplink: Rates { up, down: 0 },
+            neighbours: neighbours.iter().copied().map(NodeId).collect(),
+            roles: vec![(0, Some(Role::Writer))],
+        }
+    }
+
+    fn members(rows: &[MemberRow]) -> Members {
+        Members::of_rows(rows.iter().cloned())
+    }
+
+    fn ups(layout: &Layout) -> Vec<u64> {
+        layout.members().iter().map(|row| row.up_kbit).collect()
+    }
+
+    #[test]
+    fn who_declared_nothing_is_like_the_others() {
+        let nobody = members(&[member(1, 0, &[]), member(2, 0, &[])]);
+        assert_eq!(ups(&layout_of(&nobody).expect("a layout")), [1000, 1000]);
+        let some = members(&[
+            member(1, 0, &[]),
+            member(2, 1_000_000, &[]),
+            member(3, 125_000, &[]),
+            member(4, 250_000, &[]),
+        ]);
+        let layout = layout_of(&some).expect("a layout");
+        assert_eq!(ups(&layout), [2000, 8000, 1000, 2000]);
+    }
+
+    #[test]
+    fn neighbours_are_links_if_both_ends_agree() {
+        let rows = [member(1, 0, &[2]), member(2, 0, &[]), member(3, 0, &[1, 2])];
+        let layout = layout_of(&members(&rows)).expect("a layout");
+        let linked = |a, b| layout.is_linked(NodeId(a), NodeId(b));
+        assert!(linked(1, 2) && linked(2, 3));
+        assert!(!linked(1, 3), "1 does not name 3");
+    }
+
+    #[test]
+    fn the_same_members_make_the_same_layout_and_others_another() {
+        let one = layout_of(&members(&[member(1, 5000, &[]), member(2, 0, &[])]));
+        let same = layout_of(&members(&[member(2, 0, &[]), member(1, 5000, &[])]));
+        let other = layout_of(&members(&[member(1, 50_000, &[]), member(2, 0, &[])]));
+        assert_eq!(one, same);
+        let digest = |layout: &Option<Layout>| layout.as_ref().map(|l| (l.number(), l.digest()));
+        assert_ne!(digest(&one), digest(&other));
+        assert_eq!(layout_of(&members(&[])), None);
+    }
+}
