@@ -255,6 +255,42 @@ fn lines_have_their_rate_and_are_counted_pulled_and_cut() {
     echo.wait().unwrap();
 }
 
+/// Frames wait on their way to the switch, and only there: the way there and back is two waits.
+#[test]
+fn hosts_are_as_far_from_each_other_as_was_asked_for() {
+    if !can_run() {
+        return;
+    }
+    let name = format!("f{}", std::process::id());
+    let far = ["up", "--until-eof", "--delay-ms", "150"];
+    let tried = Command::new(LAB)
+        .args(["--name", &name])
+        .args(far)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+    if said.contains("macvtap") {
+        eprintln!("SKIPPED: the kernel has no taps: {said}");
+        return;
+    }
+    assert!(tried.status.success(), "{said}");
+    let shape = ["--hosts", "2", "--delay-ms", "150"];
+    let lab = Held::up("f", &shape);
+    let mut echo = start_echo(&lab, "h2");
+    // A connection, a question and its answer: there and back twice.
+    let began = Instant::now();
+    assert!(lab.reaches("h1", "h2"));
+    let took_s = began.elapsed().as_secs_f64();
+    assert!(took_s >= 0.6, "{took_s}");
+    assert!(lab.carried("h1", "up_bytes") > 0 && lab.carried("h2", "down_bytes") > 0);
+    drop(lab);
+    echo.wait().unwrap();
+    // One that would lose its distance with its maker is not made.
+    let kept = Command::new(LAB).args(["up", "--delay-ms", "5"]).output();
+    assert!(!kept.unwrap().status.success());
+}
+
 #[test]
 fn nothing_of_a_lab_stays() {
     if !can_run() {

@@ -19,6 +19,7 @@ mod commits;
 mod data;
 mod divisor;
 mod etcd;
+pub mod fanout;
 pub mod goal;
 mod ingest;
 mod join;
@@ -28,6 +29,7 @@ mod process;
 mod replay;
 mod restart;
 pub mod row;
+mod slow;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -40,6 +42,9 @@ use std::path::{Path, PathBuf};
 const GOALS: [u8; 6] = [1, 4, 6, 8, 18, 19];
 /// What is measured beside the goals.
 const JOIN: &str = "join";
+const FANOUT: &str = "fanout";
+/// Only draws what rows say.
+const DRAW: &str = "draw";
 const ROUNDS: usize = 5;
 /// Where a round takes over a minute.
 const ROUNDS_LONG: usize = 3;
@@ -47,7 +52,8 @@ const ROUNDS_LONG: usize = 3;
 /// Measures aber: prints a table, and appends one JSON object a row.
 #[derive(Parser, Debug)]
 pub struct Options {
-    /// Which goals, or `join` [default: 1 4 6 8 18 19 join]
+    /// Which goals, `join` or `fanout`, or `draw`, which only draws what --out holds
+    /// [default: 1 4 6 8 18 19 join fanout]
     #[arg(value_name = "GOAL", value_parser = Task::parse)]
     tasks: Vec<Task>,
     /// Rounds [default: 5, and 3 where one takes over a minute]
@@ -59,12 +65,17 @@ pub struct Options {
     /// Append rows to it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Append rows to it as those of a table of markdown
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
     /// Little data: only shows that everything runs
     #[arg(long)]
     quick: bool,
     /// The binary to measure [default: aber beside this program, else target/release/aber]
     #[arg(long, value_name = "PATH")]
     aber: Option<PathBuf>,
+    #[command(flatten)]
+    fanout: fanout::FanoutOptions,
 }
 
 /// One thing to measure.
@@ -72,6 +83,8 @@ pub struct Options {
 enum Task {
     Goal(u8),
     Join,
+    Fanout,
+    Draw,
 }
 
 impl Task {
@@ -79,9 +92,15 @@ impl Task {
         if text == JOIN {
             return Ok(Self::Join);
         }
+        if text == FANOUT {
+            return Ok(Self::Fanout);
+        }
+        if text == DRAW {
+            return Ok(Self::Draw);
+        }
         let goal = text.parse().ok().filter(|goal| GOALS.contains(goal));
         let goal = goal.with_context(|| {
-            format!("{text} is not measured here; these are: {GOALS:?} and {JOIN}")
+            format!("{text} is not measured here; these are: {GOALS:?}, {JOIN} and {FANOUT}")
         })?;
         Ok(Self::Goal(goal))
     }
@@ -93,8 +112,11 @@ pub(crate) struct Bench {
     pub(crate) machine: Machine,
     pub(crate) scale: Scale,
     rounds: Option<usize>,
+    fanout: fanout::FanoutOptions,
     scratch: process::Scratch,
     report: Report,
+    out: Option<PathBuf>,
+    table: Option<PathBuf>,
 }
 
 /// How much of everything.
@@ -139,7 +161,7 @@ impl Scale {
 pub fn run(options: &Options) -> Result<()> {
     let tasks = if options.tasks.is_empty() {
         let goals = GOALS.iter().copied().map(Task::Goal);
-        goals.chain([Task::Join]).collect()
+        goals.chain([Task::Join, Task::Fanout]).collect()
     } else {
         options.tasks.clone()
     };
@@ -158,17 +180,22 @@ pub fn run(options: &Options) -> Result<()> {
         machine,
         scale,
         rounds: options.rounds,
+        fanout: options.fanout.clone(),
         scratch: process::Scratch::new(&options.dir)?,
         report: Report::default(),
+        out: options.out.clone(),
+        table: options.table.clone(),
     };
     for task in tasks {
         let name = match task {
             Task::Goal(goal) => format!("goal {goal}: {}", goal::name(goal)),
             Task::Join => "join, and a cluster that is left alone".to_owned(),
+            Task::Fanout => "fanout: one writer, slow lines, every mirror".to_owned(),
+            Task::Draw => "the picture of fanout".to_owned(),
         };
         say(&name);
         bench.measure(task).with_context(|| name)?;
-        bench.flush(options.out.as_deref())?;
+        bench.flush()?;
     }
     Ok(())
 }
@@ -183,6 +210,8 @@ impl Bench {
             Task::Goal(18) => restart::measure(self),
             Task::Goal(_) => memory::measure(self),
             Task::Join => join::measure(self),
+            Task::Fanout => fanout::measure(self),
+            Task::Draw => fanout::draw_rows(self),
         }
     }
 
@@ -209,23 +238,28 @@ impl Bench {
     }
 
     /// Prints and keeps the rows since the last time.
-    fn flush(&mut self, out: Option<&Path>) -> Result<()> {
+    fn flush(&mut self) -> Result<()> {
         let rows = self.report.take();
         let facts = self.machine.facts(self.scale.quick);
-        let mut lines = String::new();
+        let (mut lines, mut table) = <(String, String)>::default();
         for row in &rows {
             print(&row.table_line(&facts));
             lines.push_str(&row.json(&facts));
             lines.push('\n');
+            table.push_str(&row.markdown(&facts));
         }
-        if let Some(path) = out {
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.create(true).append(true).open(path)?;
-            file.write_all(lines.as_bytes())
-                .with_context(|| path.display().to_string())?;
-        }
-        Ok(())
+        append(self.out.as_deref(), &lines)?;
+        append(self.table.as_deref(), &table)
     }
+}
+
+/// Adds to a file, if there is to be one.
+fn append(path: Option<&Path>, text: &str) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).append(true).open(path)?;
+    let written = file.write_all(text.as_bytes());
+    written.with_context(|| path.display().to_string())
 }
 
 fn find_aber(given: Option<&Path>) -> Result<PathBuf> {

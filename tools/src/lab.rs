@@ -7,21 +7,30 @@
 //! aberlab-NAME-h2: eth0                     ── p2
 //! ```
 //!
+//! Hosts may be made far from each other: then a thread of the program carries each frame from its
+//! cable to the switch, after a while, and the lab lives no longer than the program.
+//!
 //! The namespaces are all there is of a lab: what it is called, which hosts it has and what their
 //! lines carried is read from them, so there is no state that could be stale. The machine's own
 //! interfaces, addresses and routes are never touched. Needs root, `ip` and `tc` (Debian:
 //! iproute2).
 
 pub mod command;
+mod distance;
 mod plan;
 mod system;
 
 pub use plan::{Host, Name, Plan, Rate};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use distance::{Distance, Taps};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -49,6 +58,8 @@ pub struct Lab {
     hosts: Vec<Host>,
     /// The namespaces that go away with it, the switch first; none where it was only found.
     made: Vec<String>,
+    /// What carries frames, where hosts are far from each other. Ends before the namespaces go.
+    distance: Option<Distance>,
 }
 
 /// What a host's line carried, in bytes of whole Ethernet frames, counted at the switch.
@@ -72,7 +83,9 @@ impl Lab {
             name: plan.name.clone(),
             hosts: plan.hosts()?,
             made: Vec::new(),
+            distance: None,
         };
+        distance::check(plan.delay)?;
         // The switch is the first to come and the last to go: whoever makes it owns the name.
         let switch = plan.name.switch();
         let taken = || format!("a lab {} is up already, or being made", plan.name);
@@ -80,6 +93,11 @@ impl Lab {
         run_with(&["ip", "-n", &switch, "-batch", "-"], Plan::switch_batch())?;
         for host in lab.hosts.clone() {
             lab.add_host(plan, host)?;
+        }
+        if !plan.delay.is_zero() {
+            let taps = lab.hosts.iter().map(|host| Taps::make(&lab.name, *host));
+            let taps = taps.collect::<Result<_>>()?;
+            lab.distance = Some(Distance::start(taps, plan.delay)?);
         }
         Ok(lab)
     }
@@ -97,6 +115,7 @@ impl Lab {
             name: name.clone(),
             hosts,
             made: Vec::new(),
+            distance: None,
         })
     }
 
@@ -141,6 +160,25 @@ impl Lab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace]).arg(program);
         Ok(command)
+    }
+
+    /// The file that stands for a host's namespace.
+    ///
+    /// # Errors
+    /// There is no such host.
+    pub fn namespace_file(&self, host: Host) -> Result<PathBuf> {
+        Ok(system::file_of(&self.namespace(host)?))
+    }
+
+    /// Lets this thread be on a host, for good; the program's other threads stay where they are.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn enter(namespace: &Path) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(namespace, flags, Mode::empty())?;
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(file.as_fd(), kind).context("a host's namespace")
     }
 
     /// Pulls a host's cable, or plugs it in.
@@ -264,7 +302,7 @@ impl Lab {
         )?;
         run_with(
             &["ip", "-n", &switch, "-batch", "-"],
-            &Plan::port_batch(host),
+            &plan.port_batch(host),
         )?;
         Ok(())
     }
@@ -272,6 +310,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        drop(self.distance.take());
         // Nobody is left to tell; `lab down` finds what could not be removed.
         let _ = remove_namespaces(&self.made);
     }
@@ -338,21 +377,29 @@ pub fn lacks() -> Lacks {
         }
     }
     if lacks.mendable.is_empty()
-        && let Err(error) = try_one()
+        && let Err(error) = try_one(Duration::ZERO)
     {
         lacks.forbidden = Some(format!("something of the kernel: {error:#}"));
     }
     lacks
 }
 
+/// Why hosts cannot be far from each other here, where a lab can be made at all.
+#[must_use]
+pub fn lacks_distance() -> Option<String> {
+    let error = try_one(Duration::from_millis(1)).err()?;
+    Some(format!("taps of the kernel (macvtap): {error:#}"))
+}
+
 /// A lab of one host with everything in it, for a moment.
-fn try_one() -> Result<()> {
+fn try_one(delay: Duration) -> Result<()> {
     let lab = Lab::make(&Plan {
         name: Name::new(&format!("try{}", std::process::id()))?,
         hosts: 1,
         up: Some(Rate::parse("8mbit")?),
         down: Some(Rate::parse("80mbit")?),
         has_ipv4: true,
+        delay,
     })?;
     let done = lab.command(Host::new(1)?, "ip")?.arg("-V").output()?;
     if !done.status.success() {

@@ -80,6 +80,38 @@ impl Cluster {
         Ok(())
     }
 
+    /// Ends one of those that joined; its place stays. The first node's place is 0.
+    pub(crate) fn end_one(&mut self, place: usize) -> Result<()> {
+        self.other(place)?.end();
+        Ok(())
+    }
+
+    /// A daemon that was started again in the place of one that ended; does not wait.
+    pub(crate) fn replace(&mut self, place: usize, daemon: Daemon) -> Result<()> {
+        *self.other(place)? = daemon;
+        Ok(())
+    }
+
+    /// Waits until a node that was started again answers.
+    pub(crate) fn reach_one(&mut self, place: usize) -> Result<()> {
+        let node = self.nodes.get(place).context("no such node")?;
+        let data = node.data.clone();
+        let mut found = None;
+        wait_until("a node answers", START_PATIENCE, || {
+            found = self.runtime.block_on(look(&data)).ok();
+            Ok(found.is_some())
+        })?;
+        if let (Some(node), Some(found)) = (self.nodes.get_mut(place), found) {
+            *node = found;
+        }
+        Ok(())
+    }
+
+    fn other(&mut self, place: usize) -> Result<&mut Daemon> {
+        let other = place.checked_sub(1).and_then(|at| self.others.get_mut(at));
+        other.context("no node that joined")
+    }
+
     /// Three nodes in `base`.
     pub(crate) fn three(aber: &Path, base: &Path) -> Result<Self> {
         let mut command = bare(aber);

@@ -77,6 +77,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         rss_mib_max: own.rss_mib,
         nodes: Some(3),
         clients: Some(clients),
+        ..Row::default()
     });
     Ok(())
 }

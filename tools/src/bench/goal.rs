@@ -69,6 +69,12 @@ const fn ratio(floor: f64, aim: f64, is_load_proof: bool) -> Bounds {
     }
 }
 
+/// One bound that is both floor and aim.
+#[must_use]
+pub const fn limit(most: f64, is_load_proof: bool) -> Bounds {
+    at_most(most, most, is_load_proof)
+}
+
 const fn at_most(floor: f64, aim: f64, is_load_proof: bool) -> Bounds {
     Bounds {
         floor,

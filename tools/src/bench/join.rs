@@ -7,21 +7,19 @@
 
 use super::Bench;
 use super::cluster::Cluster;
-use super::data::Numbers;
-use super::process::{Daemon, HeldLab, wait_until};
+use super::process::{HeldLab, wait_until};
 use super::row::{Row, Values};
-use crate::lab::{self, Carried, Host, Name, Plan, Rate};
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use super::slow::{
+    FILE_BYTES, count_files, ensure_equal, fill, invite, lab_of, no_lab, start_joining,
+};
+use crate::lab::{Carried, Host};
+use anyhow::{Context as _, Result};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const FILE_BYTES: usize = 4096;
+const SEED: u64 = 44;
 const DIRECTORIES: usize = 100;
-const UP: &str = "8mbit";
-const DOWN: &str = "80mbit";
 /// Until all is there: three times what the line needs, and a busy machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Between looks; a look at 10,000 files takes some milliseconds.
@@ -31,45 +29,16 @@ const VOTERS: usize = 3;
 
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let tree = bench.directory("data/join")?;
-    fill(&tree, bench.scale.files_count)?;
+    fill(&tree, bench.scale.files_count, DIRECTORIES, SEED)?;
     join_rounds(bench, &tree, None)?;
-    let lacks = lab::lacks();
-    let lacks: Vec<String> = lacks.mendable.into_iter().chain(lacks.forbidden).collect();
-    if !lacks.is_empty() {
-        bench.note(&format!(
-            "SKIPPED: slow lines: no lab: {}",
-            lacks.join("; ")
-        ));
+    if let Some(lacks) = no_lab() {
+        bench.note(&format!("SKIPPED: slow lines: no lab: {lacks}"));
         return Ok(());
     }
     let lines = lab_of(2)?;
     join_rounds(bench, &tree, Some(&lines))?;
     drop(lines);
     idle(bench)
-}
-
-/// Random bytes: what can be compressed would be the line's gain, and not ours.
-fn fill(into: &Path, count: usize) -> Result<()> {
-    let mut numbers = Numbers::new(44);
-    for i in 0..count {
-        let directory = into.join(format!("d{:02}", i % DIRECTORIES));
-        std::fs::create_dir_all(&directory)?;
-        std::fs::write(
-            directory.join(format!("f{i:05}")),
-            numbers.random(FILE_BYTES),
-        )?;
-    }
-    Ok(())
-}
-
-fn lab_of(hosts: usize) -> Result<HeldLab> {
-    HeldLab::make(&Plan {
-        name: Name::new(&format!("b{}", std::process::id()))?,
-        hosts,
-        up: Some(Rate::parse(UP)?),
-        down: Some(Rate::parse(DOWN)?),
-        has_ipv4: false,
-    })
 }
 
 /// What one newcomer took.
@@ -176,65 +145,6 @@ fn join_once(
     Ok(took)
 }
 
-/// A ticket in a file beside a newcomer's directory.
-fn invite(founder: &Cluster, data: &Path, options: &[&str]) -> Result<PathBuf> {
-    let mut command = founder.command(founder.first()?);
-    let done = command.args(["invite", "--json"]).args(options).output()?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "invite: {}", said.trim());
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    let value: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
-    let ticket = value.get("ticket").and_then(Value::as_str);
-    let file = data.with_extension("ticket");
-    std::fs::write(&file, ticket.context("no ticket")?)?;
-    Ok(file)
-}
-
-fn start_joining(
-    founder: &Cluster,
-    place: Option<(&HeldLab, Host)>,
-    data: &Path,
-    ticket: &Path,
-) -> Result<Daemon> {
-    let mut command: Command = match place {
-        Some((lab, host)) => lab.command(host, founder.program())?,
-        None => Command::new(founder.program()),
-    };
-    command.env_remove("ABER_DATA").env_remove("ABER_LOG");
-    command.arg("--data").arg(data);
-    command.args(["join", "--foreground", "--until-eof", "--ticket-file"]);
-    command.arg(ticket);
-    if place.is_none() {
-        command.args(["--listen", "127.0.0.1:0"]);
-    }
-    Daemon::start(&mut command, &data.with_extension("log"))
-}
-
-/// Files below a directory, but the reserved ones. What stands in a mirror is whole.
-fn count_files(directory: &Path) -> usize {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let shown = entries.filter(|entry| entry.file_name() != ".aber");
-    let counts = shown.map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => count_files(&entry.path()),
-        Ok(kind) => usize::from(kind.is_file()),
-        // It went meanwhile.
-        Err(_) => 0,
-    });
-    counts.sum()
-}
-
-fn ensure_equal(tree: &Path, mirror: &Path) -> Result<()> {
-    for directory in std::fs::read_dir(tree)? {
-        for file in std::fs::read_dir(directory?.path())? {
-            let file = file?.path();
-            let twin = mirror.join(file.strip_prefix(tree)?);
-            let is_equal = std::fs::read(&file)? == std::fs::read(&twin)?;
-            ensure!(is_equal, "{} is not what was put", twin.display());
-        }
-    }
-    Ok(())
-}
-
 /// What each line carries while nobody does anything, headers and all.
 fn idle(bench: &mut Bench) -> Result<()> {
     let (calm, silence, rounds) = match bench.scale.quick {
@@ -255,7 +165,7 @@ fn idle(bench: &mut Bench) -> Result<()> {
         cluster.add(daemon, &data)?;
     }
     let tree = bench.directory("data/few")?;
-    fill(&tree, DIRECTORIES)?;
+    fill(&tree, DIRECTORIES, DIRECTORIES, SEED)?;
     cluster.put(&tree, "/")?;
     let mut roles = Vec::new();
     wait_until("three vote", PATIENCE, || {

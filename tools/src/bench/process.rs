@@ -231,8 +231,17 @@ pub(crate) struct Cost {
     pub(crate) cpu_s: f64,
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, which is to be a good one.
 pub(crate) fn run(command: &mut Command, patience: Duration) -> Result<Cost> {
+    run_expecting(command, patience, &[0]).map(|(cost, _)| cost)
+}
+
+/// Runs a command to its end; answers how it ended too, which is to be one of these.
+pub(crate) fn run_expecting(
+    command: &mut Command,
+    patience: Duration,
+    codes: &[i32],
+) -> Result<(Cost, i32)> {
     let name = command.get_program().to_string_lossy().into_owned();
     command
         .stdin(Stdio::null())
@@ -247,14 +256,16 @@ pub(crate) fn run(command: &mut Command, patience: Duration) -> Result<Cost> {
     live().pids.retain(|live| Some(*live) != pid);
     let done = done?;
     let wall_s = began.elapsed().as_secs_f64();
-    if !done.status.success() {
+    let code = done.status.code().filter(|code| codes.contains(code));
+    let Some(code) = code else {
         let said = String::from_utf8_lossy(&done.stderr);
         bail!("{name}: {}: {}", done.status, said.trim());
-    }
-    Ok(Cost {
+    };
+    let cost = Cost {
         wall_s,
         cpu_s: children_cpu_s()? - before,
-    })
+    };
+    Ok((cost, code))
 }
 
 fn wait_at_most(child: Child, patience: Duration) -> Result<std::process::Output> {
@@ -339,6 +350,8 @@ mod tests {
         assert!(cost.wall_s > 0.0 && cost.cpu_s <= cost.wall_s + 0.1);
         let mut failing = Command::new("sh");
         failing.args(["-c", "echo broken >&2; exit 3"]);
+        let known = run_expecting(&mut failing, Duration::from_secs(60), &[0, 3]);
+        assert_eq!(known.unwrap().1, 3);
         let error = run(&mut failing, Duration::from_secs(60)).unwrap_err();
         assert!(error.to_string().contains("broken"), "{error}");
     }

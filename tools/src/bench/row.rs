@@ -22,6 +22,12 @@ impl Values {
         self.0.extend_from_slice(&other.0);
     }
 
+    /// All together.
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+
     /// How many rounds there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -49,7 +55,15 @@ impl Values {
         )]
         let (low, high) = (place.floor() as usize, place.ceil() as usize);
         let (low, high) = (sorted.get(low)?, sorted.get(high)?);
-        Some(low + (high - low) * place.fract())
+        // Of two infinite ones there is no difference.
+        let is_between = place.fract() > 0.0 && low < high;
+        Some(
+            low + if is_between {
+                (high - low) * place.fract()
+            } else {
+                0.0
+            },
+        )
     }
 
     fn divided_by(&self, other: &Self) -> Self {
@@ -89,6 +103,8 @@ pub struct Row {
     pub unit: &'static str,
     /// The goal it decides, if any.
     pub goal: Option<u8>,
+    /// The bounds of this part of its goal, where the goal has several parts.
+    pub bounds: Option<Bounds>,
     /// Its values.
     pub values: Values,
     /// Its divisor, if its goal has one.
@@ -103,6 +119,8 @@ pub struct Row {
     pub clients: Option<usize>,
     /// Further conditions of the aim; `None`: not known.
     pub conditions: Vec<Option<bool>>,
+    /// What happened over time, for pictures.
+    pub series: Option<Value>,
 }
 
 /// What is the same for all rows of a run.
@@ -128,7 +146,7 @@ pub struct Facts {
 
 impl Row {
     fn bounds(&self) -> Option<Bounds> {
-        goal::bounds(self.goal?)
+        self.bounds.or_else(|| goal::bounds(self.goal?))
     }
 
     fn ratios(&self) -> Option<Values> {
@@ -197,6 +215,9 @@ impl Row {
         if !self.rss_mib_max.is_empty() {
             fields.push(("rss_mib_max", at(&self.rss_mib_max, 1.0)));
         }
+        if let Some(series) = &self.series {
+            fields.push(("series", series.clone()));
+        }
         let counts = [("nodes", self.nodes), ("clients", self.clients)];
         fields.extend(
             counts
@@ -214,6 +235,51 @@ impl Row {
             .map(|(key, value)| format!("{}: {value}", json!(key)))
             .collect();
         format!("{{{}}}", text.join(", "))
+    }
+
+    /// The row as one of a table of markdown; nothing for one that is drawn.
+    #[must_use]
+    pub fn markdown(&self, facts: &Facts) -> String {
+        if self.series.is_some() {
+            return String::new();
+        }
+        let shown = |values: &Values, share| {
+            values
+                .at(share)
+                .map_or("-".into(), |v| digits(v).to_string())
+        };
+        let mut cells = vec![
+            self.what.clone(),
+            format!(
+                "{} {} ({}–{}, n={})",
+                shown(&self.values, 0.5),
+                self.unit,
+                shown(&self.values, 0.0),
+                shown(&self.values, 1.0),
+                self.values.len()
+            ),
+        ];
+        let vs = self.vs.as_ref();
+        cells.push(vs.map_or("".into(), |vs| shown(&vs.values, 0.5)));
+        cells.push(self.ratios().map_or("".into(), |ratios| {
+            format!(
+                "{} ({}–{})",
+                shown(&ratios, 0.5),
+                shown(&ratios, 0.0),
+                shown(&ratios, 1.0)
+            )
+        }));
+        let goal = self.bounds();
+        cells.push(goal.map_or("".into(), |bounds| {
+            let sign = if bounds.more_is_better { "≥" } else { "≤" };
+            format!("{sign} {}", bounds.floor)
+        }));
+        cells.push(match (self.met(facts), goal) {
+            (Some(met), _) => met.to_owned(),
+            (None, Some(_)) => "not judged".to_owned(),
+            (None, None) => String::new(),
+        });
+        format!("| {} |\n", cells.join(" | "))
     }
 
     /// The row for people.
@@ -324,6 +390,9 @@ mod tests {
         assert_eq!(values(&[4.0, 1.0, 2.0, 3.0]).at(0.5), Some(2.5));
         assert_eq!(values(&[4.0, 1.0]).at(1.0), Some(4.0));
         assert_eq!(values(&[]).at(0.5), None);
+        let never = f64::INFINITY;
+        assert_eq!(values(&[1.0, never, never]).at(0.5), Some(never));
+        assert_eq!(values(&[never, never]).at(1.0), Some(never));
     }
 
     #[test]
@@ -356,6 +425,35 @@ mod tests {
             assert!(line[key].is_null(), "{key}");
         }
         assert!(row.table_line(&facts(true, true)).contains("not judged"));
+    }
+
+    #[test]
+    fn a_part_of_a_goal_has_bounds_of_its_own() {
+        let part = |own: &[f64]| Row {
+            bounds: Some(goal::limit(1.3, true)),
+            ..row(17, own, Some(&[10.0, 10.0, 10.0]))
+        };
+        let facts = facts(true, false);
+        assert_eq!(part(&[12.0, 13.0, 14.0]).met(&facts), Some("aim"));
+        assert_eq!(part(&[12.0, 13.1, 14.0]).met(&facts), Some("no"));
+        // A round that nobody finished is slower than any.
+        assert_eq!(part(&[12.0, f64::INFINITY]).met(&facts), Some("no"));
+        assert_eq!(row(17, &[1.0], None).met(&facts), None);
+        assert_eq!(
+            part(&[12.0, 13.0, 14.0]).markdown(&facts),
+            "| x | 13 op/s (12–14, n=3) | 10 | 1.3 (1.2–1.4) | ≤ 1.3 | aim |\n"
+        );
+    }
+
+    #[test]
+    fn what_is_drawn_is_no_row_of_a_table() {
+        let drawn = Row {
+            series: Some(json!({"who": "x"})),
+            ..Row::default()
+        };
+        assert_eq!(drawn.markdown(&facts(true, true)), "");
+        let line: Value = serde_json::from_str(&drawn.json(&facts(true, true))).unwrap();
+        assert_eq!(line["series"]["who"], "x");
     }
 
     #[test]

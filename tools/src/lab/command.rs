@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 /// After a signal.
 const EXIT_STOPPED: u8 = 130;
@@ -77,6 +78,9 @@ struct Up {
     /// What each receives at most, as 80mbit [default: unlimited]
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     down: Option<Rate>,
+    /// How far each host is from the switch, e.g. 20: the way between two takes that long each way
+    #[arg(long, value_name = "MS", default_value_t = 0, requires = "until_eof")]
+    delay_ms: u16,
     /// IPv6 alone
     #[arg(long)]
     no_ipv4: bool,
@@ -173,6 +177,7 @@ fn make(up: &Up, name: Option<Name>) -> Result<ExitCode> {
         up: up.up,
         down: up.down,
         has_ipv4: !up.no_ipv4,
+        delay: Duration::from_millis(up.delay_ms.into()),
     };
     let made = Lab::make(&plan);
     if let Ok(End::Signal) = told.try_recv() {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fmt;
+use std::time::Duration;
 
 /// Before each namespace of any lab.
 const PREFIX: &str = "aberlab";
@@ -191,6 +192,8 @@ pub struct Plan {
     pub down: Option<Rate>,
     /// Whether hosts have IPv4 addresses beside those of IPv6.
     pub has_ipv4: bool,
+    /// How long each frame is on its way to the switch; zero: as long as the machine takes.
+    pub delay: Duration,
 }
 
 impl Plan {
@@ -219,10 +222,16 @@ impl Plan {
          link set br0 addrgenmode none\nlink set br0 up\n"
     }
 
-    /// Lines that plug a host's cable into the switch.
-    pub(super) fn port_batch(host: Host) -> String {
+    /// Lines that plug a host's cable into the switch, or, where hosts are far from it, leave that
+    /// to who carries frames.
+    pub(super) fn port_batch(&self, host: Host) -> String {
         let port = host.port();
-        format!("link set {port} addrgenmode none\nlink set {port} master br0 up\n")
+        let master = if self.delay.is_zero() {
+            "master br0 "
+        } else {
+            ""
+        };
+        format!("link set {port} addrgenmode none\nlink set {port} {master}up\n")
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Where `ip` keeps the namespaces that have names.
@@ -63,6 +63,11 @@ pub(super) fn namespaces() -> Vec<String> {
     names
 }
 
+/// The file that stands for a namespace.
+pub(super) fn file_of(namespace: &str) -> PathBuf {
+    Path::new(NAMESPACES).join(namespace)
+}
+
 /// Which namespace a path stands for.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = std::fs::metadata(path).ok()?;
@@ -75,9 +80,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// A process is held by a descriptor before its namespace is looked at: should it end meanwhile and
 /// its number go to another, the other is not hit.
 pub(super) fn signal_in(namespaces: &[String], signal: Option<Signal>) -> bool {
-    let paths = namespaces
-        .iter()
-        .map(|name| Path::new(NAMESPACES).join(name));
+    let paths = namespaces.iter().map(|name| file_of(name));
     let ours: BTreeSet<(u64, u64)> = paths.filter_map(|path| identity(&path)).collect();
     let is_inside = |pid: i32| {
         let namespace = identity(Path::new(&format!("/proc/{pid}/ns/net")));
