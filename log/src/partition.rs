@@ -73,6 +73,9 @@ pub trait Council: Send + Sync + 'static {
     fn sign(&self, head: Head) -> SignedHead;
     /// Whether a head is signed by a member that may vote.
     fn is_good(&self, head: &SignedHead) -> bool;
+    /// Above this node in the tree that entries go down from `leader`: its parent first, `leader`
+    /// last. Empty if there is no way, or this node is `leader`.
+    fn parents(&self, leader: NodeId) -> Vec<NodeId>;
 }
 
 /// What a partition needs to start.
@@ -196,8 +199,16 @@ struct Inner<E: Env> {
     /// One change between the two at a time.
     turn: AsyncMutex<()>,
     is_following: Watched<bool>,
+    /// How often this node began to follow.
+    follow_turns: AtomicU64,
     /// Who leads, by the word of whom this node follows.
     told_leader: Mutex<Option<NodeId>>,
+    /// Whom this node follows, whom that one follows, up to a voter; `None` while nobody feeds it.
+    way: Watched<Option<Vec<NodeId>>>,
+    /// Under which this node believed what it followed.
+    heads: Mutex<follow::KeptHeads>,
+    /// How far others said they are.
+    positions: Watched<follow::Positions>,
     /// Entries and heartbeats that came from leaders.
     heard_count: AtomicU64,
     /// Candidates' questions.
@@ -250,7 +261,11 @@ impl<E: Env> Partition<E> {
             group: Mutex::new(None),
             turn: AsyncMutex::new(()),
             is_following: Watched::new(false),
+            follow_turns: AtomicU64::new(0),
             told_leader: Mutex::new(None),
+            way: Watched::new(None),
+            heads: Mutex::default(),
+            positions: Watched::new(follow::Positions::default()),
             heard_count: AtomicU64::new(0),
             asked_count: AtomicU64::new(0),
         };
@@ -348,6 +363,18 @@ impl<E: Env> Partition<E> {
         self.raft().is_some() && self.voters().contains(&self.inner.me)
     }
 
+    /// Whom this node follows; `None` while it is part of the group, or nobody feeds it.
+    pub fn upstream(&self) -> Option<NodeId> {
+        self.inner.way.get()?.first().copied()
+    }
+
+    /// Notes how far another node says it is: one that is followed and lags behind others is left.
+    pub fn heard_of(&self, node: NodeId, committed_index: u64) {
+        let now = self.inner.env.runtime().now();
+        let note = |all: &mut follow::Positions| all.put(node, committed_index, now);
+        self.inner.positions.update(note);
+    }
+
     /// The last committed entry this node knows of.
     pub fn committed(&self) -> Watched<Option<LogId>> {
         self.inner.shared.committed.clone()
@@ -408,6 +435,7 @@ impl<E: Env> Partition<E> {
     /// Ends the partition; its log stays open.
     pub async fn stop(&self) {
         self.inner.is_following.set(false);
+        self.set_way(None);
         let raft = self.raft();
         if let Some(raft) = raft {
             let _panicked = raft.shutdown().await.is_err();

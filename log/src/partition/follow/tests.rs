@@ -13,7 +13,7 @@ use crate::mesh::Mesh;
 use crate::reader::SnapshotSource;
 use crate::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use crate::testing::{TestDisk, TestEnv};
-use aber_proto::{ChainHash, ClusterId, PartitionId, SecretKey, Timestamp};
+use aber_proto::{ChainHash, ClusterId, EntryKind, PartitionId, SecretKey, Timestamp};
 use std::sync::Arc;
 
 const CLUSTER: ClusterId = ClusterId([3; 32]);
@@ -45,6 +45,10 @@ impl Council for Elders {
     fn is_good(&self, head: &SignedHead) -> bool {
         let is_signed = head.verify(&CLUSTER, &key(head.signer).public());
         is_signed.is_ok() && self.may_vote(head.signer)
+    }
+
+    fn parents(&self, _: NodeId) -> Vec<NodeId> {
+        Vec::new()
     }
 }
 
@@ -207,10 +211,10 @@ async fn a_follower_answers_for_no_group() {
     assert!(refused.await.unwrap_err().contains("not part of the group"));
     let request = rpc::FollowRequest {
         partition: P.0,
-        next: 0,
+        ..rpc::FollowRequest::default()
     };
     let payload = Bytes::from(request.encode_to_vec());
     let answer = partition.answer(NodeId(9), Method::Follow, payload).await;
     let answer = rpc::FollowResponse::decode(answer.unwrap()).unwrap();
-    assert!(!answer.is_part && answer.entries.is_empty() && answer.head.is_none());
+    assert!(!answer.is_fed && answer.entries.is_empty() && answer.head.is_none());
 }
