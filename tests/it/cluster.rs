@@ -73,6 +73,15 @@ fn nodes_join_one_that_was_alone() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// T11, T13, A5: nodes in a row, each of which reaches the next ones only: all read and write, and
+/// entries go through nodes that do not vote, which crash, too.
+#[test]
+fn along_a_chain_everybody_reads_and_writes() {
+    let seeds = ["--scenario", "chain", "--nodes", "4", "--seeds", "1..5"];
+    let output = simulate(&seeds, false);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[test]
 fn a_seed_of_whole_nodes_repeats_in_this_and_another_process() {
     let twice = run_cluster(3..4, &["--twice"]);

@@ -44,6 +44,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// Between looks at whether a better node can be followed again.
 const REVIEW_EVERY: Duration = Duration::from_secs(10);
+/// For the answer of a better node, and how many of them are asked.
+const REVIEW_TIME: Duration = Duration::from_secs(2);
+const REVIEWED: usize = 4;
 /// Bytes of entries in one answer.
 const ANSWER_BYTES: usize = 512 * 1024;
 
@@ -103,6 +106,7 @@ impl<E: Env> Partition<E> {
                 runtime.sleep(PAUSE).await;
                 continue;
             };
+            let (next, asked_at) = (self.next(), runtime.now());
             if let Err(problem) = self.follow_once(peer, is_new).await {
                 runtime.trace(format_args!("follow {}: {problem}", self.id()));
                 if self.follows(turn) {
@@ -113,6 +117,10 @@ impl<E: Env> Partition<E> {
                 let pause = if is_round { LONG_PAUSE } else { PAUSE };
                 runtime.sleep(pause).await;
                 continue;
+            }
+            if !is_new && self.next() == next && runtime.now() - asked_at < PAUSE {
+                // Nothing came, and it did not wait either.
+                runtime.sleep(PAUSE).await;
             }
             (asked, is_new) = (Some(peer), false);
             // Another leader, another tree; and who was away may be back.
@@ -140,12 +148,15 @@ impl<E: Env> Partition<E> {
     /// Of the nodes that it is better to follow than `peer`, the best one that is as far as this
     /// node; it is followed from now on.
     async fn better_than(&self, peer: NodeId) -> Option<NodeId> {
-        for candidate in self.ranked() {
-            if candidate == peer {
-                return None;
-            }
+        let better = self.ranked().into_iter();
+        let better = better.take_while(|candidate| *candidate != peer);
+        for candidate in better.take(REVIEWED) {
             let (next, here) = (self.next(), self.inner.shared.committed.get());
-            let answer = self.ask(candidate, Question::at_once(next)).await.ok();
+            // Meanwhile nobody waits for the next entry.
+            let runtime = self.inner.env.runtime();
+            let asking = self.ask(candidate, Question::at_once(next));
+            let answer = runtime.timeout(REVIEW_TIME, asking).await;
+            let answer = answer.and_then(Result::ok);
             let is_there = |answer: &Answer| here.is_none_or(|here| answer.committed >= here.index);
             let Some(answer) = answer.filter(is_there) else {
                 continue;
@@ -199,7 +210,10 @@ impl<E: Env> Partition<E> {
         }
         if let Some(snapshot) = answer.snapshot {
             self.take_snapshot(peer, snapshot, answer.head).await?;
-        } else if let Some(head) = answer.head.filter(|_| !answer.entries.is_empty()) {
+        } else if !answer.entries.is_empty() {
+            let what = "entries without a head";
+            let lied = FollowProblem::Lied { node: peer, what };
+            let head = answer.head.ok_or(lied)?;
             self.check(peer, next, &answer.entries, &head)?;
             self.take(answer.entries).await?;
             lock(&self.inner.heads).put(head);
@@ -213,6 +227,8 @@ impl<E: Env> Partition<E> {
     /// Says from whom this node has its entries; wakes those who follow it if that is new.
     pub(super) fn set_way(&self, way: Option<Vec<NodeId>>) {
         if self.inner.way.get() != way {
+            let runtime = self.inner.env.runtime();
+            runtime.trace(format_args!("way {}: {way:?}", self.id()));
             self.inner.way.set(way);
         }
     }

@@ -1,6 +1,7 @@
 //! [adapter] What Raft groups and followers ask about members, answered from the membership.
 
 use super::Contact;
+use super::layout::neighbours_of;
 use super::log_tree::LogTrees;
 use aber_log::partition::Council;
 use aber_log::watch::Watched;
@@ -32,7 +33,20 @@ impl Council for NodeCouncil {
     }
 
     fn voters(&self, present: &[NodeId]) -> Vec<NodeId> {
-        voters_for(&self.members.get(), present)
+        let members = self.members.get();
+        let linked = neighbours_of(self.me, &members);
+        let is_linked = |node: &NodeId| *node == self.me || linked.contains(node);
+        let wanted = voters_for(&members, present);
+        if wanted.iter().all(is_linked) {
+            return wanted;
+        }
+        // It is for the leader to bring them in: then those around it.
+        let near: Vec<NodeId> = present.iter().copied().filter(is_linked).collect();
+        let wanted = voters_for(&members, &near);
+        match wanted.iter().all(is_linked) {
+            true => wanted,
+            false => present.to_vec(),
+        }
     }
 
     fn sign(&self, head: Head) -> SignedHead {
