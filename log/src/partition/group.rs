@@ -275,7 +275,9 @@ impl<E: Env> Partition<E> {
             } else {
                 outside + 1
             };
-            let is_alone = votes && alone >= LOOKS_ALONE && alone.is_multiple_of(LOOKS_ALONE);
+            // Candidates may ask without end because nobody tells them either: then it is the entries
+            // that others have which say who is part of the group.
+            let is_alone = alone >= LOOKS_ALONE && alone.is_multiple_of(LOOKS_ALONE);
             let goes_on_without =
                 outside >= LOOKS_OUTSIDE || (is_alone && self.is_known_to_be_out().await);
             if goes_on_without {

@@ -47,7 +47,8 @@ impl<E: Env> Partition<E> {
         false
     }
 
-    /// The newest membership that a voter's entries after ours hold, all of it proven.
+    /// The newest membership that holds where another node's entries end, all of them proven: one
+    /// of theirs, else the one that is known here. `None` if it has none after ours.
     async fn newest_membership(
         &self,
         peer: NodeId,
@@ -87,7 +88,8 @@ impl<E: Env> Partition<E> {
                 .iter()
                 .filter_map(membership_in)
                 .last()
-                .or(newest);
+                .or(newest)
+                .or_else(|| Some(self.inner.shared.membership.get()));
             (next, before) = (id.index + 1, Some(chain));
         }
         Ok(newest)
