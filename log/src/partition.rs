@@ -19,11 +19,13 @@ use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotSource;
 use crate::segment::{PartitionState, SegmentLog, SegmentProblem};
 use crate::watch::Watched;
+use aber_proto::generated::rpc;
 use aber_proto::{ChainHash, Head, LogId, NodeId, PartitionId, SignedHead};
 use bytes::Bytes;
 use openraft::RaftMetrics;
 use openraft::alias::StoredMembershipOf;
 use openraft::async_runtime::WatchReceiver;
+use prost::Message;
 use raft_types::{C, decode_membership};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -35,6 +37,8 @@ pub type Raft<E> = openraft::Raft<C, state_machine::StateMachine<E>>;
 
 /// Changes that wait for the leader's hand at most; beyond, the proposer is told to come again.
 const PROPOSALS_WAITING: usize = 4096;
+
+const NO_PART: &str = "this node is not part of the group";
 
 /// How patient Raft is. All voters of a cluster use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -419,10 +423,13 @@ impl<E: Env> Partition<E> {
         }
         let raft = match self.raft() {
             Some(raft) => raft,
-            // A candidate may count on a vote that this node does not know it has: the change that
-            // gave it may have reached nobody else before its leader died.
-            None if method != Method::Transfer => self.join().await?,
-            None => return Err("this node is not part of the group".to_owned()),
+            None if method == Method::Transfer => return Err(NO_PART.to_owned()),
+            // A candidate that lacks what is committed cannot win. Entries tell it what it lacks, and
+            // this node passes them on only while it follows.
+            None if self.is_behind(method, &payload) => return Err(NO_PART.to_owned()),
+            // Another may count on a vote that this node does not know it has: the change that gave
+            // it may have reached nobody else before its leader died.
+            None => self.join().await?,
         };
         match method {
             Method::Append | Method::Snapshot => &self.inner.heard_count,
@@ -430,6 +437,19 @@ impl<E: Env> Partition<E> {
         }
         .fetch_add(1, SeqCst);
         router::answer(raft, from, method, payload).await
+    }
+
+    /// Whether a candidate's log ends before what is known here to be committed.
+    fn is_behind(&self, method: Method, payload: &Bytes) -> bool {
+        let is_candidate = matches!(method, Method::Vote | Method::PreVote);
+        let Ok(request) = rpc::VoteRequest::decode(payload.clone()) else {
+            return false;
+        };
+        let last = request.last.map(|id| LogId {
+            term: id.term,
+            index: id.index,
+        });
+        is_candidate && last < self.inner.shared.committed.get()
     }
 
     /// Ends the partition; its log stays open.
