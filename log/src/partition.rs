@@ -19,11 +19,13 @@ use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotSource;
 use crate::segment::{PartitionState, SegmentLog, SegmentProblem};
 use crate::watch::Watched;
+use aber_proto::generated::rpc;
 use aber_proto::{ChainHash, Head, LogId, NodeId, PartitionId, SignedHead};
 use bytes::Bytes;
 use openraft::RaftMetrics;
 use openraft::alias::StoredMembershipOf;
 use openraft::async_runtime::WatchReceiver;
+use prost::Message;
 use raft_types::{C, decode_membership};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -35,6 +37,8 @@ pub type Raft<E> = openraft::Raft<C, state_machine::StateMachine<E>>;
 
 /// Changes that wait for the leader's hand at most; beyond, the proposer is told to come again.
 const PROPOSALS_WAITING: usize = 4096;
+
+const NO_PART: &str = "this node is not part of the group";
 
 /// How patient Raft is. All voters of a cluster use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +77,9 @@ pub trait Council: Send + Sync + 'static {
     fn sign(&self, head: Head) -> SignedHead;
     /// Whether a head is signed by a member that may vote.
     fn is_good(&self, head: &SignedHead) -> bool;
+    /// Above this node in the tree that entries go down from `leader`: its parent first, `leader`
+    /// last. Empty if there is no way, or this node is `leader`.
+    fn parents(&self, leader: NodeId) -> Vec<NodeId>;
 }
 
 /// What a partition needs to start.
@@ -196,8 +203,16 @@ struct Inner<E: Env> {
     /// One change between the two at a time.
     turn: AsyncMutex<()>,
     is_following: Watched<bool>,
+    /// How often this node began to follow.
+    follow_turns: AtomicU64,
     /// Who leads, by the word of whom this node follows.
     told_leader: Mutex<Option<NodeId>>,
+    /// Whom this node follows, whom that one follows, up to a voter; `None` while nobody feeds it.
+    way: Watched<Option<Vec<NodeId>>>,
+    /// Under which this node believed what it followed.
+    heads: Mutex<follow::KeptHeads>,
+    /// How far others said they are.
+    positions: Watched<follow::Positions>,
     /// Entries and heartbeats that came from leaders.
     heard_count: AtomicU64,
     /// Candidates' questions.
@@ -250,7 +265,11 @@ impl<E: Env> Partition<E> {
             group: Mutex::new(None),
             turn: AsyncMutex::new(()),
             is_following: Watched::new(false),
+            follow_turns: AtomicU64::new(0),
             told_leader: Mutex::new(None),
+            way: Watched::new(None),
+            heads: Mutex::default(),
+            positions: Watched::new(follow::Positions::default()),
             heard_count: AtomicU64::new(0),
             asked_count: AtomicU64::new(0),
         };
@@ -348,6 +367,18 @@ impl<E: Env> Partition<E> {
         self.raft().is_some() && self.voters().contains(&self.inner.me)
     }
 
+    /// Whom this node follows; `None` while it is part of the group, or nobody feeds it.
+    pub fn upstream(&self) -> Option<NodeId> {
+        self.inner.way.get()?.first().copied()
+    }
+
+    /// Notes how far another node says it is: one that is followed and lags behind others is left.
+    pub fn heard_of(&self, node: NodeId, committed_index: u64) {
+        let now = self.inner.env.runtime().now();
+        let note = |all: &mut follow::Positions| all.put(node, committed_index, now);
+        self.inner.positions.update(note);
+    }
+
     /// The last committed entry this node knows of.
     pub fn committed(&self) -> Watched<Option<LogId>> {
         self.inner.shared.committed.clone()
@@ -392,10 +423,13 @@ impl<E: Env> Partition<E> {
         }
         let raft = match self.raft() {
             Some(raft) => raft,
-            // A candidate may count on a vote that this node does not know it has: the change that
-            // gave it may have reached nobody else before its leader died.
-            None if method != Method::Transfer => self.join().await?,
-            None => return Err("this node is not part of the group".to_owned()),
+            None if method == Method::Transfer => return Err(NO_PART.to_owned()),
+            // A candidate that lacks what is committed cannot win. Entries tell it what it lacks, and
+            // this node passes them on only while it follows.
+            None if self.is_behind(method, &payload) => return Err(NO_PART.to_owned()),
+            // Another may count on a vote that this node does not know it has: the change that gave
+            // it may have reached nobody else before its leader died.
+            None => self.join().await?,
         };
         match method {
             Method::Append | Method::Snapshot => &self.inner.heard_count,
@@ -405,9 +439,23 @@ impl<E: Env> Partition<E> {
         router::answer(raft, from, method, payload).await
     }
 
+    /// Whether a candidate's log ends before what is known here to be committed.
+    fn is_behind(&self, method: Method, payload: &Bytes) -> bool {
+        let is_candidate = matches!(method, Method::Vote | Method::PreVote);
+        let Ok(request) = rpc::VoteRequest::decode(payload.clone()) else {
+            return false;
+        };
+        let last = request.last.map(|id| LogId {
+            term: id.term,
+            index: id.index,
+        });
+        is_candidate && last < self.inner.shared.committed.get()
+    }
+
     /// Ends the partition; its log stays open.
     pub async fn stop(&self) {
         self.inner.is_following.set(false);
+        self.set_way(None);
         let raft = self.raft();
         if let Some(raft) = raft {
             let _panicked = raft.shutdown().await.is_err();

@@ -1,15 +1,19 @@
 //! [pure] How many members vote, and which: a function of the members alone (promise A7).
 
-use crate::members::Members;
+use crate::members::{MemberRow, Members};
 use aber_proto::NodeId;
 use std::cmp::Reverse;
 
 /// From so many members on, five vote.
 const MANY_MEMBERS: usize = 20;
 
+/// Members that are tried as the first voter, where neighbours are declared.
+const FIRST_TRIED: usize = 64;
+
 /// Who should vote in a group where these vote now, the longest-standing first: 1 until there are
 /// three members that may, then 3, from twenty members on 5. Whoever votes now and still may stays;
-/// the longest-standing others come in. Where nobody may, one member votes all the same.
+/// the longest-standing others come in. Where nobody may, one member votes all the same. Voters have
+/// links to each other: where neighbours are declared, fewer may vote, and others than otherwise.
 #[must_use]
 pub fn voters_for(members: &Members, present_voters: &[NodeId]) -> Vec<NodeId> {
     let mut candidates: Vec<_> = members
@@ -24,19 +28,68 @@ pub fn voters_for(members: &Members, present_voters: &[NodeId]) -> Vec<NodeId> {
     if candidates.is_empty() {
         candidates = members.present().collect();
     }
+    let is_present = |row: &MemberRow| present_voters.contains(&row.node);
+    let voting: Vec<&MemberRow> = candidates
+        .iter()
+        .filter(|r| is_present(r))
+        .copied()
+        .collect();
     candidates.sort_by_key(|row| {
-        let votes = present_voters.contains(&row.node);
-        (Reverse(votes), row.admitted(), row.node)
+        // Of those who vote the ones first that reach the others who do: one of them can lead.
+        let apart = voting
+            .iter()
+            .filter(|other| !are_linked(row, other))
+            .count();
+        let apart = if is_present(row) { apart } else { 0 };
+        (Reverse(is_present(row)), apart, row.admitted(), row.node)
     });
-    let mut voters: Vec<_> = candidates.iter().take(wanted).collect();
+    let mut voters: Vec<&MemberRow> = Vec::new();
+    for first in candidates.iter().take(FIRST_TRIED) {
+        let found = linked_with(first, &candidates, wanted);
+        if found.len() > voters.len() {
+            voters = found;
+        }
+        if voters.len() == wanted {
+            break;
+        }
+    }
     voters.sort_by_key(|row| (row.admitted(), row.node));
     voters.into_iter().map(|row| row.node).collect()
+}
+
+/// An odd number of members, `wanted` at most, that all have links to each other: `first`, and of
+/// the others the first ones.
+fn linked_with<'m>(
+    first: &'m MemberRow,
+    others: &[&'m MemberRow],
+    wanted: usize,
+) -> Vec<&'m MemberRow> {
+    let mut found = vec![first];
+    for row in others {
+        if found.len() == wanted {
+            break;
+        }
+        if row.node != first.node && found.iter().all(|known| are_linked(known, row)) {
+            found.push(row);
+        }
+    }
+    if found.len().is_multiple_of(2) {
+        found.pop();
+    }
+    found
+}
+
+/// Whether each of the two names the other as its neighbour; naming nobody is naming all.
+fn are_linked(a: &MemberRow, b: &MemberRow) -> bool {
+    let names = |a: &MemberRow, b: &MemberRow| {
+        a.neighbours.is_empty() || a.neighbours.contains(&b.node) || a.node == b.node
+    };
+    names(a, b) && names(b, a)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::members::MemberRow;
     use aber_proto::{PublicKey, Rates, Role};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -97,6 +150,41 @@ mod tests {
         assert_eq!(voters, nodes(&[5]));
         let voters = voters_for(&members(&rows[..2]), &nodes(&[1]));
         assert_eq!(voters, nodes(&[2]), "somebody votes, eligible or not");
+    }
+
+    fn with_neighbours(rows: &[(u64, &[u64])]) -> Members {
+        let all: Vec<_> = rows
+            .iter()
+            .map(|(node, _)| (*node, 0, true, true))
+            .collect();
+        let rows = rows.iter().map(|(node, neighbours)| {
+            let mut row = members(&all).member(NodeId(*node)).expect("put").clone();
+            row.neighbours = nodes(neighbours);
+            row
+        });
+        Members::of_rows(rows)
+    }
+
+    /// A7: a voter that has no link to another would never hear from it when it leads.
+    #[test]
+    fn voters_have_links_to_each_other() {
+        let chain = with_neighbours(&[(1, &[2]), (2, &[1, 3]), (3, &[2, 4]), (4, &[3])]);
+        assert_eq!(voters_for(&chain, &nodes(&[1])), nodes(&[1]));
+        assert_eq!(voters_for(&chain, &nodes(&[4])), nodes(&[4]));
+        let voters = voters_for(&chain, &nodes(&[1, 2, 3]));
+        assert_eq!(voters, nodes(&[2]), "whoever leads now reaches it");
+        // 3, 4 and 5 know each other; 1 and 2 have links at the edge.
+        let edge = with_neighbours(&[
+            (1, &[2]),
+            (2, &[1, 3]),
+            (3, &[2, 4, 5]),
+            (4, &[3, 5]),
+            (5, &[3, 4]),
+        ]);
+        assert_eq!(voters_for(&edge, &nodes(&[1])), nodes(&[3, 4, 5]));
+        assert_eq!(voters_for(&edge, &nodes(&[3, 4, 5])), nodes(&[3, 4, 5]));
+        let star = with_neighbours(&[(1, &[]), (2, &[1]), (3, &[1]), (4, &[])]);
+        assert_eq!(voters_for(&star, &nodes(&[2])), nodes(&[2]));
     }
 
     proptest! {

@@ -11,6 +11,7 @@ mod handler;
 mod heads;
 mod index;
 mod layout;
+mod log_tree;
 mod peers;
 mod roster;
 mod service;
@@ -39,7 +40,7 @@ use aber_materializer::view::{TreeView, View};
 use aber_proto::{ClusterId, Genesis, NodeId, PartitionId, SecretKey};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use wiring::Wiring;
 
@@ -208,6 +209,7 @@ impl<E: Env> Node<E> {
             cluster,
             contacts: config.contacts.clone(),
             members: members.clone(),
+            trees: Mutex::default(),
         });
         let links = (mesh.clone(), council);
         let started = start_partitions(&config, &env, &log, links, &snapshots).await;

@@ -36,6 +36,12 @@ pub const MANIFEST_CHUNKS: usize = 1024;
 pub const CHUNK_ROW_BYTES: usize = 36;
 /// Longest chunk list, in bytes (with one level of indirection).
 pub const CHUNK_LIST_BYTES: usize = MANIFEST_CHUNKS * CHUNK_MAX_BYTES;
+/// Most heads that a node which follows a partition keeps for those that follow it: one for each
+/// answer it was given.
+pub const HEADS_KEPT: usize = 64;
+/// Most nodes between one that follows and a voter, and most that pass on a change or a question
+/// about a head.
+pub const HOPS: usize = 64;
 /// Longest message of any gRPC call, either way, in bytes.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Most messages of one priority that wait for a node's uplink.

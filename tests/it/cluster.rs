@@ -73,6 +73,19 @@ fn nodes_join_one_that_was_alone() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// T11, T13, A5: nodes in a row, each of which reaches the next ones only: all read and write, and
+/// entries go through nodes that do not vote, which crash, too.
+#[test]
+fn along_a_chain_everybody_reads_and_writes() {
+    // Of seven, five vote at first: those in the middle lost their votes, and came back to the group
+    // whenever a candidate beyond them asked, before they could tell it that it had lost its own.
+    for (nodes, seeds) in [("4", "2..6"), ("7", "4..5")] {
+        let seeds = ["--scenario", "chain", "--nodes", nodes, "--seeds", seeds];
+        let output = simulate(&seeds, false);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+}
+
 #[test]
 fn a_seed_of_whole_nodes_repeats_in_this_and_another_process() {
     let twice = run_cluster(3..4, &["--twice"]);

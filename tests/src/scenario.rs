@@ -15,6 +15,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("single", cluster::run_single),
     ("members", cluster::run_members),
     ("join", cluster::run_join),
+    ("chain", cluster::run_chain),
 ];
 
 /// A scenario by name.

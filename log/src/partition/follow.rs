@@ -1,26 +1,38 @@
 //! [driver] Following a partition's committed entries from outside its Raft group.
 //!
-//! A follower asks one voter at a time for what comes next, and waits there until there is more:
-//! so a leader's line does not grow with the cluster, and an entry takes one message. What comes is
-//! believed only under a head that a member who may vote has signed (promises I4, S4): whoever
-//! is asked can delay, not invent. A snapshot is taken where the entries are not to be had, or are
-//! many.
+//! A follower asks one node at a time for what comes next, and waits there until there is more: its
+//! parent in the tree from the leader, so that nobody's line grows with the cluster, and an entry
+//! takes one message a link. What comes is believed only under a head that a member who may vote has
+//! signed (promises I4, S4): whoever is asked can delay, not invent. A snapshot is taken where the
+//! entries are not to be had, or are many.
+//!
+//! A follower is followed itself (`answer`): it passes on what it believed, with the heads it came
+//! under. `choice` says whom to ask. Each answer says the *way*, whom the answerer follows and so on
+//! up to a voter: who finds itself on it asks somebody else, so nobody follows in circles.
 
-use super::group::is_part;
-use super::raft_types::{C, Malformed, decode_membership, snapshot_message, snapshot_of};
+mod answer;
+mod choice;
+mod kept;
+mod told;
+
+pub(super) use choice::Positions;
+pub(super) use kept::KeptHeads;
+
+use super::raft_types::{Malformed, decode_membership, snapshot_of};
 use super::{Partition, lock};
 use crate::env::{Env, Runtime};
-use crate::head::{head_message, head_of};
+use crate::head::head_of;
 use crate::mesh::{CallProblem, Method};
 use crate::reader::{ReadProblem, SnapshotManifest};
 use crate::segment::SegmentProblem;
 use aber_proto::generated::rpc;
-use aber_proto::{Entry, EntryKind, Head, LogId, NodeId, SignedHead};
+use aber_proto::{Entry, Head, LogId, NodeId, SignedHead, limit};
 use bytes::Bytes;
-use openraft::alias::StoredMembershipOf;
 use prost::Message;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use told::membership_in;
 
 /// How long a question waits for the next entry.
 const WAIT: Duration = Duration::from_secs(10);
@@ -30,20 +42,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(200);
 /// After nobody had an answer.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
+/// Between looks at whether a better node can be followed again.
+const REVIEW_EVERY: Duration = Duration::from_secs(10);
+/// For the answer of a better node, and how many of them are asked.
+const REVIEW_TIME: Duration = Duration::from_secs(2);
+const REVIEWED: usize = 4;
 /// Bytes of entries in one answer.
 const ANSWER_BYTES: usize = 512 * 1024;
-/// A newcomer that lacks more entries than this starts from a snapshot.
-const MANY_ENTRIES: u64 = 256;
-/// Answers looked through for the entry that let this node go.
-const LOOKED_THROUGH: usize = 64;
 
 /// Why nothing came.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 enum FollowProblem {
     #[error(transparent)]
     Call(#[from] CallProblem),
-    #[error("node {0} is not part of the group")]
-    NotThere(NodeId),
+    #[error("node {0} has nothing to be followed")]
+    NotFed(NodeId),
+    #[error("node {0} follows this one")]
+    Circle(NodeId),
+    #[error("node {0} lags behind others")]
+    Lags(NodeId),
     #[error("node {node} sent what is not to be believed: {what}")]
     Lied { node: NodeId, what: &'static str },
     #[error(transparent)]
@@ -52,124 +69,199 @@ enum FollowProblem {
     Snapshot(#[from] ReadProblem),
 }
 
+/// What is asked of another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Question {
+    next: u64,
+    at_once: bool,
+}
+
+impl Question {
+    /// What there is from an entry on, now.
+    fn at_once(next: u64) -> Self {
+        let at_once = true;
+        Self { next, at_once }
+    }
+}
+
 /// What another node said.
 struct Answer {
     entries: Vec<Entry>,
     head: Option<SignedHead>,
     snapshot: Option<SnapshotManifest>,
+    leader: Option<NodeId>,
+    way: Vec<NodeId>,
+    committed: u64,
 }
 
 impl<E: Env> Partition<E> {
-    /// Follows until this node becomes part of the group or stops.
-    pub(super) async fn follow_group(self) {
-        let mut upstream: Option<NodeId> = None;
-        while self.inner.is_following.get() {
-            let Some(peer) = upstream.or_else(|| self.next_upstream(None)) else {
+    /// Follows until this node becomes part of the group or stops; `turn` counts how often it began.
+    pub(super) async fn follow_group(self, turn: u64) {
+        let runtime = self.inner.env.runtime();
+        let (mut asked, mut is_new) = (None, true);
+        let (mut review_at, mut leader) = (runtime.now() + REVIEW_EVERY, None);
+        while self.follows(turn) {
+            let Some(peer) = asked.or_else(|| self.ranked().first().copied()) else {
                 // No link is up yet: so it is at each start, for a moment.
-                self.inner.env.runtime().sleep(PAUSE).await;
+                runtime.sleep(PAUSE).await;
                 continue;
             };
-            match self.follow_once(peer).await {
-                Ok(()) => upstream = Some(peer),
-                Err(problem) => {
-                    let runtime = self.inner.env.runtime();
-                    runtime.trace(format_args!("follow {}: {problem}", self.id()));
-                    upstream = self.next_upstream(Some(peer));
-                    let is_round = upstream.is_none_or(|next| next <= peer);
-                    runtime
-                        .sleep(if is_round { LONG_PAUSE } else { PAUSE })
-                        .await;
+            let (next, asked_at) = (self.next(), runtime.now());
+            if let Err(problem) = self.follow_once(peer, is_new).await {
+                runtime.trace(format_args!("follow {}: {problem}", self.id()));
+                if self.follows(turn) {
+                    self.set_way(None);
                 }
+                let (next, is_round) = choice::next_after(&self.ranked(), peer);
+                (asked, is_new) = (next, true);
+                let pause = if is_round { LONG_PAUSE } else { PAUSE };
+                runtime.sleep(pause).await;
+                continue;
+            }
+            if !is_new && self.next() == next && runtime.now() - asked_at < PAUSE {
+                // Nothing came, and it did not wait either.
+                runtime.sleep(PAUSE).await;
+            }
+            (asked, is_new) = (Some(peer), false);
+            // Another leader, another tree; and who was away may be back.
+            if self.leader() != leader || runtime.now() >= review_at {
+                asked = self.better_than(peer).await.or(asked);
+                (review_at, leader) = (runtime.now() + REVIEW_EVERY, self.leader());
             }
         }
     }
 
-    /// Learns again who votes, from what was followed before this start: what comes next may not say
-    /// it for years. What cannot be read now is asked for when it is needed.
-    pub(super) fn recall_membership(&self) {
-        let (shared, state) = (&self.inner.shared, self.log_state());
-        let snapshot = shared.snapshots.newest(self.id());
-        let after = snapshot.map_or(0, |snapshot| snapshot.log_id.index + 1);
-        let mut next = after.max(state.oldest.unwrap_or(0));
-        let end = state.last.map_or(0, |id| id.index + 1);
-        while next < end {
-            let entries = shared.log.read(self.id(), next, end, ANSWER_BYTES);
-            let entries = entries.unwrap_or_default();
-            let Some(last) = entries.last() else { return };
-            next = last.log_id.index + 1;
-            if let Some(membership) = entries.iter().filter_map(membership_in).last() {
-                shared.membership.set(membership);
-            }
-        }
+    /// Whether it is still this time that this node follows.
+    fn follows(&self, turn: u64) -> bool {
+        self.inner.is_following.get() && self.inner.follow_turns.load(SeqCst) == turn
     }
 
-    /// Whom to ask: who is said to lead, if not just asked in vain; else the others in turn, those
-    /// known to vote before all others.
-    fn next_upstream(&self, after: Option<NodeId>) -> Option<NodeId> {
-        let up = self.inner.mesh.peers_up();
+    /// Whom to ask, the best first.
+    fn ranked(&self) -> Vec<NodeId> {
+        let council = &self.inner.council;
         let leader = *lock(&self.inner.told_leader);
-        if after.is_none()
-            && let Some(leader) = leader.filter(|leader| up.contains(leader))
-        {
-            return Some(leader);
+        let parents = leader.map_or_else(Vec::new, |leader| council.parents(leader));
+        let up = self.inner.mesh.peers_up();
+        choice::ranked(&parents, &self.voters(), &up, |node| council.may_vote(node))
+    }
+
+    /// Of the nodes that it is better to follow than `peer`, the best one that is as far as this
+    /// node; it is followed from now on.
+    async fn better_than(&self, peer: NodeId) -> Option<NodeId> {
+        let better = self.ranked().into_iter();
+        let better = better.take_while(|candidate| *candidate != peer);
+        for candidate in better.take(REVIEWED) {
+            let (next, here) = (self.next(), self.inner.shared.committed.get());
+            // Meanwhile nobody waits for the next entry.
+            let runtime = self.inner.env.runtime();
+            let asking = self.ask(candidate, Question::at_once(next));
+            let answer = runtime.timeout(REVIEW_TIME, asking).await;
+            let answer = answer.and_then(Result::ok);
+            let is_there = |answer: &Answer| here.is_none_or(|here| answer.committed >= here.index);
+            let Some(answer) = answer.filter(is_there) else {
+                continue;
+            };
+            if self.believe(candidate, next, answer).await.is_ok() {
+                return Some(candidate);
+            }
         }
-        let known = self.voters();
-        let voters: Vec<_> = up.iter().filter(|node| known.contains(node)).collect();
-        let may: Vec<_> = if voters.is_empty() || after.is_some_and(|a| known.contains(&a)) {
-            let council = &self.inner.council;
-            up.iter().filter(|node| council.may_vote(**node)).collect()
-        } else {
-            voters
-        };
-        let next = may
-            .iter()
-            .find(|node| after.is_none_or(|after| ***node > after));
-        next.or(may.first()).map(|node| **node)
+        None
+    }
+
+    /// The index of the entry that is asked for.
+    fn next(&self) -> u64 {
+        let committed = self.inner.shared.committed.get();
+        committed.map_or(0, |id| id.index + 1)
     }
 
     /// One question and what follows from its answer.
-    async fn follow_once(&self, peer: NodeId) -> Result<(), FollowProblem> {
-        let committed = self.inner.shared.committed.get();
-        let next = committed.map_or(0, |id| id.index + 1);
-        let answer = self.ask_next(peer, next).await?;
+    async fn follow_once(&self, peer: NodeId, at_once: bool) -> Result<(), FollowProblem> {
+        let next = self.next();
+        let answer = tokio::select! {
+            biased;
+            answer = self.ask(peer, Question { next, at_once }) => answer?,
+            () = self.is_left_behind(peer) => return Err(FollowProblem::Lags(peer)),
+        };
+        self.believe(peer, next, answer).await
+    }
+
+    /// Waits until `peer` lags behind what others say they have.
+    async fn is_left_behind(&self, peer: NodeId) {
+        let inner = &self.inner;
+        let here = || inner.shared.committed.get().map(|id| id.index);
+        let mut positions = inner.positions.clone();
+        positions.until(|all| all.lags(peer, here())).await;
+        inner.positions.update(Positions::clear);
+    }
+
+    /// Takes what was answered to a question for `next`, if it is to be believed.
+    async fn believe(&self, peer: NodeId, next: u64, answer: Answer) -> Result<(), FollowProblem> {
+        if answer.way.contains(&self.inner.me) {
+            return Err(FollowProblem::Circle(peer));
+        }
         // This node may have become part of the group meanwhile: then the log is Raft's.
         let _turn = self.inner.turn.lock().await;
         if !self.inner.is_following.get() {
             return Ok(());
         }
-        if let Some(snapshot) = answer.snapshot {
-            return self.take_snapshot(peer, snapshot, answer.head).await;
-        }
-        let Some(head) = answer.head.filter(|_| !answer.entries.is_empty()) else {
+        // What another task has followed meanwhile.
+        if self.next() != next {
             return Ok(());
-        };
-        self.check(peer, next, &answer.entries, &head)?;
-        self.take(answer.entries).await
+        }
+        if let Some(snapshot) = answer.snapshot {
+            self.take_snapshot(peer, snapshot, answer.head).await?;
+        } else if !answer.entries.is_empty() {
+            let what = "entries without a head";
+            let lied = FollowProblem::Lied { node: peer, what };
+            let head = answer.head.ok_or(lied)?;
+            self.check(peer, next, &answer.entries, &head)?;
+            self.take(answer.entries).await?;
+            lock(&self.inner.heads).put(head);
+        }
+        *lock(&self.inner.told_leader) = answer.leader;
+        let way = [&[peer], answer.way.as_slice()].concat();
+        self.set_way(Some(way));
+        Ok(())
     }
 
-    async fn ask_next(&self, peer: NodeId, next: u64) -> Result<Answer, FollowProblem> {
+    /// Says from whom this node has its entries; wakes those who follow it if that is new.
+    pub(super) fn set_way(&self, way: Option<Vec<NodeId>>) {
+        if self.inner.way.get() != way {
+            let runtime = self.inner.env.runtime();
+            runtime.trace(format_args!("way {}: {way:?}", self.id()));
+            self.inner.way.set(way);
+        }
+    }
+
+    async fn ask(&self, peer: NodeId, question: Question) -> Result<Answer, FollowProblem> {
         let request = rpc::FollowRequest {
             partition: self.id().0,
-            next,
+            next: question.next,
+            at_once: question.at_once,
+            ..rpc::FollowRequest::default()
         };
         let payload = Bytes::from(request.encode_to_vec());
         let mesh = &self.inner.mesh;
         let answer = mesh.call(peer, Method::Follow, payload, DEADLINE).await?;
         let lied = |what| FollowProblem::Lied { node: peer, what };
         let answer = rpc::FollowResponse::decode(answer).map_err(|_| lied("a malformed answer"))?;
-        let leader = Some(answer.leader).filter(|leader| *leader != 0);
-        *lock(&self.inner.told_leader) = leader.map(NodeId);
-        if !answer.is_part {
-            return Err(FollowProblem::NotThere(peer));
+        if !answer.is_fed || answer.way.len() >= limit::HOPS {
+            return Err(FollowProblem::NotFed(peer));
         }
         let entries = answer.entries.iter().map(Entry::decode);
-        let entries: Result<_, _> = entries.collect();
+        let entries: Result<Vec<_>, _> = entries.collect();
+        let entries = entries.map_err(|_| lied("a malformed entry"))?;
         let snapshot = answer.snapshot.map(snapshot_of).transpose();
         let snapshot = snapshot.map_err(|Malformed(what)| lied(what))?;
+        let last = entries.last().map_or(0, |entry| entry.log_id.index);
         Ok(Answer {
-            entries: entries.map_err(|_| lied("a malformed entry"))?,
+            entries,
             head: answer.head.as_ref().and_then(head_of),
             snapshot,
+            leader: Some(answer.leader).filter(|n| *n != 0).map(NodeId),
+            way: answer.way.into_iter().map(NodeId).collect(),
+            // One of an older version says nothing of it.
+            committed: answer.committed.max(last),
         })
     }
 
@@ -278,8 +370,12 @@ impl<E: Env> Partition<E> {
         if snapshot.partition != self.id() || !is_newer {
             return Err(lied("a snapshot that is of no use"));
         }
-        if !head.is_some_and(|head| is_it(&head) && self.inner.council.is_good(&head)) {
+        let Some(head) = head.filter(|head| is_it(head) && self.inner.council.is_good(head)) else {
             return Err(lied("a snapshot without a good head"));
+        };
+        // Its rows are believed as they come, as a head does not cover them.
+        if !self.inner.council.may_vote(node) {
+            return Err(lied("a snapshot, and may not vote"));
         }
         let membership = decode_membership(&snapshot.membership);
         let membership = membership.map_err(|Malformed(what)| lied(what))?;
@@ -288,153 +384,12 @@ impl<E: Env> Partition<E> {
         shared.log.purge(self.id(), id, chain)?;
         shared.log.set_committed(self.id(), id)?;
         shared.membership.set(membership);
+        lock(&self.inner.heads).put(head);
         let runtime = self.inner.env.runtime();
         runtime.trace(format_args!("install {}:{id}", self.id()));
         self.publish(id);
         Ok(())
     }
-
-    /// Answers a node that follows: waits until there is an entry from `next` on.
-    pub(super) async fn answer_follow(&self, payload: Bytes) -> Result<Bytes, String> {
-        let request = rpc::FollowRequest::decode(payload).map_err(|error| error.to_string())?;
-        let mut response = rpc::FollowResponse {
-            is_part: self.votes(),
-            leader: self.leader().map_or(0, |leader| leader.0),
-            ..rpc::FollowResponse::default()
-        };
-        if response.is_part {
-            let said = self.say_next(request.next, &mut response).await;
-            said.map_err(|problem| problem.to_string())?;
-            response.leader = self.leader().map_or(0, |leader| leader.0);
-        }
-        Ok(response.encode_to_vec().into())
-    }
-
-    async fn say_next(
-        &self,
-        next: u64,
-        response: &mut rpc::FollowResponse,
-    ) -> Result<(), SegmentProblem> {
-        let (shared, runtime) = (&self.inner.shared, self.inner.env.runtime());
-        let mut committed = shared.committed.clone();
-        let ready = |id: &Option<LogId>| id.is_some_and(|id| id.index >= next);
-        let Some(Some(end)) = runtime.timeout(WAIT, committed.until(ready)).await else {
-            return Ok(());
-        };
-        let mut flushed = shared.log.watch_flushed(self.id());
-        let durable = flushed.until(|index| *index >= next);
-        let Some(durable) = runtime.timeout(WAIT, durable).await else {
-            return Ok(());
-        };
-        if !shared.leads_to(end)? {
-            return Ok(());
-        }
-        let end = end.index.min(durable);
-        let snapshot = shared.snapshots.newest(self.id());
-        let state = shared.log.state(self.id());
-        let oldest = state.oldest.unwrap_or(u64::MAX);
-        let is_gone = next < oldest && !(next == 0 && oldest == 1);
-        let is_newcomer = next == 0 && end > MANY_ENTRIES;
-        let is_ahead = |snapshot: &SnapshotManifest| snapshot.log_id.index > next;
-        if let Some(snapshot) = snapshot.filter(is_ahead)
-            && (is_gone || is_newcomer)
-        {
-            response.head = Some(self.head_at(snapshot.log_id, snapshot.chain));
-            response.snapshot = Some(snapshot_message(&snapshot));
-            return Ok(());
-        }
-        let from = next.max(oldest.min(1));
-        let entries = shared
-            .log
-            .read_mended(self.id(), from..end + 1, ANSWER_BYTES);
-        let entries = entries.await?;
-        if let Some(last) = entries.last() {
-            response.head = Some(self.head_at(last.log_id, last.chain));
-        }
-        response.entries = entries.iter().map(Entry::to_bytes).collect();
-        Ok(())
-    }
-
-    fn head_at(&self, log_id: LogId, chain: aber_proto::ChainHash) -> rpc::Head {
-        let partition = self.id();
-        head_message(&self.inner.council.sign(Head {
-            partition,
-            log_id,
-            chain,
-        }))
-    }
-
-    /// Whether committed entries that others have let this node go: a voter that was away when it
-    /// lost its vote would campaign for ever.
-    pub(super) async fn group_goes_on_without_me(&self) -> bool {
-        for peer in self.inner.mesh.peers_up() {
-            match self.newest_membership(peer).await {
-                Ok(Some(membership)) => return !is_part(&membership, self.inner.me),
-                Ok(None) => {}
-                Err(problem) => {
-                    let runtime = self.inner.env.runtime();
-                    runtime.trace(format_args!("group {}: {problem}", self.id()));
-                }
-            }
-        }
-        false
-    }
-
-    /// The newest membership that a voter's entries after ours hold, all of it proven.
-    async fn newest_membership(
-        &self,
-        peer: NodeId,
-    ) -> Result<Option<StoredMembershipOf<C>>, FollowProblem> {
-        let committed = self.inner.shared.committed.get();
-        let mut next = committed.map_or(0, |id| id.index + 1);
-        let (mut newest, mut before) = (None, None);
-        for _ in 0..LOOKED_THROUGH {
-            let answer = self.ask_next(peer, next).await?;
-            let Some(head) = answer.head.filter(|_| !answer.entries.is_empty()) else {
-                return Ok(newest);
-            };
-            let starts = match (before, answer.entries.first()) {
-                (Some(chain), Some(first)) => first.verify(&chain).is_ok(),
-                _ => {
-                    self.check(peer, next, &answer.entries, &head)?;
-                    true
-                }
-            };
-            let last = answer
-                .entries
-                .last()
-                .map(|entry| (entry.log_id, entry.chain));
-            let (Some((id, chain)), true) = (last, starts) else {
-                return Ok(newest);
-            };
-            let is_chained = answer
-                .entries
-                .windows(2)
-                .all(|pair| matches!(pair, [a, b] if b.verify(&a.chain).is_ok()));
-            let fits = (head.head.log_id, head.head.chain) == (id, chain);
-            if !is_chained || !fits || !self.inner.council.is_good(&head) {
-                return Ok(newest);
-            }
-            newest = answer
-                .entries
-                .iter()
-                .filter_map(membership_in)
-                .last()
-                .or(newest);
-            (next, before) = (id.index + 1, Some(chain));
-        }
-        Ok(newest)
-    }
-}
-
-fn membership_in(entry: &Entry) -> Option<StoredMembershipOf<C>> {
-    if entry.kind != EntryKind::Membership {
-        return None;
-    }
-    let membership = decode_membership(&entry.body).ok()?;
-    let id = super::raft_types::to_raft_id(entry.log_id);
-    let membership = membership.membership().clone();
-    Some(StoredMembershipOf::<C>::new(Some(id), membership))
 }
 
 #[cfg(test)]

@@ -90,9 +90,10 @@ impl<E: Env> Partition<E> {
     }
 
     pub(super) fn start_following(&self) {
+        let turn = self.inner.follow_turns.fetch_add(1, SeqCst) + 1;
         self.inner.is_following.set(true);
         let runtime = self.inner.env.runtime();
-        runtime.spawn("follow", self.clone().follow_group());
+        runtime.spawn("follow", self.clone().follow_group(turn));
     }
 
     /// Becomes part of the group, if it is not yet.
@@ -103,6 +104,7 @@ impl<E: Env> Partition<E> {
             return Ok(raft);
         }
         inner.is_following.set(false);
+        self.set_way(None);
         let note = vec![(group_key(self.id()), Some(Bytes::from_static(b"1")))];
         let noted = inner.shared.log.write_notes(note).await;
         noted.map_err(|problem| problem.to_string())?;
@@ -273,7 +275,9 @@ impl<E: Env> Partition<E> {
             } else {
                 outside + 1
             };
-            let is_alone = votes && alone >= LOOKS_ALONE && alone.is_multiple_of(LOOKS_ALONE);
+            // Candidates may ask without end because nobody tells them either: then it is the entries
+            // that others have which say who is part of the group.
+            let is_alone = alone >= LOOKS_ALONE && alone.is_multiple_of(LOOKS_ALONE);
             let goes_on_without =
                 outside >= LOOKS_OUTSIDE || (is_alone && self.is_known_to_be_out().await);
             if goes_on_without {
@@ -282,7 +286,7 @@ impl<E: Env> Partition<E> {
         }
     }
 
-    /// Asks the others, for a while: one that says nothing new answers late.
+    /// Asks the others, for a while.
     async fn is_known_to_be_out(&self) -> bool {
         let asking = self.group_goes_on_without_me();
         let answer = self.inner.env.runtime().timeout(ASK_TIME, asking).await;

@@ -12,7 +12,7 @@ use aber_log::watch::Watched;
 use aber_materializer::members::Members;
 use aber_materializer::view::{RequestOutcome, TreeView};
 use aber_proto::generated::rpc;
-use aber_proto::{NodeId, PartitionId, RequestId, VolumeId};
+use aber_proto::{NodeId, PartitionId, RequestId, VolumeId, limit};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -107,13 +107,13 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
                     ordered.unwrap_or_else(|| Err("a majority of the voters is away".to_owned()))
                 })
             }
-            Some(leader) => Box::pin(async move {
-                match forward(&mesh, leader, partition, changes).await? {
+            Some(leader) if mesh.is_up(leader) => Box::pin(async move {
+                match forward(&mesh, leader, partition, changes, 0).await? {
                     Forwarded::Ordered => Ok(()),
                     Forwarded::NotLeader(_) => Err("the leader changed".to_owned()),
                 }
             }),
-            None => Box::pin(ask_around(mesh, me, partition, changes)),
+            _ => Box::pin(ask_around(mesh, me, group, changes)),
         }
     }
 }
@@ -125,21 +125,26 @@ enum Forwarded {
     NotLeader(Option<NodeId>),
 }
 
-/// Hands changes to whoever leads by the word of others. A voter that moved to another address
-/// hears of no leader until its new address is ordered, and that is such a change.
+/// Hands changes up: to whom this node follows, who passes them on. Else to whoever leads by the word
+/// of others. A voter that moved to another address hears of no leader until its new address is
+/// ordered, and that is such a change.
 async fn ask_around<E: Env>(
     mesh: Mesh<E>,
     me: NodeId,
-    partition: PartitionId,
+    group: Partition<E>,
     changes: Vec<Bytes>,
 ) -> Result<(), String> {
-    for peer in mesh.peers_up().into_iter().take(ASKED_AROUND) {
-        let leader = match forward(&mesh, peer, partition, changes.clone()).await {
+    let (partition, upstream) = (group.id(), group.upstream());
+    let others = mesh.peers_up().into_iter();
+    let others = others.filter(|peer| Some(*peer) != upstream);
+    let hops = limit::HOPS;
+    for peer in upstream.into_iter().chain(others).take(ASKED_AROUND) {
+        let leader = match forward(&mesh, peer, partition, changes.clone(), hops).await {
             Ok(Forwarded::Ordered) => return Ok(()),
             Ok(Forwarded::NotLeader(Some(leader))) if leader != me && leader != peer => leader,
             _ => continue,
         };
-        let forwarded = forward(&mesh, leader, partition, changes.clone()).await;
+        let forwarded = forward(&mesh, leader, partition, changes.clone(), 0).await;
         if matches!(forwarded, Ok(Forwarded::Ordered)) {
             return Ok(());
         }
@@ -147,15 +152,39 @@ async fn ask_around<E: Env>(
     Err("no leader: a majority of the voters is away".to_owned())
 }
 
+/// Passes a proposal of somebody else on towards the leader: to the leader itself where it can be
+/// reached, else to whom this node follows. `None` if there is nobody to pass it to, or it was
+/// passed on too often.
+pub(super) async fn pass_on<E: Env>(
+    mesh: &Mesh<E>,
+    group: &Partition<E>,
+    from: NodeId,
+    request: rpc::ProposeRequest,
+) -> Option<rpc::ProposeResponse> {
+    let hops = request.hops.min(u32::try_from(limit::HOPS).unwrap_or(0));
+    let hops = hops.checked_sub(1)?;
+    let leader = group.leader().filter(|leader| mesh.is_up(*leader));
+    let to = leader.or_else(|| group.upstream())?;
+    if to == from {
+        return None;
+    }
+    let request = rpc::ProposeRequest { hops, ..request };
+    let payload = Bytes::from(request.encode_to_vec());
+    let answer = mesh.call(to, Method::Propose, payload, PROPOSE_DEADLINE);
+    rpc::ProposeResponse::decode(answer.await.ok()?).ok()
+}
+
 async fn forward<E: Env>(
     mesh: &Mesh<E>,
     to: NodeId,
     partition: PartitionId,
     changes: Vec<Bytes>,
+    hops: usize,
 ) -> Result<Forwarded, String> {
     let request = rpc::ProposeRequest {
         partition: partition.0,
         changes,
+        hops: u32::try_from(hops).unwrap_or(0),
     };
     let payload = Bytes::from(request.encode_to_vec());
     let answer = mesh.call(to, Method::Propose, payload, PROPOSE_DEADLINE);

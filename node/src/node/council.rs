@@ -1,12 +1,14 @@
 //! [adapter] What Raft groups and followers ask about members, answered from the membership.
 
 use super::Contact;
+use super::layout::neighbours_of;
+use super::log_tree::LogTrees;
 use aber_log::partition::Council;
 use aber_log::watch::Watched;
 use aber_materializer::members::Members;
 use aber_materializer::voters::voters_for;
 use aber_proto::{ClusterId, Head, NodeId, SecretKey, SignedHead};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The members as this node knows them, and its own key.
 pub(super) struct NodeCouncil {
@@ -16,6 +18,7 @@ pub(super) struct NodeCouncil {
     /// Members by the word of whoever let this node in, until the control partition tells.
     pub(super) contacts: Vec<Contact>,
     pub(super) members: Watched<Arc<Members>>,
+    pub(super) trees: Mutex<LogTrees>,
 }
 
 impl Council for NodeCouncil {
@@ -30,7 +33,20 @@ impl Council for NodeCouncil {
     }
 
     fn voters(&self, present: &[NodeId]) -> Vec<NodeId> {
-        voters_for(&self.members.get(), present)
+        let members = self.members.get();
+        let linked = neighbours_of(self.me, &members);
+        let is_linked = |node: &NodeId| *node == self.me || linked.contains(node);
+        let wanted = voters_for(&members, present);
+        if wanted.iter().all(is_linked) {
+            return wanted;
+        }
+        // It is for the leader to bring them in: then those around it.
+        let near: Vec<NodeId> = present.iter().copied().filter(is_linked).collect();
+        let wanted = voters_for(&members, &near);
+        match wanted.iter().all(is_linked) {
+            true => wanted,
+            false => present.to_vec(),
+        }
     }
 
     fn sign(&self, head: Head) -> SignedHead {
@@ -43,5 +59,11 @@ impl Council for NodeCouncil {
         let key = known.or(told.map(|contact| contact.peer.key));
         let is_signed = key.is_some_and(|key| head.verify(&self.cluster, &key).is_ok());
         is_signed && self.may_vote(head.signer)
+    }
+
+    fn parents(&self, leader: NodeId) -> Vec<NodeId> {
+        let members = self.members.get();
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        trees.above(&members, self.me, leader)
     }
 }

@@ -1,5 +1,6 @@
 //! [adapter] Requests of other nodes, handed to who answers them.
 
+use super::collaborator::pass_on;
 use super::heads::Heads;
 use aber_log::content::NodeContent;
 use aber_log::env::{Env, Runtime};
@@ -97,6 +98,18 @@ impl<E: Env> NodeHandler<E> {
                 "node {from} proposed {} bytes that are no signed change of a member",
                 bad.len()
             ));
+        }
+        if !group.is_leader() && request.hops > 0 {
+            let (mesh, group) = (self.heads.mesh.clone(), group.clone());
+            return Box::pin(async move {
+                let passed = pass_on(&mesh, &group, from, request).await;
+                let response = passed.unwrap_or_else(|| rpc::ProposeResponse {
+                    not_leader: true,
+                    leader: group.leader().map_or(0, |leader| leader.0),
+                    ..rpc::ProposeResponse::default()
+                });
+                Ok(response.encode_to_vec().into())
+            });
         }
         let answers = group.propose(request.changes, control_index);
         Box::pin(async move {

@@ -108,12 +108,17 @@ impl<E: Env> Heads<E> {
         }
     }
 
-    /// Keeps what a peer said of itself, for people.
+    /// Keeps what a peer said of itself: for people, and for whom to follow.
     fn note(&self, peer: NodeId, status: &rpc::StatusResponse, round_trip: Duration) {
         let committed = self.partitions.iter().map(|(partition, group)| {
             let committed = group.committed().get();
             (partition.0, committed.map_or(0, |id| id.index))
         });
+        for position in &status.positions {
+            if let Some(group) = self.partitions.get(&PartitionId(position.partition)) {
+                group.heard_of(peer, position.committed);
+            }
+        }
         let seen = self.env.runtime().wall_clock();
         let sighting = Sighting::of(status, (seen, round_trip), &committed.collect());
         self.sightings.update(|all| all.insert(peer, sighting));

@@ -6,7 +6,7 @@
 use aber_log::relay::{Layout, Links, Row};
 use aber_materializer::members::{MemberRow, Members};
 use aber_proto::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a line is taken for where nobody declared one, in kbit/s.
 const UNKNOWN_KBIT: u64 = 1000;
@@ -68,12 +68,52 @@ pub(super) fn is_neighbour(row: &MemberRow, node: NodeId) -> bool {
     row.neighbours.is_empty() || row.neighbours.contains(&node)
 }
 
+/// Whom a member has links to: the present members that name it and that it names, where naming
+/// nobody is naming all. One that agrees with nobody has links to everybody: else no entry would
+/// reach it that mends its row. A node that is no member yet has links to all.
+pub(super) fn neighbours_of(me: NodeId, members: &Members) -> BTreeSet<NodeId> {
+    let present: Vec<&MemberRow> = members.present().collect();
+    let others = || present.iter().filter(|row| row.node != me);
+    let own = present.iter().find(|row| row.node == me);
+    let Some(own) = own.filter(|_| present.iter().any(|row| !row.neighbours.is_empty())) else {
+        return others().map(|row| row.node).collect();
+    };
+    let lost = agreeing_with_nobody(&present);
+    let is_linked = |row: &&&MemberRow| {
+        let both = is_neighbour(own, row.node) && is_neighbour(row, me);
+        both || lost.contains(&me) || lost.contains(&row.node)
+    };
+    others().filter(is_linked).map(|row| row.node).collect()
+}
+
+/// Members whose neighbours all name others.
+fn agreeing_with_nobody(present: &[&MemberRow]) -> BTreeSet<NodeId> {
+    let by_node: BTreeMap<NodeId, &MemberRow> =
+        present.iter().map(|row| (row.node, *row)).collect();
+    let named: BTreeSet<NodeId> = present
+        .iter()
+        .flat_map(|row| row.neighbours.iter().copied().filter(|n| *n != row.node))
+        .collect();
+    let open = present.iter().filter(|row| row.neighbours.is_empty());
+    let open_count = open.count();
+    let agrees = |row: &MemberRow| match row.neighbours.is_empty() {
+        true => open_count > 1 || named.contains(&row.node),
+        false => row.neighbours.iter().any(|other| {
+            let other = by_node.get(other).filter(|other| other.node != row.node);
+            other.is_some_and(|other| is_neighbour(other, row.node))
+        }),
+    };
+    let lost = present.iter().filter(|row| !agrees(row));
+    lost.map(|row| row.node).collect()
+}
+
+/// Members to make layouts of, for tests.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
     use aber_proto::{PublicKey, Rates, Role};
 
-    fn member(node: u64, up: u64, neighbours: &[u64]) -> MemberRow {
+    pub(in crate::node) fn member(node: u64, up: u64, neighbours: &[u64]) -> MemberRow {
         MemberRow {
             node: NodeId(node),
             name: format!("n{node}"),
@@ -86,9 +126,15 @@ mod tests {
         }
     }
 
-    fn members(rows: &[MemberRow]) -> Members {
+    pub(in crate::node) fn members(rows: &[MemberRow]) -> Members {
         Members::of_rows(rows.iter().cloned())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{member, members};
+    use super::*;
 
     fn ups(layout: &Layout) -> Vec<u64> {
         layout.members().iter().map(|row| row.up_kbit).collect()
@@ -115,6 +161,47 @@ mod tests {
         let linked = |a, b| layout.is_linked(NodeId(a), NodeId(b));
         assert!(linked(1, 2) && linked(2, 3));
         assert!(!linked(1, 3), "1 does not name 3");
+    }
+
+    #[test]
+    fn whoever_agrees_with_nobody_has_links_to_all() {
+        let chain = [
+            member(1, 0, &[2]),
+            member(2, 0, &[1, 3]),
+            member(3, 0, &[2, 4]),
+            member(4, 0, &[3]),
+            member(5, 0, &[1]),
+        ];
+        let members = members(&chain);
+        let links = |me: u64| -> Vec<u64> {
+            let found = neighbours_of(NodeId(me), &members);
+            found.into_iter().map(|node| node.0).collect()
+        };
+        assert_eq!(links(1), [2, 5], "1 does not name 5, but nobody does");
+        assert_eq!(links(3), [2, 4, 5]);
+        assert_eq!(links(5), [1, 2, 3, 4]);
+        assert_eq!(links(9), [1, 2, 3, 4, 5], "no member yet");
+    }
+
+    /// Whoever has a link to another is had a link to, whatever is declared.
+    #[test]
+    fn links_are_links_at_both_ends() {
+        for seed in 0..200_u64 {
+            let drawn = |a: u64, b: u64| aber_log::relay::mix(seed * 64 + a * 8 + b) % 3 == 0;
+            let row = |a| {
+                let named: Vec<u64> = (1..=6).filter(|b| a != *b && drawn(a, *b)).collect();
+                member(a, 0, &named)
+            };
+            let rows: Vec<_> = (1..=6).map(row).collect();
+            let members = members(&rows);
+            for a in (1..=6).map(NodeId) {
+                let links = neighbours_of(a, &members);
+                assert!(!links.is_empty(), "{seed}: {a} is lost");
+                for b in links {
+                    assert!(neighbours_of(b, &members).contains(&a), "{seed}: {a} {b}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! [driver] Whom this node has links to: those whom the control partition has as members, and, while
-//! it has not told yet, those whom the inviter named. And how fast it sends to them: as its own row
-//! says.
+//! it has not told yet, those whom the inviter named. Where neighbours are declared, to those alone;
+//! the network knows the keys of all members, so that nobody is refused as none. And how fast it
+//! sends to them: as its own row says.
 
 use super::Contact;
+use super::layout::neighbours_of;
 use aber_log::env::network::{Network, Peer};
 use aber_log::env::{Env, Runtime};
 use aber_log::mesh::Mesh;
 use aber_log::watch::Watched;
 use aber_materializer::members::{MemberRow, Members};
 use aber_proto::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Keeps links and membership equal.
@@ -39,7 +41,7 @@ impl<E: Env> Peers<E> {
             .uplink()
             .set_rate(members.member(self.me).and_then(uplink_of));
         let peers = peers_of(self.me, members, &self.contacts);
-        self.mesh.set_peers(&peers.keys().copied().collect());
+        self.mesh.set_peers(&linked(self.me, members, &peers));
         self.env.network().set_peers(peers);
     }
 }
@@ -48,6 +50,13 @@ impl<E: Env> Peers<E> {
 fn uplink_of(row: &MemberRow) -> Option<u64> {
     let up = row.uplink.up;
     (up > 0).then(|| up.saturating_mul(8))
+}
+
+/// Of the peers those whom this node has links to. Contacts stay until the members tell of them.
+fn linked(me: NodeId, members: &Members, peers: &BTreeMap<NodeId, Peer>) -> BTreeSet<NodeId> {
+    let near = neighbours_of(me, members);
+    let is_linked = |node: &NodeId| near.contains(node) || members.member(*node).is_none();
+    peers.keys().copied().filter(is_linked).collect()
 }
 
 fn peers_of(me: NodeId, members: &Members, contacts: &[Contact]) -> BTreeMap<NodeId, Peer> {
@@ -130,6 +139,26 @@ mod tests {
         assert_eq!(peers[&NodeId(1)].addresses, ["told:1"]);
         let peers = peers_of(NodeId(2), &genesis("row:1"), &told);
         assert_eq!(peers[&NodeId(1)].addresses, ["row:1", "told:1"]);
+    }
+
+    #[test]
+    fn links_go_to_neighbours_and_to_contacts_that_no_row_tells_of() {
+        use super::super::layout::testing::{member, members};
+        let chain = [
+            member(1, 0, &[2]),
+            member(2, 0, &[1, 3]),
+            member(3, 0, &[2]),
+        ];
+        let members = members(&chain);
+        let links = |me: u64, told: &[Contact]| -> Vec<u64> {
+            let peers = peers_of(NodeId(me), &members, told);
+            let found = linked(NodeId(me), &members, &peers);
+            found.into_iter().map(|node| node.0).collect()
+        };
+        assert_eq!(links(1, &[]), [2]);
+        assert_eq!(links(2, &[]), [1, 3]);
+        assert_eq!(links(3, &[contact(1, 1), contact(9, 9)]), [2, 9]);
+        assert_eq!(links(4, &[]), [1, 2, 3], "its row has not come yet");
     }
 
     /// S3: what was told never stands against the membership.

@@ -67,6 +67,11 @@ pub(super) fn run_join(options: &RunOptions) -> Report {
     start(&options, 1, Cast::Newcomers)
 }
 
+/// Runs a seed where each node reaches only the one before it and the one after it.
+pub(super) fn run_chain(options: &RunOptions) -> Report {
+    start(options, options.node_count, Cast::Chain)
+}
+
 /// Who takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cast {
@@ -76,6 +81,8 @@ enum Cast {
     Admins,
     /// They, and nodes that join.
     Newcomers,
+    /// The nodes of the genesis, in a row: neighbours have links, others have none.
+    Chain,
 }
 
 fn start(options: &RunOptions, node_count: u64, cast: Cast) -> Report {
@@ -137,6 +144,10 @@ async fn play(world: World, swarm: Swarm, cast: Cast) -> Tally {
         newcomers: Arc::clone(&newcomers),
     };
     let cluster = Cluster::new(&world, subject);
+    if cast == Cast::Chain {
+        let pairs = (1..swarm.node_count).map(|node| (NodeId(node), NodeId(node + 1)));
+        world.with_net(|net| net.neighbours = pairs.collect());
+    }
     for node in genesis.members.iter().map(|member| member.node) {
         cluster.add(node, codec::encode_genesis(&genesis).into());
         cluster.boot(node);
@@ -182,6 +193,9 @@ impl Run {
         };
         let setup = workload.setup();
         let ready = prepare(&self.world, &self.oracle, &api, &setup);
+        if self.cast == Cast::Chain {
+            admin::declare_chain(&self.world, &self.cluster).await;
+        }
         // What was not made in time is made later or never: clients bear it.
         let _late = tokio::time::timeout(PREPARE_LIMIT, ready).await.is_err();
         let steps = self.world.with_random(|random| workload.draw(random));

@@ -111,8 +111,11 @@ impl<E: Env> NodeService<E> {
         let behind = sighting.as_ref().map_or(0, |seen| seen.entries_behind);
         let state = if row.role().is_none() {
             v1::MemberState::Removed
-        } else if !self.is_up(row.node) {
+        } else if self.is_away(row.node) {
             v1::MemberState::Away
+        } else if !self.is_up(row.node) {
+            // No neighbour: others know.
+            v1::MemberState::Unspecified
         } else if behind >= CATCHING_UP {
             v1::MemberState::CatchingUp
         } else {

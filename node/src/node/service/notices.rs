@@ -39,7 +39,7 @@ impl<E: Env> NodeService<E> {
         let members = parts.members.get();
         let mut notices = Vec::new();
         notices.extend(self.removed(&members));
-        let is_away = |row: &&MemberRow| !self.is_up(row.node);
+        let is_away = |row: &&MemberRow| self.is_away(row.node);
         let away: Vec<_> = match notices.is_empty() {
             true => members.present().filter(is_away).collect(),
             // Who is up is no business of a node that was put out.

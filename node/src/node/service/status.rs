@@ -65,8 +65,20 @@ impl<E: Env> NodeService<E> {
             return false;
         };
         let voters = group.voters();
-        let up = voters.iter().filter(|voter| self.is_up(**voter)).count();
-        group.leader().is_some_and(|leader| self.is_up(leader)) && up * 2 > voters.len()
+        let up = voters.iter().filter(|voter| !self.is_away(**voter)).count();
+        // Of those without a link to this node it hears from whom it follows.
+        let is_led = |leader| self.is_up(leader) || group.upstream().is_some();
+        group.leader().is_some_and(is_led) && up * 2 > voters.len()
+    }
+
+    /// Whether a member is to have a link to this node, and there is none.
+    pub(super) fn is_away(&self, node: NodeId) -> bool {
+        !self.is_up(node) && self.is_linked(node)
+    }
+
+    /// Whether a member is to have a link to this node; the others are only heard of.
+    pub(super) fn is_linked(&self, node: NodeId) -> bool {
+        self.node.parts.mesh.peers().contains(&node)
     }
 
     pub(super) fn is_up(&self, node: NodeId) -> bool {
@@ -90,7 +102,7 @@ impl<E: Env> NodeService<E> {
             entries_to_apply += committed.saturating_sub(applied);
         }
         let members = parts.members.get();
-        let up = members.present().filter(|row| self.is_up(row.node));
+        let up = members.present().filter(|row| !self.is_away(row.node));
         Ok(v1::GetStatusResponse {
             cluster: genesis.name.clone(),
             cluster_id: parts.cluster.to_string(),

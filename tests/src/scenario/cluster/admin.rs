@@ -4,8 +4,9 @@
 //! are keys without a machine; founders change roles, but each may always write, so that clients
 //! see nothing of it.
 
-use super::subject::AberNode;
+use super::subject::{Aber, AberNode};
 use crate::sim::World;
+use crate::sim::cluster::Cluster;
 use aber_log::outbox::item::Item;
 use aber_proto::{Change, ChangeHash, Event, NodeId, Operation, PartitionId, Precondition};
 use aber_proto::{PublicKey, Rates, RequestId, Role, TicketId, Timestamp};
@@ -16,6 +17,9 @@ const TICKETS: u64 = 8;
 /// Longest wait for a disk that may have died.
 const PATIENCE: Duration = Duration::from_secs(5);
 const HOUR_MS: i64 = 3_600_000;
+/// Longest wait until neighbours are declared, before the first fault.
+const CHAIN_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// One change by a node, queued in its outbox; whether it lands is for the cluster to say.
 pub(super) async fn act(world: &World, node: NodeId, handle: &AberNode) {
@@ -55,6 +59,44 @@ pub(super) async fn submit(world: &World, node: NodeId, handle: &AberNode, opera
     let submitted = parts.outbox.submit(item, Vec::new());
     // A node that dies meanwhile may or may not have it.
     let _unknown = tokio::time::timeout(PATIENCE, submitted).await;
+}
+
+/// Says of each node that its neighbours are the one before it and the one after it. Waits a while
+/// until the first node has it from the log.
+pub(super) async fn declare_chain(world: &World, cluster: &Cluster<Aber>) {
+    let nodes = cluster.nodes();
+    let (Some(first), deadline) = (nodes.first().copied(), CHAIN_LIMIT) else {
+        return;
+    };
+    let all = async {
+        let handle = loop {
+            if let Some((_, handle)) = cluster.handle(first) {
+                break handle;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        for node in &nodes {
+            let near = |other: &&NodeId| other.0.abs_diff(node.0) == 1;
+            let operation = Operation::SetMember {
+                node: *node,
+                name: None,
+                role: None,
+                is_voter_eligible: None,
+                addresses: None,
+                uplink: None,
+                neighbours: Some(nodes.iter().filter(near).copied().collect()),
+            };
+            submit(world, first, &handle, operation).await;
+        }
+        let mut members = handle.node.parts.members.clone();
+        let is_told = |row: &aber_materializer::members::MemberRow| !row.neighbours.is_empty();
+        members
+            .until(|members| members.present().all(is_told))
+            .await;
+    };
+    if tokio::time::timeout(deadline, all).await.is_err() {
+        world.trace(first, format_args!("the chain is not declared yet"));
+    }
 }
 
 fn draw(world: &World, me: NodeId, handle: &AberNode) -> Operation {
