@@ -329,10 +329,15 @@ impl<E: Env> NodeContent<E> {
             .sync()
             .await
             .map_err(|problem| problem.to_string())?;
+        let holding = self.inner.relay.holding(request, chunks);
         if chunks.is_empty() || self.inner.relay.hold(request, chunks, copies).await.is_ok() {
             return Ok(());
         }
-        self.ask_for_copies(chunks, copies).await
+        self.ask_for_copies(chunks, copies).await?;
+        if copies > 1 {
+            holding.is_held_by_others();
+        }
+        Ok(())
     }
 
     /// Where the relay does not get on: others are asked to fetch what they lack.
