@@ -11,7 +11,7 @@ use crate::chunk::{ChunkProblem, ChunkStore};
 use crate::env::{Env, Runtime};
 use crate::ingest::{self, ContentProblem};
 use crate::mesh::{CallProblem, Mesh, Method};
-use crate::relay::{Relay, Roster};
+use crate::relay::{Holders, Relay, Roster};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
 use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, RequestId, limit, manifest};
@@ -331,12 +331,14 @@ impl<E: Env> NodeContent<E> {
             .map_err(|problem| problem.to_string())?;
         let holding = self.inner.relay.holding(request, chunks);
         if chunks.is_empty() || self.inner.relay.hold(request, chunks, copies).await.is_ok() {
+            holding.end(Holders::Relayed);
             return Ok(());
         }
         self.ask_for_copies(chunks, copies).await?;
-        if copies > 1 {
-            holding.is_held_by_others();
-        }
+        holding.end(match copies {
+            0 | 1 => Holders::Relayed,
+            _ => Holders::Asked,
+        });
         Ok(())
     }
 

@@ -27,7 +27,7 @@ mod tell;
 mod trees;
 
 pub use cache::{TreeCache, TreeKey};
-pub use count::{Counts, OnlyHere, RelayState};
+pub use count::{Counts, Holders, OnlyHere, RelayState};
 pub use driver::{HoldProblem, Relay, Roster};
 pub use hash::{fold, mix};
 pub use layout::{Layout, LayoutDigest, LayoutProblem, Links, Row};

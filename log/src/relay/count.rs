@@ -6,8 +6,12 @@
 use super::live::Live;
 use super::parcel::Announcement;
 use super::state::{Core, Push, Taken};
-use aber_proto::{ChunkHash, NodeId, RequestId};
+use aber_proto::{ChunkHash, Instant, NodeId, RequestId};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A change that others did not hold is tried again within this time.
+const TRIED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Sums since the relay started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,9 +63,34 @@ pub struct RelayState {
     pub only_here: OnlyHere,
 }
 
+/// Who holds the content of a change in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holders {
+    /// As the relay was told, or nobody else had to.
+    Relayed,
+    /// Others that were asked to fetch it, and did.
+    Asked,
+}
+
+/// A change whose content others are to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    bytes: u64,
+    /// After a failure: when it is tried again it is told again.
+    until: Option<Instant>,
+}
+
+impl Wait {
+    fn counts_at(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// What of one change is only here.
 #[derive(Default)]
 struct Left {
+    /// All of it, announced or not, while that is waited for.
+    later: u64,
     offered: u64,
     safe: u64,
     is_unheld: bool,
@@ -70,25 +99,32 @@ struct Left {
 impl Core {
     /// How it is.
     #[must_use]
-    pub fn look(&self) -> RelayState {
+    pub fn look(&self, now: Instant) -> RelayState {
         let incomplete = self.live.values().filter(|live| !live.is_complete());
         RelayState {
             counts: self.counts,
             live_count: self.live.len() as u64,
             incomplete_count: incomplete.count() as u64,
-            only_here: self.only_here(),
+            only_here: self.only_here(now),
         }
     }
 
     /// A change of this node waits until others hold its content; `bytes` in all, some of which
     /// may be announced later. Ends with [`Core::held`].
-    pub fn holding(&mut self, request: RequestId, bytes: u64) {
-        self.holding.insert(request, bytes);
+    pub fn holding(&mut self, request: RequestId, bytes: u64, now: Instant) {
+        self.holding.retain(|_, wait| wait.counts_at(now));
+        let until = None;
+        self.holding.insert(request, Wait { bytes, until });
     }
 
-    /// It does not wait any more. `by_others`: enough nodes hold its content, as they were asked
-    /// to; else what is known of its parcels tells.
-    pub fn held(&mut self, request: RequestId, by_others: bool) {
+    /// How that ended. `None`: it failed, and is tried again before long.
+    pub fn held(&mut self, request: RequestId, by: Option<Holders>, now: Instant) {
+        let Some(by) = by else {
+            if let Some(wait) = self.holding.get_mut(&request) {
+                wait.until = Some(now + TRIED_AGAIN);
+            }
+            return;
+        };
         self.holding.remove(&request);
         let live = &self.live;
         let is_live = |request: &RequestId| {
@@ -96,7 +132,7 @@ impl Core {
             parcels.any(|id| id.writer == self.me && id.request == *request)
         };
         self.held_elsewhere.retain(is_live);
-        if by_others {
+        if by == Holders::Asked {
             self.held_elsewhere.insert(request);
         }
     }
@@ -158,14 +194,22 @@ impl Core {
         known.max_by_key(|(writer, _)| *writer == self.me)
     }
 
-    fn only_here(&self) -> OnlyHere {
+    fn only_here(&self, now: Instant) -> OnlyHere {
         let is_alone = self.layout().is_none_or(|all| all.members().len() < 2);
         if is_alone {
             return OnlyHere::default();
         }
         let mut changes: BTreeMap<RequestId, Left> = BTreeMap::new();
-        for request in self.holding.keys() {
-            changes.insert(*request, Left::default());
+        let waiting = self.holding.iter();
+        for (request, wait) in waiting.filter(|(_, wait)| wait.counts_at(now)) {
+            let later = wait.bytes;
+            changes.insert(
+                *request,
+                Left {
+                    later,
+                    ..Left::default()
+                },
+            );
         }
         for live in self.live.values().filter(|live| live.writer() == self.me) {
             let left = changes.entry(live.announcement.id.request).or_default();
@@ -180,9 +224,8 @@ impl Core {
             left.is_unheld |= !is_held;
         }
         let mut only_here = OnlyHere::default();
-        for (request, left) in &changes {
-            let announced_later = self.holding.get(request).copied().unwrap_or(0);
-            let bytes = left.offered.max(announced_later).saturating_sub(left.safe);
+        for left in changes.values() {
+            let bytes = left.offered.max(left.later).saturating_sub(left.safe);
             if bytes > 0 || left.is_unheld {
                 only_here.changes_count += 1;
                 only_here.bytes += bytes;
@@ -203,8 +246,6 @@ mod tests {
     use super::super::Links;
     use super::super::swarm::Swarm;
     use super::*;
-    use std::time::Duration;
-
     const LONG: Duration = Duration::from_secs(3000);
     const CHUNK: u64 = 64 * 1024;
 
@@ -282,13 +323,30 @@ mod tests {
         let mut swarm = Swarm::new(&[8000; 2], &Links::Any);
         let request = RequestId([9; 16]);
         let core = swarm.core(NodeId(0));
-        core.holding(request, 1000);
-        let only_here = core.look().only_here;
+        let (start, later) = (Instant::default(), Instant::default() + TRIED_AGAIN);
+        core.holding(request, 1000, start);
+        let only_here = core.look(later).only_here;
         assert_eq!((only_here.changes_count, only_here.bytes), (1, 1000));
-        core.held(request, false);
-        assert_eq!(core.look().only_here, OnlyHere::default());
+        core.held(request, None, start);
+        assert_eq!(core.look(start).only_here.bytes, 1000, "it is tried again");
+        assert_eq!(core.look(later).only_here.bytes, 0, "it was given up");
+        core.holding(request, 1000, later);
+        core.held(request, Some(Holders::Relayed), later);
+        assert_eq!(core.look(later).only_here, OnlyHere::default());
         let mut alone = Swarm::new(&[8000], &Links::Any);
-        alone.core(NodeId(0)).holding(request, 1000);
+        alone.core(NodeId(0)).holding(request, 1000, start);
         assert_eq!(alone.look(NodeId(0)).only_here, OnlyHere::default());
+    }
+
+    /// Others that were asked say that they hold it: the relay need not hear it too.
+    #[test]
+    fn what_others_were_asked_to_hold_is_not_only_here() {
+        let mut swarm = Swarm::new(&[8000; 2], &Links::Any);
+        let parcels = swarm.write(NodeId(0), 8, 65_536);
+        let core = swarm.core(NodeId(0));
+        let now = Instant::default();
+        assert_eq!(core.look(now).only_here.changes_count, 1);
+        core.held(parcels[0].request, Some(Holders::Asked), now);
+        assert_eq!(core.look(now).only_here, OnlyHere::default());
     }
 }

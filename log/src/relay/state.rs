@@ -10,7 +10,7 @@ mod room;
 mod way;
 
 use super::bits::Bits;
-use super::count::Counts;
+use super::count::{Counts, Wait};
 use super::live::{HEIR_TIME, Live};
 use super::parcel::{Announcement, ParcelId};
 use super::{Layout, LayoutDigest, TreeCache};
@@ -156,8 +156,8 @@ pub struct Core {
     /// How long after others this node usually gets a chunk.
     pub(super) delay: Duration,
     pub(super) counts: Counts,
-    /// Bytes of changes of this node that wait until others hold them.
-    pub(super) holding: BTreeMap<RequestId, u64>,
+    /// Changes of this node that wait until others hold them; at most those of the outbox.
+    pub(super) holding: BTreeMap<RequestId, Wait>,
     /// Changes of this node whose content others were asked to hold, and do.
     pub(super) held_elsewhere: BTreeSet<RequestId>,
 }

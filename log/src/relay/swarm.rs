@@ -439,7 +439,8 @@ impl Swarm {
 
     pub(super) fn look(&self, id: NodeId) -> RelayState {
         let site = self.sites.get(&id);
-        site.map(|site| site.core.look()).unwrap_or_default()
+        site.map(|site| site.core.look(self.now))
+            .unwrap_or_default()
     }
 
     pub(super) fn twice(&self) -> u64 {

@@ -1,27 +1,28 @@
 //! [driver] The relay, looked at from outside; and what it is told for that.
 
-use super::super::count::RelayState;
+use super::super::count::{Holders, RelayState};
 use super::Relay;
-use crate::env::Env;
+use crate::env::{Env, Runtime};
 use aber_proto::{ChunkHash, ChunkRef, RequestId};
 
-/// A change whose content others are asked to hold; not any more when this is dropped.
+/// A change whose content others are asked to hold. Dropped, it counts as failed.
 pub(crate) struct Holding<E: Env> {
     relay: Relay<E>,
     request: RequestId,
-    by_others: bool,
+    by: Option<Holders>,
 }
 
 impl<E: Env> Holding<E> {
-    /// Others hold it, though the relay was not told.
-    pub(crate) fn is_held_by_others(mut self) {
-        self.by_others = true;
+    /// Enough nodes hold it.
+    pub(crate) fn end(mut self, by: Holders) {
+        self.by = Some(by);
     }
 }
 
 impl<E: Env> Drop for Holding<E> {
     fn drop(&mut self) {
-        self.relay.state().core.held(self.request, self.by_others);
+        let now = self.relay.inner.env.runtime().now();
+        self.relay.state().core.held(self.request, self.by, now);
     }
 }
 
@@ -29,20 +30,19 @@ impl<E: Env> Relay<E> {
     /// How it is, for people.
     #[must_use]
     pub fn look(&self) -> RelayState {
-        self.state().core.look()
+        let now = self.inner.env.runtime().now();
+        self.state().core.look(now)
     }
 
-    /// From now on these chunks of a change count as only here, until others have them or the
-    /// answer is dropped.
+    /// From now on these chunks of a change count as only here, until others have them.
     pub(crate) fn holding(&self, request: RequestId, chunks: &[ChunkRef]) -> Holding<E> {
         let bytes = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
-        self.state().core.holding(request, bytes);
-        let relay = self.clone();
-        let by_others = false;
+        let now = self.inner.env.runtime().now();
+        self.state().core.holding(request, bytes, now);
         Holding {
-            relay,
+            relay: self.clone(),
             request,
-            by_others,
+            by: None,
         }
     }
 
