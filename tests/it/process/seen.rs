@@ -153,3 +153,37 @@ fn the_fan_out_is_seen() -> Result<()> {
     ensure!(cluster.nodes[0].status()?["only_here_changes"] == 0);
     Ok(())
 }
+
+/// A node that is started with a rate tells all, and keeps to it; a schedule says how much of it.
+#[test]
+fn a_node_is_told_its_uplink_and_a_schedule() -> Result<()> {
+    let mut cluster = Cluster::prepare(ABER, 1)?;
+    let node = &mut cluster.nodes[0];
+    let bad = node.aber(&["up", "--schedule", "at night"])?;
+    ensure!(bad.code == 2 && bad.reason() == Some("USAGE"), "{bad:?}");
+    let told = ["--up", "8 Mbit/s", "--schedule", "00:00-24:00 up=50%"];
+    node.arguments.extend(told.map(str::to_owned));
+    node.start()?;
+    let rate_is = |node: &Node, bits: u64| -> Result<bool> {
+        Ok(node.status()?["uplink"]["bits_per_second"] == bits)
+    };
+    until("half of the line is used", || rate_is(node, 4_000_000))?;
+    ensure!(node.ok(&["members"])?.contains("up 8 Mbit/s"));
+    let (numbers, _) = metrics(node)?;
+    ensure!(numbers.get("aber_uplink_limit_bits_per_second") == Some(&4_000_000.0));
+
+    // What was said holds for later starts, until something else is said.
+    node.stop()?;
+    node.arguments.truncate(node.arguments.len() - told.len());
+    node.start()?;
+    until("half of the line is used again", || {
+        rate_is(node, 4_000_000)
+    })?;
+    node.stop()?;
+    let told = ["--up", "1 Mbit/s", "--schedule", "off"];
+    node.arguments.extend(told.map(str::to_owned));
+    node.start()?;
+    until("85 % of another line is used", || rate_is(node, 850_000))?;
+    node.stop()?;
+    Ok(())
+}
