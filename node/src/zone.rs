@@ -228,6 +228,7 @@ mod tests {
     use super::*;
 
     /// A version 2 file: one change long ago, and a rule.
+    #[expect(clippy::big_endian_bytes, reason = "the format has them so")]
     fn file(footer: &str) -> Vec<u8> {
         let head = |times: u8| {
             let mut head = b"TZif2".to_vec();
