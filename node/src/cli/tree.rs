@@ -31,25 +31,60 @@ pub(crate) async fn tree(context: &Context, args: TreeArgs) -> Outcome {
     };
     let client = context.connect().await?;
     let relay = client.get_relay(v1::GetRelayRequest { of }).await?;
+    let trees = named(&relay)?;
     if context.out.json {
-        rows(context, &relay);
+        rows(context, &relay, &trees);
     }
-    let depth = relay.trees.iter().flat_map(|tree| &tree.edges);
+    let depth = trees.iter().flat_map(|tree| &tree.edges);
     let depth = depth.map(|edge| edge.depth).max().unwrap_or(0);
     let value = json!({
         "root": relay.root,
         "partition": args.partition,
         "layout": print::hex(&relay.layout),
         "members_count": relay.members.len(),
-        "trees_count": relay.trees.len(),
+        "trees_count": trees.len(),
         "depth": depth,
     });
-    let text = drawn(&relay, args.partition)?;
+    let text = drawn(&relay, &trees, args.partition)?;
     context.out.result(Some(text), value);
     Ok(0)
 }
 
-fn rows(context: &Context, relay: &v1::GetRelayResponse) {
+/// A tree with names.
+struct Tree<'r> {
+    number: u32,
+    edges: Vec<Edge<'r>>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Edge<'r> {
+    from: &'r str,
+    to: &'r str,
+    depth: u32,
+}
+
+fn named(relay: &v1::GetRelayResponse) -> Result<Vec<Tree<'_>>, Problem> {
+    let name = |place: u32| {
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        let member = relay.members.get(place).map(|member| &*member.name);
+        member.ok_or_else(|| Problem::internal("the node answered a tree with a stranger"))
+    };
+    let trees = relay.trees.iter().map(|tree| {
+        let edges = tree.edges.iter().map(|edge| {
+            Ok(Edge {
+                from: name(edge.from)?,
+                to: name(edge.to)?,
+                depth: edge.depth,
+            })
+        });
+        let edges = edges.collect::<Result<_, Problem>>()?;
+        let number = tree.number;
+        Ok(Tree { number, edges })
+    });
+    trees.collect()
+}
+
+fn rows(context: &Context, relay: &v1::GetRelayResponse, trees: &[Tree<'_>]) {
     for member in &relay.members {
         let value = json!({
             "name": member.name, "uplink_bits_per_second": member.uplink_bits_per_second,
@@ -57,10 +92,10 @@ fn rows(context: &Context, relay: &v1::GetRelayResponse) {
         });
         context.out.row("member", String::new, value);
     }
-    for tree in &relay.trees {
+    for tree in trees {
         for edge in &tree.edges {
             let value = json!({
-                "tree": tree.number, "from": edge.from_node, "to": edge.to_node,
+                "tree": tree.number, "from": edge.from, "to": edge.to,
                 "depth": edge.depth,
             });
             context.out.row("edge", String::new, value);
@@ -71,19 +106,23 @@ fn rows(context: &Context, relay: &v1::GetRelayResponse) {
 /// A tree as it is drawn: children by their parent.
 type Children<'r> = BTreeMap<&'r str, Vec<&'r str>>;
 
-fn drawn(relay: &v1::GetRelayResponse, partition: Option<u32>) -> Result<String, Problem> {
+fn drawn(
+    relay: &v1::GetRelayResponse,
+    trees: &[Tree<'_>],
+    partition: Option<u32>,
+) -> Result<String, Problem> {
     let root = print::escape(&relay.root);
     let mut lines = vec![match partition {
         Some(partition) => format!("entries of partition {partition} go from {root}, which leads"),
         None if relay.members.len() < 2 => format!("content of {root} has nowhere to go"),
         None => format!(
             "content of {root} goes down {}, a part of it each",
-            print::plural(relay.trees.len() as u64, "tree")
+            print::plural(trees.len() as u64, "tree")
         ),
     }];
     // Where few nodes are, many stripes have the same tree.
-    let mut alike: Vec<(&v1::RelayTree, Vec<u32>)> = Vec::new();
-    for tree in &relay.trees {
+    let mut alike: Vec<(&Tree<'_>, Vec<u32>)> = Vec::new();
+    for tree in trees {
         match alike
             .iter_mut()
             .find(|(known, _)| known.edges == tree.edges)
@@ -103,14 +142,11 @@ fn drawn(relay: &v1::GetRelayResponse, partition: Option<u32>) -> Result<String,
         }
         let mut children = Children::new();
         for edge in &tree.edges {
-            children
-                .entry(&edge.from_node)
-                .or_default()
-                .push(&edge.to_node);
+            children.entry(edge.from).or_default().push(edge.to);
         }
         draw(&mut lines, &relay.root, &children, &members)?;
         let is_in =
-            |name: &str| name == relay.root || tree.edges.iter().any(|edge| edge.to_node == name);
+            |name: &str| name == relay.root || tree.edges.iter().any(|edge| edge.to == name);
         let out = relay.members.iter().filter(|member| !is_in(&member.name));
         let out: Vec<String> = out.map(|member| print::escape(&member.name)).collect();
         if !out.is_empty() {
@@ -176,12 +212,10 @@ mod tests {
         }
     }
 
-    fn tree(number: u32, edges: &[(&str, &str, u32)]) -> v1::RelayTree {
-        let edges = edges.iter().map(|(from, to, depth)| v1::RelayEdge {
-            from_node: (*from).to_owned(),
-            to_node: (*to).to_owned(),
-            depth: *depth,
-        });
+    /// Enora is 0, gwen 1, malo 2, yann 3.
+    fn tree(number: u32, edges: &[(u32, u32, u32)]) -> v1::RelayTree {
+        let edges = edges.iter().copied();
+        let edges = edges.map(|(from, to, depth)| v1::RelayEdge { from, to, depth });
         let edges = edges.collect();
         v1::RelayTree { number, edges }
     }
@@ -200,19 +234,19 @@ mod tests {
         }
     }
 
+    fn drawn_of(relay: &v1::GetRelayResponse, partition: Option<u32>) -> Result<String, Problem> {
+        drawn(relay, &named(relay)?, partition)
+    }
+
     #[test]
     fn equal_trees_are_drawn_once_and_who_is_in_none_is_named() {
-        let chain = [
-            ("enora", "gwen", 1),
-            ("gwen", "malo", 2),
-            ("gwen", "yann", 2),
-        ];
+        let chain = [(0, 1, 1), (1, 2, 2), (1, 3, 2)];
         let trees = vec![
             tree(0, &chain),
-            tree(1, &[("enora", "yann", 1), ("yann", "gwen", 2)]),
+            tree(1, &[(0, 3, 1), (3, 1, 2)]),
             tree(2, &chain),
         ];
-        let text = drawn(&relay(trees), None).expect("trees");
+        let text = drawn_of(&relay(trees), None).expect("trees");
         expect![[r"
             content of enora goes down 3 trees, a part of it each
             trees 1, 3
@@ -230,15 +264,17 @@ mod tests {
 
     #[test]
     fn a_circle_is_an_error_and_not_for_ever() {
-        let circle = tree(0, &[("enora", "gwen", 1), ("gwen", "enora", 2)]);
-        assert!(drawn(&relay(vec![circle]), Some(1)).is_err());
+        let circle = tree(0, &[(0, 1, 1), (1, 0, 2)]);
+        assert!(drawn_of(&relay(vec![circle]), Some(1)).is_err());
+        let stranger = tree(0, &[(0, 4, 1)]);
+        assert!(drawn_of(&relay(vec![stranger]), Some(1)).is_err());
     }
 
     #[test]
     fn alone_there_is_nowhere_to_go() {
         let mut alone = relay(vec![tree(0, &[]), tree(1, &[])]);
         alone.members.truncate(1);
-        let text = drawn(&alone, None).expect("no trees");
+        let text = drawn_of(&alone, None).expect("no trees");
         assert_eq!(text, "content of enora has nowhere to go");
     }
 }

@@ -33,7 +33,7 @@ impl<E: Env> NodeService<E> {
         });
         let stripes = (0..trees.stripes()).map(|stripe| v1::RelayTree {
             number: u32::try_from(stripe).unwrap_or(u32::MAX),
-            edges: self.edges(&trees, stripe),
+            edges: edges(&layout, &trees, stripe),
         });
         Ok(v1::GetRelayResponse {
             root: self.node.name_of(root),
@@ -73,23 +73,28 @@ impl<E: Env> NodeService<E> {
             }
         }
     }
+}
 
-    /// Breadth first, so that a parent stands before its children.
-    fn edges(&self, trees: &Trees, stripe: usize) -> Vec<v1::RelayEdge> {
-        let mut open = VecDeque::from([(trees.root(), 0)]);
-        let mut edges = Vec::new();
-        while let Some((parent, depth)) = open.pop_front() {
-            for child in trees.children(stripe, parent) {
-                open.push_back((child, depth + 1));
-                edges.push(v1::RelayEdge {
-                    from_node: self.node.name_of(parent),
-                    to_node: self.node.name_of(child),
-                    depth: depth + 1,
-                });
-            }
+/// Breadth first, so that a parent stands before its children. Members are named by their places:
+/// the trees of the largest cluster fit one answer.
+fn edges(layout: &Layout, trees: &Trees, stripe: usize) -> Vec<v1::RelayEdge> {
+    let place = |node: NodeId| {
+        let place = layout.members().partition_point(|row| row.id < node);
+        u32::try_from(place).unwrap_or(u32::MAX)
+    };
+    let mut open = VecDeque::from([(trees.root(), 0)]);
+    let mut edges = Vec::new();
+    while let Some((parent, depth)) = open.pop_front() {
+        for child in trees.children(stripe, parent) {
+            open.push_back((child, depth + 1));
+            edges.push(v1::RelayEdge {
+                from: place(parent),
+                to: place(child),
+                depth: depth + 1,
+            });
         }
-        edges
     }
+    edges
 }
 
 fn everybody(layout: &Layout) -> BTreeSet<NodeId> {

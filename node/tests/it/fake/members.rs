@@ -270,12 +270,9 @@ pub fn apply(
 /// Content of yann goes down two trees; nobody leads partition 7.
 pub fn relay(request: &v1::GetRelayRequest) -> Answer<v1::GetRelayResponse> {
     use v1::get_relay_request::Of;
-    let tree = |number, edges: &[(&str, &str, u32)]| {
-        let edges = edges.iter().map(|(from, to, depth)| v1::RelayEdge {
-            from_node: (*from).to_owned(),
-            to_node: (*to).to_owned(),
-            depth: *depth,
-        });
+    let tree = |number, edges: &[(u32, u32, u32)]| {
+        let edges = edges.iter().copied();
+        let edges = edges.map(|(from, to, depth)| v1::RelayEdge { from, to, depth });
         let edges = edges.collect();
         v1::RelayTree { number, edges }
     };
@@ -285,8 +282,8 @@ pub fn relay(request: &v1::GetRelayRequest) -> Answer<v1::GetRelayResponse> {
         declared,
         up: name != "gwen",
     };
-    let chain = tree(0, &[("yann", "enora", 1), ("enora", "gwen", 2)]);
-    let other = tree(1, &[("yann", "gwen", 1), ("gwen", "enora", 2)]);
+    let chain = tree(0, &[(2, 0, 1), (0, 1, 2)]);
+    let other = tree(1, &[(2, 1, 1), (1, 0, 2)]);
     let trees = match &request.of {
         Some(Of::Partition(7)) => {
             let problem = Problem::new(Reason::NoMajority).with("partition", 7);
