@@ -135,6 +135,7 @@ impl<E: Env> NodeService<E> {
         let members = parts.members.get();
         let up = members.present().filter(|row| !self.is_away(row.node));
         let only_here = parts.content.relay().look().only_here;
+        let uplink = parts.mesh.uplink().look();
         Ok(v1::GetStatusResponse {
             cluster: genesis.name.clone(),
             cluster_id: parts.cluster.to_string(),
