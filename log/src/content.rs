@@ -11,7 +11,7 @@ use crate::chunk::{ChunkProblem, ChunkStore};
 use crate::env::{Env, Runtime};
 use crate::ingest::{self, ContentProblem};
 use crate::mesh::{CallProblem, Mesh, Method};
-use crate::relay::{Relay, Roster};
+use crate::relay::{Holders, Relay, Roster};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
 use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, RequestId, limit, manifest};
@@ -329,10 +329,17 @@ impl<E: Env> NodeContent<E> {
             .sync()
             .await
             .map_err(|problem| problem.to_string())?;
+        let holding = self.inner.relay.holding(request, chunks);
         if chunks.is_empty() || self.inner.relay.hold(request, chunks, copies).await.is_ok() {
+            holding.end(Holders::Relayed);
             return Ok(());
         }
-        self.ask_for_copies(chunks, copies).await
+        self.ask_for_copies(chunks, copies).await?;
+        holding.end(match copies {
+            0 | 1 => Holders::Relayed,
+            _ => Holders::Asked,
+        });
+        Ok(())
     }
 
     /// Where the relay does not get on: others are asked to fetch what they lack.

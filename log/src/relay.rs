@@ -9,6 +9,7 @@
 
 pub mod bits;
 mod cache;
+mod count;
 mod driver;
 mod graph;
 mod hash;
@@ -26,6 +27,7 @@ mod tell;
 mod trees;
 
 pub use cache::{TreeCache, TreeKey};
+pub use count::{Counts, Holders, OnlyHere, RelayState};
 pub use driver::{HoldProblem, Relay, Roster};
 pub use hash::{fold, mix};
 pub use layout::{Layout, LayoutDigest, LayoutProblem, Links, Row};

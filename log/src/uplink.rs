@@ -9,7 +9,7 @@ mod bucket;
 pub mod estimate;
 mod schedule;
 
-pub use bucket::{FRAME_MAX_BYTES, UNLIMITED_BITS_PER_S};
+pub use bucket::{FRAME_MAX_BYTES, PART_PERCENT, UNLIMITED_BITS_PER_S};
 pub use schedule::{Backlog, Priority, Route};
 
 use crate::env::Runtime;
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 /// What is known of the uplink, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UplinkState {
-    /// What is sent at most, in bits a second: 0.85 of the line; `None` without a limit.
+    /// What is sent at most, in bits a second: a part of the line; `None` without a limit.
     pub rate: Option<u64>,
     /// The longest piece of a message, in bytes.
     pub frame_bytes: usize,
@@ -84,6 +84,14 @@ impl<R: Runtime> Uplink<R> {
         let now = self.inner.runtime.now();
         let mut state = self.state();
         state.schedule.set_line(now, line);
+        self.settle(state, now);
+    }
+
+    /// From now on so many hundredths of the line are used, 1 to 100; [`PART_PERCENT`] unless told.
+    pub fn set_part(&self, percent: u64) {
+        let now = self.inner.runtime.now();
+        let mut state = self.state();
+        state.schedule.set_part(now, percent);
         self.settle(state, now);
     }
 

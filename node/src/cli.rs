@@ -20,6 +20,7 @@ mod join;
 mod links;
 pub(crate) mod load;
 mod members;
+mod metrics;
 pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
@@ -27,14 +28,16 @@ mod rate;
 mod service;
 mod start;
 mod tickets;
+mod tree;
 mod unit;
 mod upload;
 pub(crate) mod walk;
+mod where_is;
 pub(crate) mod write;
 
 use self::help::{
     DEMO_HELP, DOCTOR_HELP, EXAMPLES, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
-    PUT_HELP, STATUS_HELP, UP_HELP,
+    METRICS_HELP, PUT_HELP, STATUS_HELP, TREE_HELP, UP_HELP,
 };
 use crate::client::{Client, Target};
 use crate::reason::{Problem, Reason};
@@ -138,7 +141,7 @@ enum Command {
     /// Make directories; a top-level one is a volume
     Mkdir(file::MkdirArgs),
     /// Which nodes have a file
-    Where(file::WhereArgs),
+    Where(where_is::WhereArgs),
     /// Who did what, newest first
     Log(history::LogArgs),
     /// Who belongs to the cluster, and how they are
@@ -146,6 +149,12 @@ enum Command {
     Members(members::MembersArgs),
     /// Whom this node is connected to, and why not
     Links,
+    /// The trees down which content or entries go
+    #[command(after_help = TREE_HELP)]
+    Tree(tree::TreeArgs),
+    /// Counters and gauges of the node, as text that Prometheus reads
+    #[command(after_help = METRICS_HELP)]
+    Metrics,
     /// Read everything again and check it
     Verify(history::VerifyArgs),
     /// Is everything here as a node needs it?
@@ -181,6 +190,8 @@ impl Command {
             Self::Log(_) => "log",
             Self::Members(_) => "members",
             Self::Links => "links",
+            Self::Tree(_) => "tree",
+            Self::Metrics => "metrics",
             Self::Verify(_) => "verify",
             Self::Doctor => "doctor",
             Self::Service(_) => "service",
@@ -423,10 +434,12 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Cp(args) => file::cp(context, args).await,
         Command::Rm(args) => file::rm(context, args).await,
         Command::Mkdir(args) => file::mkdir(context, args).await,
-        Command::Where(args) => file::where_is(context, args).await,
+        Command::Where(args) => where_is::where_is(context, args).await,
         Command::Log(args) => history::log(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,
+        Command::Tree(args) => tree::tree(context, args).await,
+        Command::Metrics => metrics::metrics(context).await,
         Command::Verify(args) => history::verify(context, args).await,
         Command::Doctor => doctor::doctor(context).await,
         Command::Service(args) => service::service(context, args).await,

@@ -269,6 +269,10 @@ unary_calls! {
     ClusterServiceClient update_member UpdateMemberRequest UpdateMemberResponse;
     /// Links to other members.
     ClusterServiceClient list_links ListLinksRequest ListLinksResponse;
+    /// The trees that content or entries go down.
+    ClusterServiceClient get_relay GetRelayRequest GetRelayResponse;
+    /// Counters and gauges, as text.
+    ClusterServiceClient get_metrics GetMetricsRequest GetMetricsResponse;
     /// Tickets.
     ClusterServiceClient list_tickets ListTicketsRequest ListTicketsResponse;
     /// Makes a ticket useless.

@@ -13,6 +13,7 @@ mod addresses;
 mod join;
 mod links;
 mod member;
+mod pace;
 mod row;
 mod serve;
 
@@ -24,6 +25,7 @@ use crate::env::runtime::{SystemRuntime, install_panic_hook};
 use crate::env::{SystemEnv, SystemOptions};
 use crate::node::{Node, NodeConfig, NodeOptions, door};
 use crate::reason::{Problem, Reason};
+use crate::schedule::Schedule;
 use crate::security::identity;
 use aber_log::env::disk::{read_small, write_small};
 use aber_log::env::{Disk, Env, Runtime};
@@ -62,6 +64,11 @@ pub struct UpOptions {
     pub plaintext: Option<bool>,
     /// Where the API is open to members, over TCP. `None`: as the last time, else nowhere.
     pub api: Option<ApiWish>,
+    /// What its line carries away from it, in bits a second; 0: not declared. `None`: as its row
+    /// has it.
+    pub up: Option<u64>,
+    /// What part of its line is used when. `None`: as the last time, else what is usual.
+    pub schedule: Option<Schedule>,
     /// The mirror directory. `None`: as the last time, else `mirror` in the data directory.
     pub mirror: Option<PathBuf>,
     /// The node's name, for a new cluster. `None`: the host's name.
@@ -206,7 +213,8 @@ async fn run(
     written.await.map_err(|error| unusable(&data, error))?;
     member::save(&env, &file).await?;
     env.network().set_doorkeeper(door::door(&node));
-    row::announce(&env, &node);
+    row::announce(&env, &node, options.up);
+    pace::keep(&env, &node, file.told.schedule.clone());
     let listener = api::Listener::bind(&data).await?;
     let up = Started {
         cluster: cluster_name,
@@ -264,6 +272,10 @@ fn told(now: &UpOptions, before: &Told, data: &Path) -> Told {
             Some(ApiWish::Off) => None,
             Some(ApiWish::At(address)) => Some(address),
         },
+        schedule: now
+            .schedule
+            .clone()
+            .unwrap_or_else(|| before.schedule.clone()),
         // The usual place moves with the data directory.
         mirror: mirror.filter(|mirror| *mirror != data.join("mirror")),
     }

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod network;
 pub mod runtime;
 pub mod watch;
+pub(crate) mod zone;
 
 use aber_log::env::Env;
 use aber_log::env::kv::KvProblem;

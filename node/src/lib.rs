@@ -13,5 +13,7 @@ pub mod env;
 mod materialize;
 pub mod node;
 pub mod reason;
+pub mod schedule;
 pub mod security;
 pub mod service;
+mod zone;

@@ -7,6 +7,7 @@ mod collaborator;
 pub(crate) mod control;
 mod council;
 pub(crate) mod door;
+mod exposition;
 mod handler;
 mod heads;
 mod index;

@@ -2,8 +2,8 @@
 //! for it (what, why, mend).
 //!
 //! A [`Problem`] is a reason and the facts its sentences need. The table stands in
-//! `reason/table.rs`; command line, notices and gRPC answers all read it, so that an error says the
-//! same everywhere. A template names facts as `{key}`; a part in `[...]` is left out when one of
+//! `reason/table.rs`, and goes on in `reason/local.rs`; command line, notices and gRPC answers all
+//! read it, so that an error says the same everywhere. A template names facts as `{key}`; a part in `[...]` is left out when one of
 //! its facts is not known. No mend that cannot work.
 
 /// Declares the reasons and their rows together, so that none can lack one.
@@ -52,6 +52,8 @@ macro_rules! reasons {
     };
 }
 
+#[macro_use]
+mod local;
 mod table;
 
 use std::collections::BTreeMap;

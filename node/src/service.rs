@@ -172,6 +172,16 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::ListLinksRequest,
     ) -> impl Future<Output = Answer<v1::ListLinksResponse>> + Send;
+    /// The trees that content or entries go down.
+    fn get_relay(
+        &self,
+        request: v1::GetRelayRequest,
+    ) -> impl Future<Output = Answer<v1::GetRelayResponse>> + Send;
+    /// Counters and gauges, as text.
+    fn get_metrics(
+        &self,
+        request: v1::GetMetricsRequest,
+    ) -> impl Future<Output = Answer<v1::GetMetricsResponse>> + Send;
     /// Tickets, never their secrets.
     fn list_tickets(
         &self,

@@ -19,6 +19,7 @@ mod join;
 mod kill;
 mod lab;
 mod members;
+mod seen;
 mod space;
 mod words;
 

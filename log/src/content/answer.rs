@@ -64,6 +64,7 @@ impl<E: Env> NodeContent<E> {
                         break;
                     }
                     bytes += frame.len();
+                    self.inner.relay.handed_out(&known);
                     answer.frames.push(frame);
                 }
                 Err(ChunkProblem::Missing { .. } | ChunkProblem::Damaged { .. }) => {

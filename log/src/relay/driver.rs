@@ -6,6 +6,7 @@
 
 mod answer;
 mod hold;
+mod look;
 
 pub use hold::HoldProblem;
 

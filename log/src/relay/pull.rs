@@ -57,6 +57,7 @@ impl Core {
                 continue;
             };
             *open.entry(from).or_default() += 1;
+            self.counts.pulled_count += 1;
             if let Some(live) = self.live.get_mut(&wish.key) {
                 live.pulls.insert(wish.number, (from, now));
             }

@@ -10,10 +10,11 @@ mod room;
 mod way;
 
 use super::bits::Bits;
+use super::count::{Counts, Wait};
 use super::live::{HEIR_TIME, Live};
 use super::parcel::{Announcement, ParcelId};
 use super::{Layout, LayoutDigest, TreeCache};
-use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId};
+use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId, RequestId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +144,7 @@ pub struct Core {
     strikes: BTreeMap<NodeId, u32>,
     pub(super) live: BTreeMap<Key, Live>,
     pub(super) names: BTreeMap<ParcelId, Key>,
-    by_hash: BTreeMap<ChunkHash, Vec<(Key, usize)>>,
+    pub(super) by_hash: BTreeMap<ChunkHash, Vec<(Key, usize)>>,
     next_key: Key,
     pub(super) windows: BTreeMap<NodeId, Window>,
     pub(super) window_bytes: u64,
@@ -154,6 +155,11 @@ pub struct Core {
     have_at: Instant,
     /// How long after others this node usually gets a chunk.
     pub(super) delay: Duration,
+    pub(super) counts: Counts,
+    /// Changes of this node that wait until others hold them; at most those of the outbox.
+    pub(super) holding: BTreeMap<RequestId, Wait>,
+    /// Changes of this node whose content others were asked to hold, and do.
+    pub(super) held_elsewhere: BTreeSet<RequestId>,
 }
 
 impl Core {
@@ -177,6 +183,9 @@ impl Core {
             turns: 0,
             have_at: Instant::default(),
             delay: Duration::ZERO,
+            counts: Counts::default(),
+            holding: BTreeMap::new(),
+            held_elsewhere: BTreeSet::new(),
         }
     }
 
@@ -247,6 +256,9 @@ impl Core {
     /// A chunk is here now, verified; `from` is who sent it.
     pub fn stored(&mut self, hash: ChunkHash, from: Option<NodeId>, now: Instant) -> Vec<Action> {
         let (mut actions, mut was_asked) = (Vec::new(), false);
+        if from.is_some() {
+            self.count_received(&hash);
+        }
         for (key, number) in self.by_hash.get(&hash).cloned().unwrap_or_default() {
             let Some(live) = self.live.get_mut(&key) else {
                 continue;
@@ -282,6 +294,7 @@ impl Core {
             let length = u64::from(push.chunk.length);
             window.bytes = window.bytes.saturating_sub(length);
         }
+        self.count_push(push, taken);
         let Some(live) = self.find(push.parcel) else {
             return Vec::new();
         };

@@ -4,6 +4,7 @@
 //! are those of the relay alone, to be held against the bound of Kumar and Ross.
 
 use super::bits::Bits;
+use super::count::RelayState;
 use super::parcel::{Announcement, ParcelId};
 use super::state::{Action, Core, Push, Taken};
 use super::{Layout, Links, Row};
@@ -430,6 +431,16 @@ impl Swarm {
 
     pub(super) fn sent(&self, id: NodeId) -> u64 {
         self.sites.get(&id).map_or(0, |site| site.sent)
+    }
+
+    pub(super) fn core(&mut self, id: NodeId) -> &mut Core {
+        &mut self.site(id).core
+    }
+
+    pub(super) fn look(&self, id: NodeId) -> RelayState {
+        let site = self.sites.get(&id);
+        site.map(|site| site.core.look(self.now))
+            .unwrap_or_default()
     }
 
     pub(super) fn twice(&self) -> u64 {

@@ -17,8 +17,8 @@ pub const FRAME_MAX_BYTES: usize = 64 * 1024;
 pub(super) const FRAME_MIN_BYTES: usize = 4 * 1024;
 /// A frame takes about this long on the line.
 const FRAME_MS: u64 = 32;
-/// Of a line's rate this part is used, in hundredths.
-const PART_PERCENT: u64 = 85;
+/// Of a line's rate this part is used unless told otherwise, in hundredths.
+pub const PART_PERCENT: u64 = 85;
 const BURST_MIN_BYTES: u64 = 8 * 1024;
 /// What TCP, IP, TLS and HTTP/2 add to each [`OVERHEAD_EVERY_BYTES`] begun.
 const OVERHEAD_BYTES: u64 = 200;
@@ -41,6 +41,10 @@ pub(super) fn cost(bytes: usize) -> u64 {
 /// How much may be sent now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Bucket {
+    /// What the line carries, in bits a second, as it was said.
+    line: Option<u64>,
+    /// The part of it that is used, in hundredths.
+    part_percent: u64,
     /// Bits a second; `None`: as many as come.
     rate: Option<u64>,
     /// Millionths of a bit; below zero after an overdraft.
@@ -60,6 +64,8 @@ impl Bucket {
     #[must_use]
     pub(super) fn new() -> Self {
         Self {
+            line: None,
+            part_percent: PART_PERCENT,
             rate: None,
             level: 0,
             at_us: 0,
@@ -69,11 +75,23 @@ impl Bucket {
     /// From now on the line has this rate, in bits a second; `None`: it is not known, and nothing
     /// is held back. A bucket that had no limit starts full.
     pub(super) fn set_line(&mut self, now: Instant, line: Option<u64>) {
+        self.line = line;
+        self.set_rate(now);
+    }
+
+    /// From now on so many hundredths of the line are used, 1 to 100.
+    pub(super) fn set_part(&mut self, now: Instant, percent: u64) {
+        self.part_percent = percent.clamp(1, 100);
+        self.set_rate(now);
+    }
+
+    fn set_rate(&mut self, now: Instant) {
         self.refill(now);
         let before = self.rate;
-        self.rate = line
+        self.rate = self
+            .line
             .filter(|rate| *rate < UNLIMITED_BITS_PER_S)
-            .map(|rate| rate.max(SLOWEST_BITS_PER_S) * PART_PERCENT / 100);
+            .map(|rate| rate.max(SLOWEST_BITS_PER_S) * self.part_percent / 100);
         self.at_us = micros(now);
         let burst = self.burst();
         self.level = match before {
@@ -82,7 +100,7 @@ impl Bucket {
         };
     }
 
-    /// What is sent at most, in bits a second: 0.85 of the line; `None` without a limit.
+    /// What is sent at most, in bits a second: the part of the line that is used; `None` without a limit.
     #[must_use]
     pub(super) fn rate(&self) -> Option<u64> {
         self.rate
@@ -192,6 +210,33 @@ mod tests {
             assert_eq!((bucket.rate(), bucket.frame_bytes()), (None, 65_536));
             assert!((0..10_000).all(|_| bucket.take(Instant(0), 65_536, 0)));
         }
+    }
+
+    /// What is there already stays, a full bucket is not given again.
+    #[test]
+    fn another_part_of_the_line_may_be_used() {
+        let mut bucket = bucket(1_000_000);
+        while bucket.take(Instant(0), 1000, 0) {}
+        let level = bucket.level;
+        for (percent, rate) in [
+            (100, 1_000_000),
+            (20, 200_000),
+            (0, 10_000),
+            (200, 1_000_000),
+        ] {
+            bucket.set_part(Instant(0), percent);
+            assert_eq!((bucket.rate(), bucket.level), (Some(rate), level));
+        }
+        bucket.set_part(Instant(0), 50);
+        bucket.set_line(Instant(0), Some(2_000_000));
+        assert_eq!(
+            bucket.rate(),
+            Some(1_000_000),
+            "the part stays with another line"
+        );
+        bucket.set_line(Instant(0), None);
+        bucket.set_part(Instant(0), 30);
+        assert_eq!(bucket.rate(), None, "a part of no limit is none");
     }
 
     #[test]

@@ -150,8 +150,17 @@ pub(super) struct Schedule {
 impl Schedule {
     /// From now on the line has this rate, in bits a second; `None`: no limit.
     pub(super) fn set_line(&mut self, now: Instant, line: Option<u64>) {
+        self.retune(|bucket| bucket.set_line(now, line));
+    }
+
+    /// From now on so many hundredths of the line are used.
+    pub(super) fn set_part(&mut self, now: Instant, percent: u64) {
+        self.retune(|bucket| bucket.set_part(now, percent));
+    }
+
+    fn retune(&mut self, set: impl FnOnce(&mut Bucket)) {
         let before = self.bucket.rate();
-        self.bucket.set_line(now, line);
+        set(&mut self.bucket);
         if before == self.bucket.rate() {
             return;
         }

@@ -41,6 +41,20 @@ impl<S: Service> generated::ClusterService for Adapter<S> {
         unary(self.service.list_links(request.into_inner())).await
     }
 
+    async fn get_relay(
+        &self,
+        request: Request<v1::GetRelayRequest>,
+    ) -> Result<Response<v1::GetRelayResponse>, Status> {
+        unary(self.service.get_relay(request.into_inner())).await
+    }
+
+    async fn get_metrics(
+        &self,
+        request: Request<v1::GetMetricsRequest>,
+    ) -> Result<Response<v1::GetMetricsResponse>, Status> {
+        unary(self.service.get_metrics(request.into_inner())).await
+    }
+
     async fn list_tickets(
         &self,
         request: Request<v1::ListTicketsRequest>,

@@ -83,6 +83,8 @@ pub(super) fn needed(call: &str) -> Right {
         | "ClusterService/GetStatus"
         | "ClusterService/ListMembers"
         | "ClusterService/ListLinks"
+        | "ClusterService/GetRelay"
+        | "ClusterService/GetMetrics"
         | "ClusterService/ListTickets"
         | "ClusterService/ListVolumes"
         | "ClusterService/ListPartitions" => Right::Read,

@@ -1,6 +1,6 @@
 //! [adapter] Commands on the node and its cluster: `status`.
 
-use super::{Context, Outcome, members, print};
+use super::{Context, Outcome, members, print, rate};
 use crate::client::Client;
 use crate::reason::{Problem, Reason};
 use aber_proto::generated::v1::{self, Health};
@@ -85,6 +85,7 @@ fn is_settled(status: &v1::GetStatusResponse) -> bool {
         status.fetch_bytes,
         status.outbox_changes,
         status.only_here_bytes,
+        status.only_here_changes,
     ];
     let folders = status.folders.iter();
     numbers.iter().all(|number| *number == 0)
@@ -137,13 +138,7 @@ fn text(report: &Report, is_verbose: bool) -> String {
     for folder in &status.folders {
         lines.push(folder_text(folder, status));
     }
-    if status.only_here_bytes > 0 || status.outbox_changes > 0 {
-        lines.push(format!(
-            "  only here  {}, {} waiting to be ordered. Do not switch off yet (aber status --wait)",
-            print::bytes(status.only_here_bytes),
-            print::plural(status.outbox_changes, "change")
-        ));
-    }
+    lines.extend(only_here(status));
     lines.push(writing(&report.partitions));
     if !status.api_address.is_empty() {
         let address = print::escape(&status.api_address);
@@ -162,6 +157,7 @@ fn text(report: &Report, is_verbose: bool) -> String {
         lines.push(format!("  and {more} more: aber members"));
     }
     if is_verbose {
+        lines.extend(uplink(status));
         lines.extend(report.partitions.iter().map(partition_text));
     }
     lines.extend(status.notices.iter().map(print::notice_text));
@@ -190,6 +186,72 @@ fn folder_text(folder: &v1::FolderStatus, status: &v1::GetStatusResponse) -> Str
         print::bytes(status.content_bytes),
         print::bytes(status.store_bytes)
     )
+}
+
+/// What would be lost, or be late, if this machine were switched off now.
+fn only_here(status: &v1::GetStatusResponse) -> Option<String> {
+    let rate = status.uplink.as_ref().map_or(0, |up| up.bits_per_second);
+    let mut parts = Vec::new();
+    if status.only_here_changes > 0 {
+        let mut text = print::plural(status.only_here_changes, "change");
+        if status.only_here_bytes > 0 {
+            text += &format!(", {}", print::bytes(status.only_here_bytes));
+        }
+        let estimate = status.only_here_estimate.as_ref();
+        if let Some(time) = estimate.filter(|_| rate > 0 && status.only_here_bytes > 0) {
+            text += &format!(": about {} at {}", span(time), rate::text(rate));
+        }
+        parts.push(text);
+    }
+    if status.outbox_changes > 0 {
+        let changes = print::plural(status.outbox_changes, "change");
+        parts.push(format!("{changes} waiting to be ordered"));
+    }
+    let what = parts.join("; ");
+    let text = format!("  only here  {what}. Do not switch off yet (aber status --wait)");
+    (!parts.is_empty()).then_some(text)
+}
+
+/// `40 s`, `27 min`, `3.5 h`, rounded up.
+fn span(time: &prost_types::Duration) -> String {
+    let seconds = time.seconds.max(0) + i64::from(time.nanos > 0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", (seconds + 59) / 60),
+        _ => {
+            let tenths = (seconds + 359) / 360;
+            format!("{}.{} h", tenths / 10, tenths % 10)
+        }
+    }
+}
+
+/// How fast this node sends, what waits for it, and what its line was used for.
+fn uplink(status: &v1::GetStatusResponse) -> Vec<String> {
+    let Some(uplink) = &status.uplink else {
+        return Vec::new();
+    };
+    let limit = match uplink.bits_per_second {
+        0 => "no limit".to_owned(),
+        bits => format!("at most {}", rate::text(bits)),
+    };
+    let content = uplink.priorities.iter().skip(2);
+    let waiting: u64 = content.map(|priority| priority.waiting_bytes).sum();
+    let waits = match (waiting, &uplink.backlog) {
+        (0, _) => "no content waits".to_owned(),
+        (bytes, Some(time)) => format!("{} wait, for {}", print::bytes(bytes), span(time)),
+        (bytes, None) => format!("{} wait", print::bytes(bytes)),
+    };
+    let all: u64 = uplink.priorities.iter().map(|p| p.sent_bytes).sum();
+    let shares = uplink.priorities.iter().map(|priority| {
+        let percent = u128::from(priority.sent_bytes) * 100 / u128::from(all.max(1));
+        let bytes = print::bytes(priority.sent_bytes);
+        format!("{} {bytes} ({percent} %)", print::escape(&priority.name))
+    });
+    let shares: Vec<String> = shares.collect();
+    vec![
+        format!("  uplink     {limit}, {waits}"),
+        format!("  sent       {}", shares.join(", ")),
+    ]
 }
 
 /// What writing does now.
@@ -248,10 +310,28 @@ fn value(report: &Report) -> Value {
         "fetch_bytes": status.fetch_bytes,
         "outbox_changes": status.outbox_changes,
         "only_here_bytes": status.only_here_bytes,
+        "only_here_changes": status.only_here_changes,
+        "only_here_estimate_ms": print::millis(status.only_here_estimate.as_ref()),
+        "uplink": status.uplink.as_ref().map(uplink_value),
         "folders": status.folders.iter().map(folder_value).collect::<Vec<_>>(),
         "members": report.members.iter().map(members::value).collect::<Vec<_>>(),
         "partitions": report.partitions.iter().map(partition_value).collect::<Vec<_>>(),
         "volumes": report.volumes.iter().map(volume_value).collect::<Vec<_>>(),
+    })
+}
+
+fn uplink_value(uplink: &v1::Uplink) -> Value {
+    let priorities = uplink.priorities.iter().map(|priority| {
+        json!({
+            "name": priority.name, "waiting_count": priority.waiting_count,
+            "waiting_bytes": priority.waiting_bytes, "sent_bytes": priority.sent_bytes,
+        })
+    });
+    let bits = uplink.bits_per_second;
+    json!({
+        "bits_per_second": (bits > 0).then_some(bits),
+        "backlog_ms": print::millis(uplink.backlog.as_ref()),
+        "priorities": priorities.collect::<Vec<_>>(),
     })
 }
 

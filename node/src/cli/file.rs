@@ -100,13 +100,6 @@ pub(crate) struct MkdirArgs {
     paths: Vec<String>,
 }
 
-/// Arguments of `where`.
-#[derive(Args, Debug)]
-pub(crate) struct WhereArgs {
-    /// A file
-    path: String,
-}
-
 impl WriteArgs {
     /// The writer they ask for.
     pub(crate) fn writer(&self, client: Client) -> Writer {
@@ -377,44 +370,4 @@ pub(crate) async fn mkdir(context: &Context, args: MkdirArgs) -> Outcome {
         written.push(writer.append(vec![event]).await?);
     }
     write_result(&context.out, &written, writer.level)
-}
-
-/// Runs `where`.
-pub(crate) async fn where_is(context: &Context, args: WhereArgs) -> Outcome {
-    let path = parse_path(&args.path)?;
-    let client = context.connect().await?;
-    let request = v1::GetItemRequest {
-        path: path.as_str().to_owned(),
-        with_holders: true,
-        ..Default::default()
-    };
-    let response = client.get_item(request).await?;
-    let item = response.item.unwrap_or_default();
-    for holder in &response.holders {
-        let text = || {
-            let held = if holder.held_bytes >= item.size {
-                "complete".to_owned()
-            } else {
-                let missing = item.size - holder.held_bytes;
-                format!("{} missing", print::bytes(missing))
-            };
-            let away = if holder.reachable { "" } else { "   away" };
-            format!("{:<16}  {held}{away}", print::escape(&holder.node))
-        };
-        let value = json!({
-            "node": holder.node, "held_bytes": holder.held_bytes,
-            "reachable": holder.reachable, "check_time": print::time(holder.check_time.as_ref()),
-        });
-        context.out.row("holder", text, value);
-    }
-    let complete = response
-        .holders
-        .iter()
-        .filter(|holder| holder.held_bytes >= item.size)
-        .count();
-    let verb = if complete == 1 { "has" } else { "have" };
-    let nodes = print::plural(complete as u64, "node");
-    let text = format!("{nodes} {verb} it whole");
-    context.out.result(Some(text), print::item_value(&item));
-    Ok(0)
 }

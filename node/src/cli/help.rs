@@ -80,6 +80,22 @@ Examples:
   aber members set gwen --role admin             aber members set --help shows all that can be set
   aber members rm gwen --dry-run                 what would follow from putting it out";
 
+pub(super) const TREE_HELP: &str = "\
+Each node computes the same trees by itself, from the members, their lines and their neighbours.
+Supposed: nobody declared that line, so it is taken for one like the others.
+
+Examples:
+  aber tree                                      how this node's content goes to all others
+  aber tree /music/song.flac                     how that of its author went
+  aber tree --partition 0                        how entries go, from the leader";
+
+pub(super) const METRICS_HELP: &str = "\
+Numbers are of this node since it started. What each means is said beside it.
+
+Examples:
+  aber metrics                                   all of them
+  aber metrics | grep copies_ratio               copies of its own content that this node sent";
+
 pub(super) const DOCTOR_HELP: &str = "\
 Looks at the disk, the key, the ports, the limits of the system and, if the node runs, at addresses
 and clocks of all members. Changes nothing. Exit code 1 if there is something to mend.

@@ -1,11 +1,12 @@
 //! [adapter] Commands that start and stop things: `up down demo materialize`.
 
-use super::print;
 use super::{Context, Outcome};
+use super::{print, rate};
 use crate::client::Target;
 use crate::daemon::{self, ApiWish, MaterializeOptions, Started, UpOptions};
 use crate::demo::{self, DemoOptions};
 use crate::reason::{Problem, Reason};
+use crate::schedule::Schedule;
 use aber_proto::generated::v1;
 use aber_proto::{TicketAddress, limit};
 use clap::Args;
@@ -40,6 +41,14 @@ pub(crate) struct UpArgs {
     /// time, else off]
     #[arg(long, value_name = "HOST:PORT")]
     api: Option<String>,
+    /// What its connection carries away from it, e.g. "1 Mbit/s"; auto: not declared [default: as
+    /// aber members says]
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    up: Option<u64>,
+    /// What part of it is used when, up to 16 times, e.g. "23:00-07:00 up=100%", local time; off: 85%
+    /// always [default: as the last time, else 85%]
+    #[arg(long, value_name = "SPAN")]
+    schedule: Vec<String>,
     /// The mirror directory [default: as the last time, else DIR/mirror]
     #[arg(long, value_name = "DIR")]
     mirror: Option<PathBuf>,
@@ -98,12 +107,15 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
     let listen = args.listen.as_deref().map(parse_listen).transpose()?;
     let api = args.api.as_deref().map(parse_api).transpose()?;
     let addresses = parse_addresses(&args.address)?;
+    let schedule = parse_schedule(&args.schedule)?;
     let options = UpOptions {
         data: context.data()?,
         listen,
         addresses: Some(addresses).filter(|addresses| !addresses.is_empty()),
         plaintext: args.plaintext,
         api,
+        up: args.up,
+        schedule,
         mirror: args.mirror,
         name: args.name,
         snapshot_every: args.snapshot_every,
@@ -196,6 +208,18 @@ pub(super) fn parse_addresses(texts: &[String]) -> Result<Vec<String>, Problem> 
 
 pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, Problem> {
     parse_socket("--listen", text)
+}
+
+/// Spans of the day, or `off`; `None`: nothing was said.
+fn parse_schedule(texts: &[String]) -> Result<Option<Schedule>, Problem> {
+    match texts {
+        [] => Ok(None),
+        [off] if off == "off" => Ok(Some(Schedule::default())),
+        texts => match Schedule::parse(texts) {
+            Ok(schedule) => Ok(Some(schedule)),
+            Err(problem) => Err(Problem::usage(format!("--schedule: {problem}"))),
+        },
+    }
 }
 
 /// Where the API is to be open, or `off`.

@@ -11,6 +11,7 @@ use crate::env::network::{KnockProblem, PROTOCOL_VERSION, knock};
 use crate::env::runtime::SystemRuntime;
 use crate::env::{SystemEnv, SystemOptions};
 use crate::reason::{Problem, Reason};
+use crate::schedule::Schedule;
 use crate::security::identity;
 use crate::security::proof::proof;
 use aber_proto::generated::joinservice::{
@@ -286,6 +287,7 @@ async fn write(
         name: welcome.name.clone(),
         key,
         told: Told {
+            schedule: Schedule::default(),
             listen: Some(listen),
             addresses: options.addresses.clone(),
             plaintext: options.plaintext,

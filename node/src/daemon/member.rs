@@ -8,6 +8,7 @@ use super::unusable;
 use crate::env::SystemEnv;
 use crate::node::{Contact, Node};
 use crate::reason::{Problem, Reason};
+use crate::schedule::Schedule;
 use aber_log::env::disk::{read_small, write_small};
 use aber_log::env::network::{PEER_ADDRESSES, Peer};
 use aber_log::env::{Env, Runtime};
@@ -53,6 +54,8 @@ pub(super) struct Told {
     pub(super) plaintext: bool,
     /// Where the API is over TCP; `None`: nowhere.
     pub(super) api: Option<SocketAddr>,
+    /// What part of its line is used when.
+    pub(super) schedule: Schedule,
     /// `None`: `mirror` in the data directory.
     pub(super) mirror: Option<PathBuf>,
 }
@@ -78,6 +81,7 @@ impl MemberFile {
             contacts: self.contacts.iter().map(contact).collect(),
             key: Bytes::copy_from_slice(&self.key.0),
             api: self.told.api.map(|api| api.to_string()).unwrap_or_default(),
+            schedule: self.told.schedule.texts(),
         };
         message.encode_to_vec()
     }
@@ -92,6 +96,7 @@ impl MemberFile {
         }
         let listen = address_of(&message.listen)?;
         let api = address_of(&message.api)?;
+        let schedule = Schedule::parse(&message.schedule).map_err(|problem| problem.to_string())?;
         let mirror = Some(message.mirror.to_vec()).filter(|path| !path.is_empty());
         let contacts = message.contacts.into_iter().map(|contact| {
             let key = contact.key[..]
@@ -112,6 +117,7 @@ impl MemberFile {
                 addresses: message.addresses,
                 plaintext: message.plaintext,
                 api,
+                schedule,
                 mirror: mirror.map(|path| PathBuf::from(OsString::from_vec(path))),
             },
             contacts: contacts.collect::<Result<_, _>>()?,
@@ -228,6 +234,7 @@ mod tests {
                 addresses: vec!["host:1".to_owned()],
                 plaintext: true,
                 api: Some("127.0.0.1:7789".parse().expect("address")),
+                schedule: Schedule::parse(&["23:00-07:00 up=100%"]).expect("a schedule"),
                 mirror: Some(PathBuf::from("/srv/mirror")),
             },
             contacts: vec![contact_of(1, "enora".to_owned(), [3; 32], addresses).expect("one")],
@@ -266,6 +273,11 @@ mod tests {
             ..store::MemberFile::decode(&file().encode()[..]).expect("whole")
         };
         assert!(MemberFile::decode(&astray.encode_to_vec()).is_err());
+        let never = store::MemberFile {
+            schedule: vec!["at night".to_owned()],
+            ..store::MemberFile::decode(&file().encode()[..]).expect("whole")
+        };
+        assert!(MemberFile::decode(&never.encode_to_vec()).is_err());
         let newer = store::MemberFile {
             format: 2,
             ..store::MemberFile::default()

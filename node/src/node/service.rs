@@ -6,10 +6,12 @@ mod follow;
 mod history;
 mod links;
 mod members;
+mod metrics;
 mod notices;
 mod operations;
 mod prepare;
 mod read;
+mod relay;
 mod removal;
 mod render;
 mod status;
@@ -192,6 +194,14 @@ impl<E: Env> Service for NodeService<E> {
 
     async fn list_links(&self, _request: v1::ListLinksRequest) -> Answer<v1::ListLinksResponse> {
         Ok(self.links())
+    }
+
+    async fn get_relay(&self, request: v1::GetRelayRequest) -> Answer<v1::GetRelayResponse> {
+        self.relay(&request)
+    }
+
+    async fn get_metrics(&self, _request: v1::GetMetricsRequest) -> Answer<v1::GetMetricsResponse> {
+        Ok(self.metrics())
     }
 
     async fn list_tickets(

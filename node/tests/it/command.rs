@@ -73,6 +73,9 @@ async fn help_teaches_and_fits() {
         "members set",
         "members rm",
         "links",
+        "tree",
+        "metrics",
+        "where",
         "invite ls",
         "invite revoke",
         "doctor",
@@ -396,6 +399,7 @@ async fn golden_outputs() {
         0,
         expect![[r#"
             breizh   DEGRADED   1 of 2 nodes up   this node: yann
+              only here  3 changes, 212.0 MiB: about 27 min at 1.1 Mbit/s. Do not switch off yet (aber status --wait)
               writing    works
               node enora        admin   up               votes   [fd42::1]:7787
               node gwen         writer  away since 2025-11-22T12:00:00Z   [fd42::7]:7787   up 1 Mbit/s   down 819.2 kbit/s   linked to enora, yann
@@ -406,6 +410,20 @@ async fn golden_outputs() {
         "#]],
     )
     .await;
+    check(&served, &["status", "--verbose"], 0, expect![[r#"
+        breizh   DEGRADED   1 of 2 nodes up   this node: yann
+          only here  3 changes, 212.0 MiB: about 27 min at 1.1 Mbit/s. Do not switch off yet (aber status --wait)
+          writing    works
+          node enora        admin   up               votes   [fd42::1]:7787   number 1   leads 0, 2   aber 0.1.0
+          node gwen         writer  away since 2025-11-22T12:00:00Z   [fd42::7]:7787   up 1 Mbit/s   down 819.2 kbit/s   linked to enora, yann   number 7   aber 0.1.0
+          node phone        reader  catching up (1,200 entries) never votes   number 9
+          uplink     at most 1.1 Mbit/s, 9.8 MiB wait, for 75 s
+          sent       vital 1.0 KiB (1 %), log 2.0 KiB (2 %), content 92.8 KiB (96 %), catch-up 0 B (0 %)
+          partition 3   applied 1843, shown 1843, digest abababababab at 1843   led by yann   music
+        ! gwen is away
+            why   no link since 09:12
+            mend  start gwen
+    "#]]).await;
     check(
         &served,
         &["status", "--check"],

@@ -332,6 +332,13 @@ impl Service for Fake {
             members_up_count: 1,
             files_count: 1284,
             content_bytes: 6_549_825_126,
+            only_here_bytes: 222_298_112,
+            only_here_changes: 3,
+            only_here_estimate: Some(prost_types::Duration {
+                seconds: 1616,
+                nanos: 5,
+            }),
+            uplink: Some(members::uplink()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         })
@@ -353,6 +360,15 @@ impl Service for Fake {
 
     async fn list_links(&self, _request: v1::ListLinksRequest) -> Answer<v1::ListLinksResponse> {
         Ok(members::links())
+    }
+
+    async fn get_relay(&self, request: v1::GetRelayRequest) -> Answer<v1::GetRelayResponse> {
+        members::relay(&request)
+    }
+
+    async fn get_metrics(&self, _request: v1::GetMetricsRequest) -> Answer<v1::GetMetricsResponse> {
+        let text = "# TYPE aber_members gauge\naber_members{state=\"up\"} 2\n".to_owned();
+        Ok(v1::GetMetricsResponse { text })
     }
 
     async fn list_tickets(

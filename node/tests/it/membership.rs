@@ -306,3 +306,89 @@ async fn tickets_are_listed_and_revoked() {
         check(&served, &arguments, code, wanted).await;
     }
 }
+
+#[tokio::test]
+async fn trees_are_drawn() {
+    let served = Served::start().await;
+    check(
+        &served,
+        &["tree", "/music/song"],
+        0,
+        expect![[r#"
+        content of yann goes down 2 trees, a part of it each
+        tree 1
+        yann                     2 Mbit/s   up
+        └─ enora                 8 Mbit/s   up
+           └─ gwen               1 Mbit/s supposed   away
+        tree 2
+        yann                     2 Mbit/s   up
+        └─ gwen                  1 Mbit/s supposed   away
+           └─ enora              8 Mbit/s   up
+    "#]],
+    )
+    .await;
+    check(
+        &served,
+        &["tree", "--partition", "0"],
+        0,
+        expect![[r#"
+        entries of partition 0 go from yann, which leads
+        yann                     2 Mbit/s   up
+        └─ enora                 8 Mbit/s   up
+           └─ gwen               1 Mbit/s supposed   away
+    "#]],
+    )
+    .await;
+    check(
+        &served,
+        &["tree", "--partition", "7"],
+        6,
+        expect![[r#"
+        error: partition 7 has no majority  [NO_MAJORITY]
+          why:  1 of its voters are here, 2 are needed
+          mend: start the nodes that are away, then try again
+    "#]],
+    )
+    .await;
+    check(
+        &served,
+        &["tree", "--writer", "nobody"],
+        4,
+        expect![[r#"
+            error: there is no member nobody  [MEMBER_UNKNOWN]
+              why:  none has this name, as this node knows it
+              mend: see who there is: aber members
+        "#]],
+    )
+    .await;
+    let ran = run(&served, &["tree", "--json"]).await;
+    let lines: Vec<serde_json::Value> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let kinds: Vec<_> = lines.iter().map(|line| line["type"].clone()).collect();
+    let wanted = [
+        "member", "member", "member", "edge", "edge", "edge", "edge", "result",
+    ];
+    assert_eq!(kinds, wanted);
+    assert_eq!(
+        (&lines[7]["root"], &lines[7]["depth"]),
+        (&"yann".into(), &2.into())
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_printed_as_they_are() {
+    let served = Served::start().await;
+    check(
+        &served,
+        &["metrics"],
+        0,
+        expect![[r#"
+        # TYPE aber_members gauge
+        aber_members{state="up"} 2
+    "#]],
+    )
+    .await;
+}

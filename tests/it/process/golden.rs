@@ -73,6 +73,7 @@ pub(crate) fn plain(cluster: &Cluster, text: &str) -> String {
                 line.find(mark).map_or(line, |at| &line[..at]).to_owned()
             };
             let line = cut(&line, "   number ");
+            let line = cut(&line, " vital ");
             let line = line.replace("LEADER   music", "LEADER");
             line.trim_end().to_owned()
         })

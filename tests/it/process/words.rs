@@ -106,6 +106,8 @@ fn commands_say_what_they_did() -> Result<()> {
           node n1           admin   up               votes   127.0.0.1:PORT
           node n2           admin   up               votes   127.0.0.1:PORT
           node n3           admin   up               votes   127.0.0.1:PORT
+          uplink     no limit, no content waits
+          sent
           partition 0   applied I, shown I, digest DIGEST at I   led by LEADER
           partition 1   applied I, shown I, digest DIGEST at I   led by LEADER
           partition 2   applied I, shown I, digest DIGEST at I   led by LEADER

@@ -59,6 +59,7 @@ impl Core {
             return Err(AnnounceProblem::Many);
         }
         let way = self.way_of(&id);
+        self.count_offer(&announcement);
         let mut live = Live::new(Arc::new(announcement), way, self.me, mine, now);
         if is_again {
             for slot in live.slots.clone() {

@@ -1,9 +1,11 @@
 //! [driver] The state of this node and its cluster, in sentences.
 
+use super::metrics::class_of;
 use super::{NodeService, index_problem, render};
 use crate::service::Answer;
 use aber_log::env::Env;
 use aber_log::mesh::Method;
+use aber_log::uplink::UplinkState;
 use aber_materializer::members::Members;
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
@@ -14,6 +16,35 @@ use std::time::Duration;
 
 /// A node that does not say how far it is within this counts as away.
 const POSITIONS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long bytes take at a rate in bits a second.
+fn duration_of(bytes: u64, rate: u64) -> prost_types::Duration {
+    let millis = bytes.saturating_mul(8000) / rate.max(1);
+    millis_message(millis)
+}
+
+fn millis_message(millis: u64) -> prost_types::Duration {
+    // Beyond what a duration can say nobody waits.
+    Duration::from_millis(millis).try_into().unwrap_or_default()
+}
+
+fn uplink_message(state: &UplinkState) -> v1::Uplink {
+    let priorities = state.backlog.iter().map(|(priority, backlog)| {
+        let sent = state.sent_bytes.iter();
+        let sent = sent.filter(|((_, of), _)| of == priority);
+        v1::UplinkPriority {
+            name: class_of(*priority).to_owned(),
+            waiting_count: backlog.message_count,
+            waiting_bytes: backlog.bytes,
+            sent_bytes: sent.map(|(_, bytes)| bytes).sum(),
+        }
+    });
+    v1::Uplink {
+        bits_per_second: state.rate.unwrap_or(0),
+        backlog: state.rate.map(|_| millis_message(state.backlog_ms)),
+        priorities: priorities.collect(),
+    }
+}
 
 fn count(number: usize) -> u64 {
     number as u64
@@ -103,6 +134,8 @@ impl<E: Env> NodeService<E> {
         }
         let members = parts.members.get();
         let up = members.present().filter(|row| !self.is_away(row.node));
+        let only_here = parts.content.relay().look().only_here;
+        let uplink = parts.mesh.uplink().look();
         Ok(v1::GetStatusResponse {
             cluster: genesis.name.clone(),
             cluster_id: parts.cluster.to_string(),
@@ -125,6 +158,10 @@ impl<E: Env> NodeService<E> {
                 Some(Ok(address)) => address.clone(),
                 Some(Err(_)) | None => String::new(),
             },
+            only_here_bytes: only_here.bytes,
+            only_here_estimate: uplink.rate.map(|rate| duration_of(only_here.bytes, rate)),
+            only_here_changes: only_here.changes_count,
+            uplink: Some(uplink_message(&uplink)),
             ..v1::GetStatusResponse::default()
         })
     }

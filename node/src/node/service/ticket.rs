@@ -168,7 +168,7 @@ impl<E: Env> NodeService<E> {
         }
     }
 
-    fn no_majority_problem(&self, partition: PartitionId) -> Problem {
+    pub(super) fn no_majority_problem(&self, partition: PartitionId) -> Problem {
         let group = self.node.parts.partitions.get(&partition);
         let voters = group.map(|group| group.voters()).unwrap_or_default();
         let (up, away): (Vec<NodeId>, Vec<NodeId>) =

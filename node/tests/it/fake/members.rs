@@ -266,3 +266,66 @@ pub fn apply(
         message: Some(Message::Result(result)),
     }]))
 }
+
+/// Content of yann goes down two trees; nobody leads partition 7.
+pub fn relay(request: &v1::GetRelayRequest) -> Answer<v1::GetRelayResponse> {
+    use v1::get_relay_request::Of;
+    let tree = |number, edges: &[(u32, u32, u32)]| {
+        let edges = edges.iter().copied();
+        let edges = edges.map(|(from, to, depth)| v1::RelayEdge { from, to, depth });
+        let edges = edges.collect();
+        v1::RelayTree { number, edges }
+    };
+    let member = |name: &str, mbit: u64, declared| v1::RelayMember {
+        name: name.to_owned(),
+        uplink_bits_per_second: mbit * 1_000_000,
+        declared,
+        up: name != "gwen",
+    };
+    let chain = tree(0, &[(2, 0, 1), (0, 1, 2)]);
+    let other = tree(1, &[(2, 1, 1), (1, 0, 2)]);
+    let trees = match &request.of {
+        Some(Of::Partition(7)) => {
+            let problem = Problem::new(Reason::NoMajority).with("partition", 7);
+            return Err(problem.with("votersUp", 1).with("votersNeeded", 2));
+        }
+        Some(Of::Partition(_)) => vec![chain],
+        Some(Of::Writer(name)) if name != "yann" => {
+            return Err(Problem::new(Reason::MemberUnknown).with("member", name));
+        }
+        _ => vec![chain, other],
+    };
+    Ok(v1::GetRelayResponse {
+        root: "yann".to_owned(),
+        layout: vec![0xab; 32].into(),
+        members: vec![
+            member("enora", 8, true),
+            member("gwen", 1, false),
+            member("yann", 2, true),
+        ],
+        trees,
+    })
+}
+
+/// A slow line that content waits for.
+pub fn uplink() -> v1::Uplink {
+    let priority = |name: &str, waiting_bytes, sent_bytes| v1::UplinkPriority {
+        name: name.to_owned(),
+        waiting_count: u64::from(waiting_bytes > 0),
+        waiting_bytes,
+        sent_bytes,
+    };
+    v1::Uplink {
+        bits_per_second: 1_100_000,
+        backlog: Some(prost_types::Duration {
+            seconds: 75,
+            nanos: 0,
+        }),
+        priorities: vec![
+            priority("vital", 0, 1024),
+            priority("log", 0, 2048),
+            priority("content", 10_312_500, 95_000),
+            priority("catch-up", 0, 0),
+        ],
+    }
+}

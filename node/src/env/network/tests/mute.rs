@@ -41,6 +41,8 @@ mute! {
     list_members ListMembersRequest ListMembersResponse;
     update_member UpdateMemberRequest UpdateMemberResponse;
     list_links ListLinksRequest ListLinksResponse;
+    get_relay GetRelayRequest GetRelayResponse;
+    get_metrics GetMetricsRequest GetMetricsResponse;
     list_tickets ListTicketsRequest ListTicketsResponse;
     revoke_ticket RevokeTicketRequest RevokeTicketResponse;
     plan_removal PlanRemovalRequest PlanRemovalResponse;
