@@ -122,11 +122,14 @@ impl Core {
                 live.forget_reports(*node);
                 live.forget_announcing(*node);
                 live.heirs.retain(|slot, _| slot.child != *node);
-                // It may have been told of nothing while it was away.
-                if live
-                    .hearers(self.me, |node| self.is_alive(node))
-                    .contains(node)
-                {
+                // It may have been told of nothing while it was away, and what it had stored and
+                // not synced may be gone: it says what it has before it is sent anything.
+                let hears = live.hearers(self.me, |node| self.is_alive(node));
+                let is_fed = live.slots.iter().any(|slot| slot.child == *node);
+                if !live.holders.contains(node) {
+                    live.had.remove(node);
+                }
+                if is_fed || hears.contains(node) {
                     actions.extend(live.announce(*node, now));
                     live.not_before.insert(*node, now + ASK_FIRST);
                 }
