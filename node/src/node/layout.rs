@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn links_are_links_at_both_ends() {
         for seed in 0..200_u64 {
-            let drawn = |a: u64, b: u64| aber_log::relay::mix(seed * 64 + a * 8 + b) % 3 == 0;
+            let drawn =
+                |a: u64, b: u64| aber_log::relay::mix(seed * 64 + a * 8 + b).is_multiple_of(3);
             let row = |a| {
                 let named: Vec<u64> = (1..=6).filter(|b| a != *b && drawn(a, *b)).collect();
                 member(a, 0, &named)
