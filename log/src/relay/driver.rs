@@ -46,6 +46,8 @@ const UNDER_WAY_TIME: Duration = Duration::from_millis(300);
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// Chunks on their way at once, however small.
 const UNDER_WAY: usize = 64;
+/// Chunks on their way at once, those of small parcels included.
+const UNDER_WAY_SMALL: usize = 4 * UNDER_WAY;
 /// Chunks on their way at once, however big.
 const UNDER_WAY_LEAST: usize = 2;
 /// Between looks at how far a change is held.
@@ -337,10 +339,15 @@ impl<E: Env> Relay<E> {
         let counted = state.under_way.values().filter(|(until, _)| now < *until);
         let (count, bytes) = counted.fold((0, 0), |(count, sum), (_, one)| (count + 1, sum + one));
         let is_full = bytes >= state.most_bytes || count >= UNDER_WAY;
-        if is_full && count >= UNDER_WAY_LEAST {
-            return None;
-        }
-        let push = state.core.next_push(now)?;
+        let small = match count < UNDER_WAY_SMALL {
+            true => state.core.next_small_push(now),
+            false => None,
+        };
+        let push = match small {
+            Some(push) => push,
+            None if is_full && count >= UNDER_WAY_LEAST => return None,
+            None => state.core.next_push(now)?,
+        };
         let (id, length) = (state.next_send, u64::from(push.chunk.length));
         state.next_send += 1;
         let lines = u32::try_from(length / state.most_bytes.max(1)).unwrap_or(u32::MAX);
@@ -354,8 +361,12 @@ impl<E: Env> Relay<E> {
             Ok(frame) => {
                 let payload = encode_push(&push.parcel, push.number, frame);
                 let mesh = &self.inner.mesh;
+                let priority = match push.is_small {
+                    true => Priority::Log,
+                    false => Priority::Content,
+                };
                 let answer = mesh
-                    .call(push.to, Method::Push, payload, PUSH_DEADLINE)
+                    .call_as(push.to, Method::Push, priority, payload, PUSH_DEADLINE)
                     .await;
                 answer.map_or(Taken::Failed, decode_taken)
             }

@@ -11,6 +11,10 @@ const WINDOW_CHUNKS: usize = 2;
 /// Every so many chunks of a writer, one of its oldest parcel.
 const OLDEST_EACH: u64 = 4;
 
+/// A parcel of at most so many bytes goes as what is said of parcels does, before all bigger ones:
+/// it costs less than the wait for one of their chunks.
+const SMALL_BYTES: u64 = 16 * 1024;
+
 /// What the first parcel of a change that has something to send could send.
 struct Candidate {
     key: Key,
@@ -26,8 +30,9 @@ impl Core {
     /// whose window is open. Until [`Core::pushed`] it counts as on its way.
     pub fn next_push(&mut self, now: Instant) -> Option<Push> {
         let mut changes: BTreeMap<(NodeId, RequestId), Candidate> = BTreeMap::new();
-        for (key, live) in &self.live {
-            let Some((number, to, left)) = self.next_of(live, now) else {
+        for (key, live) in self.live.iter().filter(|(_, live)| !is_small(live)) {
+            let next = self.next_of(live, now, |node| self.is_open(node));
+            let Some((number, to, left)) = next else {
                 continue;
             };
             let key = *key;
@@ -68,20 +73,35 @@ impl Core {
         let Candidate {
             key, number, to, ..
         } = chosen?;
+        let push = self.take_off(key, number, to)?;
+        *self.served.entry(writer).or_default() += u64::from(push.chunk.length);
+        Some(push)
+    }
+
+    /// The next chunk of a parcel so small that it waits for no other, nor for a window.
+    pub fn next_small_push(&mut self, now: Instant) -> Option<Push> {
+        let mut small = self.live.iter().filter(|(_, live)| is_small(live));
+        let (key, number, to) = small.find_map(|(key, live)| {
+            let (number, to, _) = self.next_of(live, now, |_| true)?;
+            Some((*key, number, to))
+        })?;
+        self.take_off(key, number, to)
+    }
+
+    fn take_off(&mut self, key: Key, number: usize, to: NodeId) -> Option<Push> {
         let live = self.live.get_mut(&key)?;
         let chunk = live.chunk(number)?;
         live.flying.entry(to).or_default().add(number);
-        let parcel = live.announcement.id;
-        let length = u64::from(chunk.length);
-        *self.served.entry(writer).or_default() += length;
+        let (parcel, is_small) = (live.announcement.id, is_small(live));
         let window = self.windows.entry(to).or_default();
         window.chunks += 1;
-        window.bytes += length;
+        window.bytes += u64::from(chunk.length);
         Some(Push {
             to,
             parcel,
             number,
             chunk,
+            is_small,
         })
     }
 
@@ -91,7 +111,12 @@ impl Core {
     }
 
     /// The first chunk of a parcel that can go, to whom, and how much of it is left to send.
-    fn next_of(&self, live: &Live, now: Instant) -> Option<(usize, NodeId, usize)> {
+    fn next_of(
+        &self,
+        live: &Live,
+        now: Instant,
+        is_open: impl Fn(NodeId) -> bool,
+    ) -> Option<(usize, NodeId, usize)> {
         let mut left = 0;
         let mut first: Option<(usize, NodeId)> = None;
         for slot in &live.slots {
@@ -102,10 +127,14 @@ impl Core {
             }
             let lacking: Bits = live.to_send(*slot, to);
             left += live.left(*slot, to);
-            if let Some(number) = lacking.lowest().filter(|_| self.is_open(to)) {
+            if let Some(number) = lacking.lowest().filter(|_| is_open(to)) {
                 first = Some(first.map_or((number, to), |found| found.min((number, to))));
             }
         }
         first.map(|(number, to)| (number, to, left))
     }
+}
+
+fn is_small(live: &Live) -> bool {
+    live.announcement.bytes() <= SMALL_BYTES
 }

@@ -99,6 +99,8 @@ pub struct Push {
     pub number: usize,
     /// The chunk.
     pub chunk: ChunkRef,
+    /// Whether its parcel is so small that it goes before content.
+    pub is_small: bool,
 }
 
 /// What became of a chunk that was sent.

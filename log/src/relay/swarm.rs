@@ -225,7 +225,8 @@ impl Swarm {
         if site.is_down || site.free_at > now {
             return;
         }
-        if let Some(push) = site.core.next_push(now) {
+        let next = site.core.next_small_push(now);
+        if let Some(push) = next.or_else(|| site.core.next_push(now)) {
             let there = self.transmit(id, push.chunk.length);
             self.after(there, Event::Pump(id));
             self.after(there + DELAY, Event::Arrive { from: id, push });
@@ -417,6 +418,12 @@ impl Swarm {
             .values()
             .filter(|site| !site.is_down && !site.is_liar);
         living.all(|site| site.has.len() >= count)
+    }
+
+    /// Whether all who live have all of a small parcel.
+    pub(super) fn all_got(&self, parcel: &ParcelId) -> bool {
+        let mut living = self.sites.values().filter(|site| !site.is_down);
+        living.all(|site| site.core.mine_of(parcel).is_some_and(|mine| mine.has(0)))
     }
 
     pub(super) fn has(&self, id: NodeId) -> usize {

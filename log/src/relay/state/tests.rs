@@ -194,3 +194,17 @@ fn unequal_lines() {
     assert!(swarm.all_have(512) && took <= 1.05, "{took:.3}");
     assert!(swarm.has(NodeId(7)) == 512);
 }
+
+/// A small file written while a big one fills all lines waits for one chunk a step at most.
+#[test]
+fn a_small_file_overtakes_a_big_one() {
+    let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
+    swarm.write(NodeId(0), 256, 64 * KIB);
+    swarm.run(Duration::from_secs(5), |_| false);
+    let before = swarm.now;
+    let parcel = swarm.write(NodeId(0), 1, 4 * KIB)[0];
+    swarm.run(LONG, |swarm| swarm.all_got(&parcel));
+    let took = swarm.now - before;
+    println!("{took:?}");
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
