@@ -22,12 +22,6 @@ impl Bits {
         (0..count.min(limit::PARCEL_CHUNKS)).collect()
     }
 
-    /// Those that are a stripe's.
-    #[must_use]
-    pub fn where_(count: usize, is_in: impl Fn(usize) -> bool) -> Self {
-        (0..count).filter(|number| is_in(*number)).collect()
-    }
-
     /// Adds a number; a number beyond a parcel is none.
     pub fn add(&mut self, number: usize) {
         if let Some(word) = self.0.get_mut(number / 64) {

@@ -174,17 +174,7 @@ pub(super) fn decode_taken(bytes: Bytes) -> Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::LayoutDigest;
-    use aber_proto::{ChunkHash, ChunkRef, RequestId};
-
-    fn id() -> ParcelId {
-        ParcelId {
-            writer: NodeId(3),
-            request: RequestId([7; 16]),
-            part: 2,
-            layout: LayoutDigest([9; 32]),
-        }
-    }
+    use aber_proto::{ChunkHash, ChunkRef};
 
     #[test]
     fn messages_survive_the_wire() {
@@ -194,13 +184,13 @@ mod tests {
         };
         let all = [
             Word::Announce(Announcement {
-                id: id(),
+                id: ParcelId::example(),
                 chunks: [chunk].into(),
                 signature: [5; 64],
             }),
-            Word::Have(vec![(id(), Bits::first(9))]),
-            Word::Adopt(id(), 3),
-            Word::Holders(id(), vec![NodeId(1), NodeId(4)]),
+            Word::Have(vec![(ParcelId::example(), Bits::first(9))]),
+            Word::Adopt(ParcelId::example(), 3),
+            Word::Holders(ParcelId::example(), vec![NodeId(1), NodeId(4)]),
         ];
         for message in all {
             assert_eq!(Word::decode(message.encode()), Ok(message));
@@ -208,7 +198,7 @@ mod tests {
         let reply = Reply {
             is_taken: true,
             has: Some(Bits::first(3)),
-            unknown: vec![id()],
+            unknown: vec![ParcelId::example()],
         };
         assert_eq!(Reply::decode(reply.encode()), Ok(reply));
         for taken in [
@@ -220,10 +210,10 @@ mod tests {
         ] {
             assert_eq!(decode_taken(encode_taken(taken)), taken);
         }
-        let push = encode_push(&id(), 4, Bytes::from_static(b"frame"));
+        let push = encode_push(&ParcelId::example(), 4, Bytes::from_static(b"frame"));
         assert_eq!(
             decode_push(push),
-            Ok((id(), 4, Bytes::from_static(b"frame")))
+            Ok((ParcelId::example(), 4, Bytes::from_static(b"frame")))
         );
     }
 

@@ -61,6 +61,17 @@ impl ParcelId {
         })
     }
 
+    /// Some parcel's name.
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        Self {
+            writer: NodeId(3),
+            request: RequestId([7; 16]),
+            part: 2,
+            layout: LayoutDigest([9; 32]),
+        }
+    }
+
     /// What turns the stripes: writer, request and part. The layout is not among it, so that a chunk
     /// keeps its stripe when a parcel is announced anew.
     fn words(&self) -> [u64; 4] {
@@ -137,24 +148,21 @@ mod tests {
     use super::*;
     use aber_proto::ChunkHash;
 
-    fn id() -> ParcelId {
-        ParcelId {
-            writer: NodeId(3),
-            request: RequestId([7; 16]),
-            part: 2,
-            layout: LayoutDigest([9; 32]),
-        }
-    }
-
     #[test]
     fn a_name_survives_its_bytes() {
-        assert_eq!(ParcelId::from_bytes(&id().to_bytes()), Some(id()));
-        assert_eq!(ParcelId::from_bytes(&id().to_bytes()[1..]), None);
+        assert_eq!(
+            ParcelId::from_bytes(&ParcelId::example().to_bytes()),
+            Some(ParcelId::example())
+        );
+        assert_eq!(
+            ParcelId::from_bytes(&ParcelId::example().to_bytes()[1..]),
+            None
+        );
     }
 
     #[test]
     fn each_chunk_has_one_stripe() {
-        let stripes = id().stripes(250, 8);
+        let stripes = ParcelId::example().stripes(250, 8);
         let all = stripes
             .iter()
             .fold(Bits::default(), |all, one| all.or(*one));
@@ -173,7 +181,12 @@ mod tests {
             hash: ChunkHash([n; 32]),
             length: 5,
         };
-        let good = Announcement::sign(id(), vec![chunk(1), chunk(2)], &cluster, &key);
+        let good = Announcement::sign(
+            ParcelId::example(),
+            vec![chunk(1), chunk(2)],
+            &cluster,
+            &key,
+        );
         assert!(good.is_by(&cluster, &key.public()));
         assert!(!good.is_by(&cluster, &other.public()));
         assert!(!good.is_by(&ClusterId([5; 32]), &key.public()));
@@ -184,7 +197,8 @@ mod tests {
         moved.id.part = 3;
         assert!(!moved.is_by(&cluster, &key.public()));
         assert!(
-            !Announcement::sign(id(), Vec::new(), &cluster, &key).is_by(&cluster, &key.public())
+            !Announcement::sign(ParcelId::example(), Vec::new(), &cluster, &key)
+                .is_by(&cluster, &key.public())
         );
     }
 }

@@ -414,12 +414,6 @@ impl Core {
         });
         live.any(|live| live.way.is_some() && now < live.touched + STUCK_AFTER)
     }
-
-    /// A layout by its digest, while parcels may name it.
-    #[must_use]
-    pub fn knows(&self, layout: &LayoutDigest) -> bool {
-        self.layouts.iter().any(|known| known.digest() == *layout)
-    }
 }
 
 /// Asks for a sync once all of a parcel is here.

@@ -150,7 +150,7 @@ impl Swarm {
             parcels.push(id);
             let announcement = Announcement::sign(id, chunks.to_vec(), &ClusterId([0; 32]), &key);
             let now = self.now;
-            let actions = self.site(writer).core.offer(announcement, false, now);
+            let actions = self.site(writer).core.offer(announcement, now);
             self.act(writer, actions.expect("room"));
         }
         self.pump(writer);

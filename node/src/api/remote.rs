@@ -7,7 +7,7 @@
 
 use super::right::{self, Guest, Right, call_of};
 use super::{Adapter, UNARY_DEADLINE, routes, timed_out};
-use crate::env::network::{ApiPort, Caller, short};
+use crate::env::network::{ApiPort, Caller, bounded_server, short};
 use crate::reason::{Problem, Reason};
 use crate::service::Service;
 use aber_proto::PublicKey;
@@ -18,21 +18,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::body::Body;
 use tonic::codegen::http;
-use tonic::transport::Server;
 use tonic::{Request, Status};
 
-/// Calls of one connection that are under way at once.
-const STREAMS: u32 = 64;
 /// A call is cut if it is not answered by then, its request not sent for example; those that are
 /// answered by a stream have begun by then, and an upload has its own bounds.
 const ANSWER_TIME: Duration = UNARY_DEADLINE.saturating_add(Duration::from_secs(2));
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
-const KEEP_ALIVE_TIME: Duration = Duration::from_secs(10);
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
-const HEADER_LIST_BYTES: u32 = 16 * 1024;
-const PENDING_RESET_STREAMS: usize = 20;
-const LOCAL_RESET_STREAMS: usize = 64;
 
 /// Tells whose key it is, and what it may ask for; `None`: nobody's who may ask for anything.
 pub type Doorman = Arc<dyn Fn(&PublicKey) -> Option<Guest> + Send + Sync>;
@@ -52,17 +42,7 @@ pub async fn serve<S: Service>(
     stopped: impl Future<Output = ()> + Send,
 ) -> Result<(), Problem> {
     let gate = tower::layer::layer_fn(move |inner| Gate::new(inner, Arc::clone(&doorman)));
-    let served = Server::builder()
-        .concurrency_limit_per_connection(STREAMS as usize)
-        .load_shed(true)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIME))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESET_STREAMS))
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESET_STREAMS))
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
+    let served = bounded_server()
         .layer(gate)
         .add_routes(routes(Adapter { service }))
         .serve_with_incoming_shutdown(Box::pin(port.connections()), stopped)

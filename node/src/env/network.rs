@@ -36,6 +36,7 @@ pub use link::SystemLink;
 pub(crate) use calls::ApiCaller;
 pub(crate) use connection::Caller;
 pub(crate) use handshake::{HandshakeProblem, short};
+pub(crate) use service::bounded_server;
 
 use aber_log::env::Network;
 use aber_log::env::network::{LinkClass, LinkProblem};

@@ -13,7 +13,7 @@ use aber_proto::{
 use bytes::{Bytes, BytesMut};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-fn mkdir(path: &str) -> v1::AppendChangeRequest {
+pub(crate) fn mkdir(path: &str) -> v1::AppendChangeRequest {
     let make = v1::MakeDirectory {
         path: path.to_owned(),
         parents: false,
@@ -28,7 +28,7 @@ fn mkdir(path: &str) -> v1::AppendChangeRequest {
     }
 }
 
-fn get(path: &str) -> v1::GetItemRequest {
+pub(crate) fn get(path: &str) -> v1::GetItemRequest {
     v1::GetItemRequest {
         path: path.to_owned(),
         ..Default::default()

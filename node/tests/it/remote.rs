@@ -1,11 +1,12 @@
 //! The API over TCP: who is let in, and to what.
 
 use super::Fake;
+use super::api::{self, get};
 use aber_node::api::{ApiAddress, Doorman, Guest, Right, serve_remote};
 use aber_node::client::{Client, Target};
 use aber_node::env::network::{LinkIdentity, Peer, SystemNetwork, key_pin};
 use aber_node::reason::{Problem, Reason};
-use aber_proto::generated::v1::{self, event::Operation, upload_request::Message};
+use aber_proto::generated::v1::{self, upload_request::Message};
 use aber_proto::{ClusterId, NodeId, PublicKey, SecretKey};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -117,29 +118,14 @@ fn write_key(data: &Path, seed: u8) {
     file.write_all(&[seed; 32]).expect("written");
 }
 
-fn get(path: &str) -> v1::GetItemRequest {
-    v1::GetItemRequest {
-        path: path.to_owned(),
-        ..Default::default()
-    }
-}
-
 fn mkdir(path: &str) -> v1::AppendChangeRequest {
-    let make = v1::MakeDirectory {
-        path: path.to_owned(),
-        parents: false,
-    };
-    let event = v1::Event {
-        operation: Some(Operation::MakeDirectory(make)),
-        ..Default::default()
-    };
     v1::AppendChangeRequest {
-        events: vec![event],
         options: Some(v1::WriteOptions {
             via: "the king".to_owned(),
             request_id: path.to_owned(),
             ..Default::default()
         }),
+        ..api::mkdir(path)
     }
 }
 

@@ -57,7 +57,7 @@ impl<E: Env> Relay<E> {
                 .await?;
             let announcement = self.inner.roster.sign(id, chunks.to_vec());
             let now = self.inner.env.runtime().now();
-            let taken = self.state().core.offer(announcement, false, now);
+            let taken = self.state().core.offer(announcement, now);
             offered.push(id);
             self.act(taken.map_err(|_| HoldProblem::Stalled(1))?);
         }

@@ -9,19 +9,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Core {
-    /// Announces a parcel of this node, all of whose chunks are here. `is_again`: others may have
-    /// some of it.
+    /// Announces a parcel of this node, all of whose chunks are here.
     ///
     /// # Errors
     /// [`AnnounceProblem`].
     pub fn offer(
         &mut self,
         announcement: Announcement,
-        is_again: bool,
         now: Instant,
     ) -> Result<Vec<Action>, AnnounceProblem> {
         let all = Bits::first(announcement.chunks.len());
-        self.insert(announcement, all, is_again, now)
+        self.insert(announcement, all, false, now)
     }
 
     /// Another node tells of a parcel, of which `present` is here.

@@ -1,7 +1,6 @@
 //! [pure] Parcels are forgotten once they are of no use, and make room for others.
 
 use super::super::live::{Live, Slot};
-use super::super::parcel::ParcelId;
 use super::{Core, Key};
 use aber_proto::{Instant, limit};
 use std::time::Duration;
@@ -65,13 +64,6 @@ impl Core {
                     self.by_hash.remove(&chunk.hash);
                 }
             }
-        }
-    }
-
-    /// A parcel is of no use any more: its change is gone.
-    pub fn withdraw(&mut self, parcel: ParcelId) {
-        if let Some(key) = self.names.get(&parcel).copied() {
-            self.remove(key);
         }
     }
 }

@@ -44,6 +44,22 @@ const ANSWER_TIME: Duration = Duration::from_secs(40);
 const PENDING_RESET_STREAMS: usize = 20;
 const LOCAL_RESET_STREAMS: usize = 64;
 
+/// HTTP/2 that is bounded whatever a caller does: calls of a connection, resets, headers, windows, and
+/// the time until a dead one is found out. For links and for the API over TCP.
+pub(crate) fn bounded_server() -> Server {
+    Server::builder()
+        .concurrency_limit_per_connection(CALLS)
+        .load_shed(true)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIME))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESET_STREAMS))
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESET_STREAMS))
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+}
+
 struct Door {
     me: Arc<LinkIdentity>,
     shared: Arc<Shared>,
@@ -71,18 +87,8 @@ pub(super) async fn serve(
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(limit::MESSAGE_BYTES);
     let incoming = connections(listener, shared, security, Guests::Nodes);
-    let served = Server::builder()
+    let served = bounded_server()
         .timeout(ANSWER_TIME)
-        .concurrency_limit_per_connection(CALLS)
-        .load_shed(true)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIME))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESET_STREAMS))
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESET_STREAMS))
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
         .add_service(links)
         .add_service(joins)
         .serve_with_incoming(Box::pin(incoming))
