@@ -60,6 +60,13 @@ impl MemKv {
         self.lock().rows.clone()
     }
 
+    /// All rows but those of the past, which each node has of its own.
+    pub(crate) fn present_rows(&self) -> BTreeMap<Bytes, Bytes> {
+        let mut rows = self.rows();
+        rows.retain(|key, _| key.first() != Some(&b'H'));
+        rows
+    }
+
     /// Commits so far.
     pub(crate) fn commits(&self) -> u64 {
         self.lock().commits
@@ -409,7 +416,10 @@ impl World {
     /// Rows of names, nodes, volumes, members and history, and chunk references.
     pub(crate) fn tree_rows(&self) -> BTreeMap<Bytes, Bytes> {
         let mut rows = self.kv.rows();
-        rows.retain(|key, _| key[0] == b'R' || matches!(key[5], 2 | 3 | 7 | 8 | 9 | 12 | 13));
+        rows.retain(|key, _| {
+            let of_view = key[0] == b'V' && matches!(key[5], 2 | 3 | 7 | 8 | 9 | 12 | 13);
+            key[0] == b'R' || of_view
+        });
         rows
     }
 

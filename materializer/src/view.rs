@@ -16,10 +16,12 @@ mod control;
 pub(crate) mod digest;
 mod guard;
 mod membership;
+mod moment;
 mod namespace;
 mod operation;
 mod outcome;
 mod overlay;
+pub(crate) mod past;
 mod position;
 mod read;
 mod requests;
@@ -27,8 +29,10 @@ pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use moment::Moment;
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};
+pub use past::{Fate, Happened};
 pub use read::{Found, Resolved, TreeView, Version, Volume};
 
 use crate::effect::Effect;
@@ -211,8 +215,10 @@ impl<K: Kv> View<K> {
                 request: None,
                 result: EntryResult::Nothing,
             };
+            let mut author = None;
             if entry.kind == EntryKind::Change {
                 let decoded = decode(entry);
+                author = decoded.as_ref().ok().map(|(change, _)| change.author);
                 outcome.request = decoded.as_ref().ok().map(|(change, _)| change.request);
                 outcome.result = match decoded {
                     Err(problem) => rejected(of_problem(&problem)),
@@ -220,6 +226,7 @@ impl<K: Kv> View<K> {
                     Ok(change) => fold.apply_change(&change, *verdict, self.requests_most)?,
                 };
             }
+            fold.note_past(author, &outcome.result)?;
             fold.rows.keep();
             outcomes.push(outcome);
         }

@@ -3,7 +3,8 @@
 use super::decode::{Decoder, PART_BYTES};
 use super::{SnapshotHeader, SnapshotProblem};
 use crate::view::View;
-use crate::view::table::{self, Table};
+use crate::view::past::{self, PastTable};
+use crate::view::table::{self, Row, Table};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvBatch, KvProblem, prefix_end};
 use aber_proto::{Genesis, PartitionId};
@@ -90,7 +91,12 @@ impl<K: Kv> SnapshotInstall<K> {
     /// The index failed, or the snapshot is damaged or cut short.
     pub fn finish(mut self) -> Result<View<K>, SnapshotProblem> {
         let ((key, value), mut buckets) = self.decoder.finish()?;
+        let start = table::AppliedRow::decode(&key, &value).map_err(|_| table::damaged(&key))?;
         self.batch.put(key, value);
+        // Of what came before it only the versions are known.
+        let start = past::StartRow(start.log_id.index).encode();
+        self.batch
+            .put(past::past_table(self.partition, PastTable::Start), start);
         buckets.write_changed(self.partition, &mut self.batch);
         self.batch
             .remove(table::table_key(self.partition, Table::Installing));
@@ -117,8 +123,13 @@ fn mark_and_clear<K: Kv>(kv: &K, partition: PartitionId) -> Result<(), KvProblem
     let mut batch = KvBatch::default();
     batch.put(marker.clone(), Bytes::new());
     kv.commit(batch)?;
-    let mut from = table::view_prefix(partition);
-    let to = prefix_end(&from);
+    remove_all(kv, &past::past_prefix(partition), &[])?;
+    remove_all(kv, &table::view_prefix(partition), &marker)
+}
+
+/// Takes all rows under a prefix away, but one.
+fn remove_all<K: Kv>(kv: &K, prefix: &[u8], stays: &[u8]) -> Result<(), KvProblem> {
+    let (mut from, to) = (prefix.to_vec(), prefix_end(prefix));
     loop {
         let page = kv.scan(&from, &to, BATCH_ROWS)?;
         let Some((last, _)) = page.last() else {
@@ -127,7 +138,7 @@ fn mark_and_clear<K: Kv>(kv: &K, partition: PartitionId) -> Result<(), KvProblem
         from = [last, [0].as_slice()].concat();
         let mut batch = KvBatch::default();
         for (key, _) in page {
-            if key != marker {
+            if key != stays {
                 batch.remove(key);
             }
         }

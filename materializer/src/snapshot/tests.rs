@@ -37,6 +37,10 @@ fn rows(kv: &MemKv) -> BTreeMap<Bytes, Bytes> {
     rows
 }
 
+fn past_rows(kv: &MemKv) -> usize {
+    kv.rows().len() - kv.present_rows().len()
+}
+
 fn small() -> World {
     let mut world = World::new(1);
     let big = |path: &str, seed| {
@@ -109,8 +113,12 @@ fn history_and_chunk_references_travel_along() {
     let world = small();
     let target = MemKv::default();
     install(&target, &encode(&world.kv), 100).expect("a good snapshot");
-    assert_eq!(target.rows(), world.kv.rows());
+    assert_eq!(target.present_rows(), world.kv.present_rows());
+    assert_eq!(past_rows(&target), 1, "where history starts");
     let tree = crate::view::TreeView::new(target);
+    let applied = world.view.applied().log_id.index;
+    assert_eq!(tree.history_start(P), Ok(applied));
+    assert_eq!(world.tree().history_start(P), Ok(0));
     for seed in [1, 2] {
         let chunk = aber_proto::ChunkHash([seed; 32]);
         assert_eq!(tree.is_referenced(&chunk), Ok(true));
@@ -151,7 +159,7 @@ fn a_foreign_snapshot_leaves_everything_alone() {
 #[test]
 fn a_crash_while_installing_is_noticed_and_repeated() {
     let bytes = encode(&small().kv);
-    let good = small().kv.rows();
+    let good = small().kv.present_rows();
     for calls in 0.. {
         let target = other();
         let before = target.view.digest();
@@ -170,7 +178,8 @@ fn a_crash_while_installing_is_noticed_and_repeated() {
         );
         let done = result.is_ok();
         install(&target.kv, &bytes, 300).expect("the second time it works");
-        assert_eq!(target.kv.rows(), good);
+        assert_eq!(target.kv.present_rows(), good);
+        assert_eq!(past_rows(&target.kv), 1, "nothing of the view before");
         if done {
             assert!(calls > 5, "calls did fail");
             break;
@@ -220,5 +229,6 @@ fn a_large_view_travels_in_bounded_pieces() {
     let view = install.finish().expect("good");
     assert!(pieces > 3);
     assert_eq!(view.digest(), world.view.digest());
-    assert_eq!(target.rows(), world.kv.rows());
+    assert_eq!(target.present_rows(), world.kv.present_rows());
+    assert_eq!(past_rows(&target), 1, "where history starts");
 }

@@ -74,6 +74,28 @@ impl<K: Kv> Overlay<K> {
         self.undo.push((key, before));
     }
 
+    /// What the keys that the present change wrote said before it, of those that `wanted` names.
+    pub(crate) fn before(
+        &mut self,
+        wanted: fn(&[u8]) -> bool,
+    ) -> Result<BTreeMap<Bytes, Option<Bytes>>, KvProblem> {
+        let written = self.undo.iter().filter(|(key, _)| wanted(key));
+        // The first write of a key replaced what was there before the change.
+        let mut first = BTreeMap::new();
+        for (key, before) in written {
+            first.entry(key.clone()).or_insert_with(|| before.clone());
+        }
+        let mut found = BTreeMap::new();
+        for (key, before) in first {
+            let before = match before {
+                Some(value) => value,
+                None => self.get_base(&key)?,
+            };
+            found.insert(key, before);
+        }
+        Ok(found)
+    }
+
     /// The present change stays.
     pub(crate) fn keep(&mut self) {
         self.undo.clear();

@@ -4,6 +4,7 @@
 //! a snapshot is being installed its partition must not be read: see [`TreeView::is_installing`].
 
 use super::Applied;
+use super::moment::Moment;
 use super::namespace::volume_root;
 use super::outcome::RequestOutcome;
 use super::table::{
@@ -17,11 +18,14 @@ use aber_proto::{
     ChangeHash, ChunkHash, Content, EventId, FileId, FileTime, PartitionId, Place, RelPath,
 };
 use aber_proto::{NodeId, RequestId, TreePath, VolumeId, limit};
+use std::sync::Arc;
 
 /// Reads the views of all partitions in one index.
 #[derive(Clone, Debug)]
 pub struct TreeView<K> {
     pub(super) kv: K,
+    /// What it shows; `None`: what is applied now.
+    pub(super) moment: Option<Arc<Moment>>,
 }
 
 /// What a path of the tree names.
@@ -93,10 +97,10 @@ impl<K: Kv> TreeView<K> {
     /// Reads this index.
     #[must_use]
     pub fn new(kv: K) -> Self {
-        Self { kv }
+        Self { kv, moment: None }
     }
 
-    fn row<R: Row>(&self, key: &[u8]) -> Result<Option<R>, KvProblem> {
+    pub(super) fn row<R: Row>(&self, key: &[u8]) -> Result<Option<R>, KvProblem> {
         self.kv
             .get(key)?
             .map(|value| R::decode(key, &value).map_err(|_| table::damaged(key)))
@@ -122,7 +126,7 @@ impl<K: Kv> TreeView<K> {
     }
 
     /// The partition that holds a directory's names; `None` if a volume is gone.
-    fn names_in(&self, directory: FileId) -> Result<Option<PartitionId>, KvProblem> {
+    pub(super) fn names_in(&self, directory: FileId) -> Result<Option<PartitionId>, KvProblem> {
         if directory == ROOT || directory.partition != PartitionId::CONTROL {
             return Ok(Some(directory.partition));
         }
@@ -130,15 +134,6 @@ impl<K: Kv> TreeView<K> {
             NodeKind::Volume(partition) => partition,
             _ => PartitionId::CONTROL,
         }))
-    }
-
-    fn name(
-        &self,
-        partition: PartitionId,
-        directory: FileId,
-        name: &str,
-    ) -> Result<Option<NameRow>, KvProblem> {
-        self.row(&table::name_key(partition, directory, name))
     }
 
     /// What a path names now.
@@ -156,7 +151,7 @@ impl<K: Kv> TreeView<K> {
                 deepest: directory,
                 names: position,
             };
-            let Some(child) = self.name(partition, directory, name)? else {
+            let Some(child) = self.name_then(partition, directory, name)? else {
                 return Ok(missing);
             };
             let last = names.peek().is_none();
@@ -216,7 +211,7 @@ impl<K: Kv> TreeView<K> {
         let Some((name, rest)) = path.split_volume() else {
             return Ok(at_root(RelPath::root()));
         };
-        let child = self.name(PartitionId::CONTROL, ROOT, name)?;
+        let child = self.name_then(PartitionId::CONTROL, ROOT, name)?;
         let volume = child.filter(|child| child.kind == Kind::Volume);
         let content = match volume {
             Some(child) => self.names_in(child.id)?.zip(Some(child.id)),
@@ -244,6 +239,9 @@ impl<K: Kv> TreeView<K> {
     /// # Errors
     /// The index failed.
     pub fn volumes(&self) -> Result<Vec<Volume>, KvProblem> {
+        if self.moment.is_some() {
+            return self.volumes_then();
+        }
         let prefix = table::table_key(PartitionId::CONTROL, Table::Volume);
         let (mut from, to) = (prefix.clone(), prefix_end(&prefix));
         let mut volumes = Vec::new();
@@ -314,7 +312,9 @@ impl<K: Kv> TreeView<K> {
     /// # Errors
     /// The index failed.
     pub fn version(&self, file: FileId, version: EventId) -> Result<Option<Version>, KvProblem> {
-        if let Some(node) = self.node(file)?
+        // Of now, whatever moment is shown: what is earlier than that is an earlier version.
+        let present: Option<InodeRow> = self.row(&table::inode_key(file))?;
+        if let Some(InodeRow { node, .. }) = present
             && node.version == version
             && let NodeKind::File(content) = node.kind
         {
@@ -385,15 +385,14 @@ impl<K: Kv> Tree for TreeView<K> {
         if id == ROOT {
             return Ok(None);
         }
-        let row: Option<InodeRow> = self.row(&table::inode_key(id))?;
-        Ok(row.map(|row| row.node))
+        Ok(self.inode(id)?.map(|row| row.node))
     }
 
     fn child(&self, directory: FileId, name: &str) -> Result<Option<Node>, KvProblem> {
         let Some(partition) = self.names_in(directory)? else {
             return Ok(None);
         };
-        match self.name(partition, directory, name)? {
+        match self.name_then(partition, directory, name)? {
             Some(child) => self.node(child.id),
             None => Ok(None),
         }
@@ -408,6 +407,10 @@ impl<K: Kv> Tree for TreeView<K> {
         let Some(partition) = self.names_in(directory)? else {
             return Ok(Vec::new());
         };
+        if self.moment.is_some() {
+            let names = self.names_then(partition, directory, after, limit)?;
+            return self.nodes_of(&names);
+        }
         let prefix = table::names_prefix(partition, directory);
         let mut from = prefix.clone();
         if let Some(after) = after {

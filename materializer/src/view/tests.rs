@@ -6,6 +6,7 @@ mod guards;
 mod members;
 mod membership;
 pub(crate) mod model;
+mod past;
 mod reading;
 mod rules;
 mod volumes;

@@ -6,6 +6,7 @@ use crate::view::code::{Cursor, Damaged, Writer};
 use crate::view::outcome::{Rejection, RequestOutcome};
 use aber_proto::{ChainHash, ChangeHash, ClusterId, Content, EventId, FileId};
 use aber_proto::{FileTime, LogId, PartitionId, RequestId, Timestamp};
+use bytes::Bytes;
 
 /// A row with one encoding.
 pub(crate) trait Row: Sized {
@@ -145,8 +146,8 @@ pub(crate) struct InodeRow {
 const HAS_VERSION: u8 = 0x10;
 const HAS_PREVIOUS: u8 = 0x20;
 
-impl Row for InodeRow {
-    fn write(&self, out: &mut Writer) {
+impl InodeRow {
+    fn write_with(&self, out: &mut Writer, with_content: bool) {
         let node = &self.node;
         let kind = Kind::of(&node.kind);
         let mut first = kind as u8;
@@ -174,13 +175,31 @@ impl Row for InodeRow {
             NodeKind::Symlink(target) => out.sized(target.as_bytes()),
             NodeKind::File(content) => {
                 out.time(node.mtime);
-                out.content(content);
+                if with_content {
+                    out.content(content);
+                }
             }
         }
     }
 
-    fn read(key: &[u8], cursor: &mut Cursor<'_>) -> Result<Self, Damaged> {
-        let id = inode_of(key)?;
+    /// Appends all but a file's content, which its version keeps.
+    pub(crate) fn write_without_content(&self, out: &mut Writer) {
+        self.write_with(out, false);
+    }
+
+    /// The inverse of [`InodeRow::write_without_content`]; a file's content is empty.
+    pub(crate) fn read_without_content(id: FileId, value: &[u8]) -> Result<Self, Damaged> {
+        let mut cursor = Cursor(value);
+        let row = Self::read_with(id, &mut cursor, |_| Ok(Content::Inline(Bytes::new())))?;
+        cursor.end()?;
+        Ok(row)
+    }
+
+    fn read_with(
+        id: FileId,
+        cursor: &mut Cursor<'_>,
+        content: impl Fn(&mut Cursor<'_>) -> Result<Content, Damaged>,
+    ) -> Result<Self, Damaged> {
         let first = cursor.byte()?;
         let kind = Kind::from_byte(first & !(HAS_VERSION | HAS_PREVIOUS))?;
         let (parent, name) = (cursor.event()?, cursor.text()?);
@@ -204,7 +223,7 @@ impl Row for InodeRow {
             Kind::Symlink => NodeKind::Symlink(cursor.text()?),
             Kind::File => {
                 mtime = cursor.time()?;
-                NodeKind::File(cursor.content()?)
+                NodeKind::File(content(cursor)?)
             }
         };
         let node = Node {
@@ -219,6 +238,16 @@ impl Row for InodeRow {
             changed,
         };
         Ok(Self { node, moved })
+    }
+}
+
+impl Row for InodeRow {
+    fn write(&self, out: &mut Writer) {
+        self.write_with(out, true);
+    }
+
+    fn read(key: &[u8], cursor: &mut Cursor<'_>) -> Result<Self, Damaged> {
+        Self::read_with(inode_of(key)?, cursor, |cursor| cursor.content())
     }
 }
 

@@ -282,7 +282,12 @@ fn rows_of_another_cluster_or_format_are_refused() {
     };
     let foreign = Some(ViewProblem::Foreign(partition));
     assert_eq!(open(&world.kv, &another), foreign);
-    let (key, value) = world.kv.rows().into_iter().next().expect("the applied row");
+    let (key, value) = world
+        .kv
+        .present_rows()
+        .into_iter()
+        .next()
+        .expect("the applied row");
     let mut other = value.to_vec();
     other[0] += 1;
     let mut batch = KvBatch::default();

@@ -125,7 +125,7 @@ impl Plan {
         precondition
     }
 
-    fn event(&self, model: &Model, index: u64) -> Event {
+    pub(crate) fn event(&self, model: &Model, index: u64) -> Event {
         self.aimed(model).to_event(model, index)
     }
 
@@ -254,7 +254,7 @@ fn list(tree: &TreeView<MemKv>, volume: u64, directory: FileId, above: &str) -> 
     }
 }
 
-fn all(tree: &TreeView<MemKv>) -> BTreeMap<Key, Item> {
+pub(crate) fn all(tree: &TreeView<MemKv>) -> BTreeMap<Key, Item> {
     let mut items = BTreeMap::new();
     for volume in tree.volumes().expect("works") {
         items.extend(list(tree, volume.id.0, volume.file, ""));
@@ -278,7 +278,7 @@ fn every_node_has_its_path(world: &World) {
     }
 }
 
-fn without_moved(model: &Model) -> BTreeMap<Key, Item> {
+pub(crate) fn without_moved(model: &Model) -> BTreeMap<Key, Item> {
     let blank = |(key, item): (&Key, &Item)| {
         let item = Item {
             moved: 0,
