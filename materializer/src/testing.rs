@@ -210,6 +210,7 @@ impl Log {
             wall_time: Timestamp(0),
             comment: String::new(),
             via: "test".to_owned(),
+            origin: None,
             events,
         }
     }

@@ -215,10 +215,13 @@ impl<K: Kv> View<K> {
                 request: None,
                 result: EntryResult::Nothing,
             };
-            let mut author = None;
+            let (mut author, mut plan) = (None, None);
             if entry.kind == EntryKind::Change {
                 let decoded = decode(entry);
-                author = decoded.as_ref().ok().map(|(change, _)| change.author);
+                if let Ok((change, _)) = &decoded {
+                    author = Some(change.author);
+                    plan = change.origin.map(|origin| origin.plan);
+                }
                 outcome.request = decoded.as_ref().ok().map(|(change, _)| change.request);
                 outcome.result = match decoded {
                     Err(problem) => rejected(of_problem(&problem)),
@@ -226,7 +229,7 @@ impl<K: Kv> View<K> {
                     Ok(change) => fold.apply_change(&change, *verdict, self.requests_most)?,
                 };
             }
-            fold.note_past(author, &outcome.result)?;
+            fold.note_past(author, plan, &outcome.result)?;
             fold.rows.keep();
             outcomes.push(outcome);
         }

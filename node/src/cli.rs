@@ -8,8 +8,10 @@
     reason = "the command line reads and writes the user's own files"
 )]
 
+mod at;
 mod batch;
 pub(crate) mod cluster;
+mod command;
 mod doctor;
 mod file;
 mod get;
@@ -21,6 +23,7 @@ mod links;
 pub(crate) mod load;
 mod members;
 mod metrics;
+mod moment;
 pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
@@ -32,17 +35,16 @@ mod tree;
 mod unit;
 mod upload;
 pub(crate) mod walk;
+mod when;
 mod where_is;
 pub(crate) mod write;
 
-use self::help::{
-    DEMO_HELP, DOCTOR_HELP, EXAMPLES, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
-    METRICS_HELP, PUT_HELP, STATUS_HELP, TREE_HELP, UP_HELP,
-};
+use self::command::Command;
+use self::help::EXAMPLES;
 use crate::client::{Client, Target};
 use crate::reason::{Problem, Reason};
 use aber_proto::TreePath;
-use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, Parser};
 use print::Output;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -102,123 +104,6 @@ struct Global {
     /// Give up after this long, e.g. 30s, 5m, 2h
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Start several nodes on this machine, to try things out
-    #[command(after_help = DEMO_HELP)]
-    Demo(start::DemoArgs),
-    /// Start the node; with nothing set up: a cluster of one
-    #[command(after_help = UP_HELP)]
-    Up(start::UpArgs),
-    /// Stop the node
-    Down,
-    /// Make a ticket that lets one more node in
-    #[command(after_help = INVITE_HELP)]
-    Invite(invite::InviteArgs),
-    /// Make this machine a node of somebody's cluster, by a ticket
-    #[command(after_help = JOIN_HELP)]
-    Join(join::JoinArgs),
-    /// How the node and its cluster are
-    #[command(after_help = STATUS_HELP)]
-    Status(cluster::StatusArgs),
-    /// Put local files into the tree
-    #[command(after_help = PUT_HELP)]
-    Put(put::PutArgs),
-    /// Get files from the tree
-    Get(get::GetArgs),
-    /// List a directory
-    Ls(file::LsArgs),
-    /// Write files to standard output
-    Cat(get::CatArgs),
-    /// Rename or move
-    Mv(file::MoveArgs),
-    /// Copy within the tree; sends nothing
-    Cp(file::MoveArgs),
-    /// Remove; history keeps it
-    Rm(file::RmArgs),
-    /// Make directories; a top-level one is a volume
-    Mkdir(file::MkdirArgs),
-    /// Which nodes have a file
-    Where(where_is::WhereArgs),
-    /// Who did what, newest first
-    Log(history::LogArgs),
-    /// Who belongs to the cluster, and how they are
-    #[command(after_help = MEMBERS_HELP)]
-    Members(members::MembersArgs),
-    /// Whom this node is connected to, and why not
-    Links,
-    /// The trees down which content or entries go
-    #[command(after_help = TREE_HELP)]
-    Tree(tree::TreeArgs),
-    /// Counters and gauges of the node, as text that Prometheus reads
-    #[command(after_help = METRICS_HELP)]
-    Metrics,
-    /// Read everything again and check it
-    Verify(history::VerifyArgs),
-    /// Is everything here as a node needs it?
-    #[command(after_help = DOCTOR_HELP)]
-    Doctor,
-    /// The node as a service of systemd
-    Service(service::ServiceArgs),
-    /// Follow a node into a directory, as a process of its own
-    #[command(after_help = MATERIALIZE_HELP)]
-    Materialize(start::MaterializeArgs),
-    /// The version of this program
-    Version,
-}
-
-impl Command {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Demo(_) => "demo",
-            Self::Up(_) => "up",
-            Self::Down => "down",
-            Self::Invite(_) => "invite",
-            Self::Join(_) => "join",
-            Self::Status(_) => "status",
-            Self::Put(_) => "put",
-            Self::Get(_) => "get",
-            Self::Ls(_) => "ls",
-            Self::Cat(_) => "cat",
-            Self::Mv(_) => "mv",
-            Self::Cp(_) => "cp",
-            Self::Rm(_) => "rm",
-            Self::Mkdir(_) => "mkdir",
-            Self::Where(_) => "where",
-            Self::Log(_) => "log",
-            Self::Members(_) => "members",
-            Self::Links => "links",
-            Self::Tree(_) => "tree",
-            Self::Metrics => "metrics",
-            Self::Verify(_) => "verify",
-            Self::Doctor => "doctor",
-            Self::Service(_) => "service",
-            Self::Materialize(_) => "materialize",
-            Self::Version => "version",
-        }
-    }
-
-    /// Whether it ends by itself on Ctrl-C, and uses `--timeout` in its own way.
-    fn is_its_own_master(&self) -> bool {
-        match self {
-            Self::Up(_) | Self::Demo(_) => true,
-            Self::Join(args) => args.foreground,
-            _ => false,
-        }
-    }
-
-    /// Whether a change may be on its way when it is interrupted.
-    fn writes(&self) -> bool {
-        use Command::{Cp, Invite, Members, Mkdir, Mv, Put, Rm};
-        match self {
-            Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_) => true,
-            Members(args) => args.writes(),
-            Invite(args) => args.writes(),
-            _ => false,
-        }
-    }
 }
 
 /// What every command knows.
@@ -304,7 +189,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
-    match Cli::try_parse_from(&arguments) {
+    match Cli::try_parse_from(&arguments).and_then(at::expand) {
         Ok(cli) => ExitCode::from(start(cli)),
         Err(error) if json && error.use_stderr() => {
             let out = Output {
@@ -379,13 +264,13 @@ async fn run(context: &Context, command: Option<Command>) -> Outcome {
         return alone(context).await;
     };
     if command.is_its_own_master() {
-        return dispatch(context, command).await;
+        return command::dispatch(context, command).await;
     }
     let writes = command.writes();
     let limit = context.timeout.unwrap_or(Duration::MAX);
     tokio::select! {
         biased;
-        outcome = dispatch(context, command) => outcome,
+        outcome = command::dispatch(context, command) => outcome,
         _ = tokio::signal::ctrl_c() => interrupted(context, writes),
         () = tokio::time::sleep(limit) => {
             Err(Problem::new(Reason::TimedOut).with("seconds", limit.as_secs()))
@@ -415,42 +300,6 @@ async fn alone(context: &Context) -> Outcome {
             Err(problem)
         }
         outcome => outcome,
-    }
-}
-
-async fn dispatch(context: &Context, command: Command) -> Outcome {
-    match command {
-        Command::Demo(args) => start::demo(context, args).await,
-        Command::Up(args) => start::up(context, args).await,
-        Command::Down => start::down(context).await,
-        Command::Invite(args) => invite::invite(context, args).await,
-        Command::Join(args) => join::join(context, args).await,
-        Command::Status(args) => cluster::status(context, args).await,
-        Command::Put(args) => put::put(context, args).await,
-        Command::Get(args) => get::get(context, args).await,
-        Command::Ls(args) => file::ls(context, args).await,
-        Command::Cat(args) => get::cat(context, args).await,
-        Command::Mv(args) => file::mv(context, args).await,
-        Command::Cp(args) => file::cp(context, args).await,
-        Command::Rm(args) => file::rm(context, args).await,
-        Command::Mkdir(args) => file::mkdir(context, args).await,
-        Command::Where(args) => where_is::where_is(context, args).await,
-        Command::Log(args) => history::log(context, args).await,
-        Command::Members(args) => members::members(context, args).await,
-        Command::Links => links::links(context).await,
-        Command::Tree(args) => tree::tree(context, args).await,
-        Command::Metrics => metrics::metrics(context).await,
-        Command::Verify(args) => history::verify(context, args).await,
-        Command::Doctor => doctor::doctor(context).await,
-        Command::Service(args) => service::service(context, args).await,
-        Command::Materialize(args) => start::materialize(context, args).await,
-        Command::Version => {
-            let version = env!("CARGO_PKG_VERSION");
-            context
-                .out
-                .result(Some(format!("aber {version}")), json!({"version": version}));
-            Ok(0)
-        }
     }
 }
 

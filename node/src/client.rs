@@ -257,6 +257,8 @@ unary_calls! {
     FileServiceClient append_change AppendChangeRequest AppendChangeResponse;
     /// A page of entries.
     HistoryServiceClient list_entries ListEntriesRequest ListEntriesResponse;
+    /// What a WHEN chooses.
+    HistoryServiceClient resolve_moment ResolveMomentRequest ResolveMomentResponse;
     /// One entry with its bytes.
     HistoryServiceClient get_entry GetEntryRequest GetEntryResponse;
     /// The newest snapshot of a partition.
@@ -316,6 +318,8 @@ macro_rules! streamed_calls {
 streamed_calls! {
     /// Content of a file: a header, then data.
     FileServiceClient download DownloadRequest DownloadResponse;
+    /// A directory with all that is below it.
+    FileServiceClient download_tree DownloadTreeRequest DownloadTreeResponse;
     /// Follows a change through its levels.
     FileServiceClient watch_change WatchChangeRequest WatchChangeResponse;
     /// Every applied entry from a place in history on.

@@ -20,7 +20,7 @@ use crate::cli::load::{self, Source, Summary};
 use crate::cli::print::{self, Output};
 use crate::cli::progress::{Counters, Progress};
 use crate::cli::walk;
-use crate::cli::write::Writer;
+use crate::cli::write::{Writer, new_plan_id};
 use crate::client::Client;
 use crate::daemon;
 use crate::reason::{Problem, Reason};
@@ -346,6 +346,7 @@ async fn put_tree(
         stall: patience,
         movement: Counters::start(),
         comment: String::new(),
+        plan: new_plan_id()?,
     };
     let _progress = Progress::show(out, "put", &writer.movement);
     let (names, problems) = walk::names(tree);

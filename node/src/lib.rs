@@ -16,4 +16,5 @@ pub mod reason;
 pub mod schedule;
 pub mod security;
 pub mod service;
+mod tree_digest;
 mod zone;

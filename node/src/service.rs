@@ -103,6 +103,11 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::DownloadRequest,
     ) -> impl Future<Output = Answer<Answers<v1::DownloadResponse>>> + Send;
+    /// A directory with all that is below it, contents included.
+    fn download_tree(
+        &self,
+        request: v1::DownloadTreeRequest,
+    ) -> impl Future<Output = Answer<Answers<v1::DownloadTreeResponse>>> + Send;
     /// Writes a whole file, or stages its content.
     fn upload(
         &self,
@@ -125,6 +130,11 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::ListEntriesRequest,
     ) -> impl Future<Output = Answer<v1::ListEntriesResponse>> + Send;
+    /// What a WHEN chooses.
+    fn resolve_moment(
+        &self,
+        request: v1::ResolveMomentRequest,
+    ) -> impl Future<Output = Answer<v1::ResolveMomentResponse>> + Send;
     /// One entry with the bytes that were hashed and signed.
     fn get_entry(
         &self,

@@ -7,6 +7,7 @@ use crate::key::{BatchSignature, PublicKey, SignatureProblem};
 use crate::limit;
 use crate::manifest::ManifestProblem;
 use crate::member::is_member_name;
+use crate::origin::Origin;
 use crate::path::PathProblem;
 use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub struct Change {
     pub comment: String,
     /// How it came in: "cli", "folder", "api:NAME".
     pub via: String,
+    /// What it is part of, if it is not an action by itself.
+    pub origin: Option<Origin>,
     /// 1 to [`limit::CHANGE_EVENTS`].
     pub events: Vec<Event>,
 }

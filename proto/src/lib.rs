@@ -14,6 +14,7 @@ pub mod key;
 pub mod limit;
 pub mod manifest;
 pub mod member;
+pub mod origin;
 pub mod path;
 pub mod ticket;
 pub mod unit;
@@ -27,6 +28,7 @@ pub use id::{ClusterId, EventId, FileId, NodeId, PartitionId, RequestId, VolumeI
 pub use key::{BatchSignature, PublicKey, SecretKey};
 pub use manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
 pub use member::{Genesis, Member, Rates, Role};
+pub use origin::{Act, Action, Origin, PlanId};
 pub use path::{PathProblem, RelPath, TreePath};
 pub use ticket::{Ticket, TicketAddress, TicketSecret};
 pub use unit::{FileTime, Instant, Timestamp};

@@ -81,6 +81,8 @@ pub const UPLINK_KBIT: u64 = 1_000_000_000;
 pub const TREES_KEPT: usize = 64;
 /// Most roles a member has one after the other, the first included; they are remembered for good.
 pub const MEMBER_ROLES: usize = 256;
+/// Longest name of a tag, in bytes.
+pub const TAG_NAME_BYTES: usize = 64;
 /// Most tickets that are neither used, revoked nor expired.
 pub const TICKETS_OPEN: usize = 1024;
 /// Most tickets remembered, open or not.

@@ -9,7 +9,7 @@ use super::table::{self, InodeRow, NameRow, Row};
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
-use aber_proto::{FileId, PartitionId, Timestamp, VolumeId};
+use aber_proto::{FileId, PartitionId, PlanId, Timestamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -125,11 +125,28 @@ impl<K: Kv> TreeView<K> {
     /// # Errors
     /// The index failed.
     pub fn changes_of(&self, id: FileId, after: u64) -> Result<Vec<u64>, KvProblem> {
-        let prefix = past::node_prefix(id);
-        let (mut from, to) = (
-            past::node_key(id, after.saturating_add(1)),
-            prefix_end(&prefix),
-        );
+        self.indexes(past::node_prefix(id), Some(after))
+    }
+
+    /// The applied changes of one action in a partition, the oldest first.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn entries_of_plan(
+        &self,
+        partition: PartitionId,
+        plan: PlanId,
+    ) -> Result<Vec<u64>, KvProblem> {
+        self.indexes(past::plan_prefix(partition, plan), None)
+    }
+
+    /// The indexes at the end of keys with this prefix, after one.
+    fn indexes(&self, prefix: Vec<u8>, after: Option<u64>) -> Result<Vec<u64>, KvProblem> {
+        let to = prefix_end(&prefix);
+        let mut from = prefix;
+        if let Some(after) = after {
+            past::push_index(&mut from, after.saturating_add(1));
+        }
         let mut found = Vec::new();
         loop {
             let page = self.kv.scan(&from, &to, PAGE)?;

@@ -17,7 +17,7 @@ use super::outcome::{EntryResult, Rejection};
 use super::table::{self, InodeRow, Kind, NameRow, Row, Table};
 use aber_log::env::Kv;
 use aber_log::env::kv::KvProblem;
-use aber_proto::{EventId, FileId, NodeId, PartitionId, Timestamp};
+use aber_proto::{EventId, FileId, NodeId, PartitionId, PlanId, Timestamp};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -38,10 +38,12 @@ pub(crate) enum PastTable {
     Node = 4,
     /// parent (16 bytes), name, 0, index u64: [`PastName`], what stood there before that entry.
     Name = 5,
+    /// plan (8 bytes), index u64: empty. The applied changes of one action.
+    Plan = 6,
 }
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
-fn push_index(key: &mut Vec<u8>, index: u64) {
+pub(crate) fn push_index(key: &mut Vec<u8>, index: u64) {
     key.extend_from_slice(&index.to_be_bytes());
 }
 
@@ -130,6 +132,13 @@ pub(crate) fn name_prefix(partition: PartitionId, parent: FileId, name: &str) ->
 pub(crate) fn name_key(partition: PartitionId, parent: FileId, name: &str, index: u64) -> Vec<u8> {
     let mut key = name_prefix(partition, parent, name);
     push_index(&mut key, index);
+    key
+}
+
+/// What the keys of all changes of one action start with.
+pub(crate) fn plan_prefix(partition: PartitionId, plan: PlanId) -> Vec<u8> {
+    let mut key = past_table(partition, PastTable::Plan);
+    key.extend_from_slice(&plan.0);
     key
 }
 
@@ -253,10 +262,16 @@ impl<K: Kv> Fold<K> {
     pub(crate) fn note_past(
         &mut self,
         author: Option<NodeId>,
+        plan: Option<PlanId>,
         result: &EntryResult,
     ) -> Result<(), KvProblem> {
         let (partition, index) = (self.partition, self.index());
         if matches!(result, EntryResult::Applied(_)) {
+            if let Some(plan) = plan {
+                let mut key = plan_prefix(partition, plan);
+                push_index(&mut key, index);
+                self.rows.put_new(key, Vec::new());
+            }
             let before = self.rows.before(is_told)?;
             for (key, value) in &before {
                 if self.rows.get(key)? == *value {

@@ -17,6 +17,7 @@ pub(super) fn server<S: Service>(adapter: Adapter<S>) -> FileServiceServer<Adapt
 #[tonic::async_trait]
 impl<S: Service> FileService for Adapter<S> {
     type DownloadStream = AnswerStream<v1::DownloadResponse>;
+    type DownloadTreeStream = AnswerStream<v1::DownloadTreeResponse>;
     type WatchChangeStream = AnswerStream<v1::WatchChangeResponse>;
 
     async fn get_item(
@@ -38,6 +39,13 @@ impl<S: Service> FileService for Adapter<S> {
         request: Request<v1::DownloadRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
         streamed(Cut::Idle, self.service.download(request.into_inner())).await
+    }
+
+    async fn download_tree(
+        &self,
+        request: Request<v1::DownloadTreeRequest>,
+    ) -> Result<Response<Self::DownloadTreeStream>, Status> {
+        streamed(Cut::Idle, self.service.download_tree(request.into_inner())).await
     }
 
     async fn upload(

@@ -20,6 +20,13 @@ impl<S: Service> generated::HistoryService for Adapter<S> {
         unary(self.service.list_entries(request.into_inner())).await
     }
 
+    async fn resolve_moment(
+        &self,
+        request: Request<v1::ResolveMomentRequest>,
+    ) -> Result<Response<v1::ResolveMomentResponse>, Status> {
+        unary(self.service.resolve_moment(request.into_inner())).await
+    }
+
     async fn get_entry(
         &self,
         request: Request<v1::GetEntryRequest>,

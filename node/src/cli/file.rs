@@ -1,10 +1,11 @@
 //! [adapter] Commands on files: `ls mv cp rm mkdir where`.
 
+use super::at::AtArg;
 use super::get::Pages;
 use super::load::{Summary, event};
 use super::print::{self, Output};
 use super::progress::Counters;
-use super::write::{STALL, Writer, Written};
+use super::write::{STALL, Writer, Written, new_plan_id};
 use super::{Context, Outcome, parse_path};
 use crate::client::Client;
 use crate::reason::{Problem, Reason};
@@ -54,6 +55,8 @@ pub(crate) struct LsArgs {
     /// Everything below too
     #[arg(short = 'R', long)]
     recursive: bool,
+    #[command(flatten)]
+    at: AtArg,
     /// What to list
     #[arg(default_value = "/")]
     paths: Vec<String>,
@@ -102,14 +105,15 @@ pub(crate) struct MkdirArgs {
 
 impl WriteArgs {
     /// The writer they ask for.
-    pub(crate) fn writer(&self, client: Client) -> Writer {
-        Writer {
+    pub(crate) fn writer(&self, client: Client) -> Result<Writer, Problem> {
+        Ok(Writer {
             client,
             level: self.ack.into(),
             stall: STALL,
             movement: Counters::start(),
             comment: self.comment.clone().unwrap_or_default(),
-        }
+            plan: new_plan_id()?,
+        })
     }
 }
 
@@ -173,8 +177,10 @@ pub(crate) async fn ls(context: &Context, args: LsArgs) -> Outcome {
     let client = context.connect().await?;
     let mut count = 0u64;
     for path in &paths {
+        let read = args.at.read(context, &client, path.as_str()).await?;
         let request = v1::GetItemRequest {
             path: path.as_str().to_owned(),
+            read: read.clone(),
             ..Default::default()
         };
         let item = client.get_item(request).await?.item.unwrap_or_default();
@@ -190,7 +196,7 @@ pub(crate) async fn ls(context: &Context, args: LsArgs) -> Outcome {
                 json!({}),
             );
         }
-        let mut pages = Pages::new(path.as_str(), args.recursive);
+        let mut pages = Pages::new(path.as_str(), args.recursive, read);
         while let Some(items) = pages.next(&client).await? {
             for item in items {
                 count += 1;
@@ -278,7 +284,7 @@ async fn targets(client: &Client, args: &MoveArgs) -> Result<Vec<(TreePath, Tree
 /// Runs `mv`.
 pub(crate) async fn mv(context: &Context, args: MoveArgs) -> Outcome {
     let client = context.connect().await?;
-    let writer = args.write.writer(client.clone());
+    let writer = args.write.writer(client.clone())?;
     let mut written = Vec::new();
     for (source, target) in targets(&client, &args).await? {
         let rename = v1::Rename {
@@ -306,7 +312,7 @@ fn absent() -> v1::Precondition {
 /// Runs `cp`.
 pub(crate) async fn cp(context: &Context, args: MoveArgs) -> Outcome {
     let client = context.connect().await?;
-    let writer = args.write.writer(client.clone());
+    let writer = args.write.writer(client.clone())?;
     let mut written = Vec::new();
     for (source, target) in targets(&client, &args).await? {
         let copy = v1::Copy {
@@ -328,7 +334,7 @@ pub(crate) async fn rm(context: &Context, args: RmArgs) -> Outcome {
         .map(|path| parse_path(path))
         .collect::<Result<_, _>>()?;
     let client = context.connect().await?;
-    let writer = args.write.writer(client);
+    let writer = args.write.writer(client)?;
     let mut written = Vec::new();
     for path in paths {
         let path = path.as_str().to_owned();
@@ -354,7 +360,7 @@ pub(crate) async fn mkdir(context: &Context, args: MkdirArgs) -> Outcome {
         .map(|path| parse_path(path))
         .collect::<Result<_, _>>()?;
     let client = context.connect().await?;
-    let writer = args.write.writer(client);
+    let writer = args.write.writer(client)?;
     let mut written = Vec::new();
     for path in paths {
         let path = path.as_str().to_owned();

@@ -3,6 +3,7 @@
 //! A file appears under its name whole or not at all: it is written beside it, its hash is checked,
 //! then it is renamed. Modes and times of files come along.
 
+use super::at::AtArg;
 use super::print;
 use super::progress::{Counters, Movement, Progress};
 use super::{Context, Outcome, parse_path};
@@ -24,6 +25,8 @@ pub(crate) struct GetArgs {
     /// A directory with all that is in it
     #[arg(short, long)]
     recursive: bool,
+    #[command(flatten)]
+    at: AtArg,
     /// What to get
     path: String,
     /// Where to; a directory: into it
@@ -40,6 +43,8 @@ pub(crate) struct CatArgs {
     /// At most so many bytes [default: to the end]
     #[arg(long)]
     length: Option<u64>,
+    #[command(flatten)]
+    at: AtArg,
     /// Files to write to standard output
     #[arg(required = true)]
     paths: Vec<String>,
@@ -49,8 +54,17 @@ pub(crate) struct CatArgs {
 pub(crate) async fn get(context: &Context, args: GetArgs) -> Outcome {
     let path = parse_path(&args.path)?;
     let client = context.connect().await?;
+    let read = args.at.read(context, &client, path.as_str()).await?;
+    let source = Source {
+        client: &client,
+        read: read.clone(),
+    };
     let item = client
-        .get_item(request(&path))
+        .get_item(v1::GetItemRequest {
+            path: path.as_str().to_owned(),
+            read,
+            ..Default::default()
+        })
         .await?
         .item
         .unwrap_or_default();
@@ -64,9 +78,9 @@ pub(crate) async fn get(context: &Context, args: GetArgs) -> Outcome {
         if !args.recursive {
             return Err(Problem::new(Reason::IsADirectory).with("path", path));
         }
-        get_tree(context, &client, &path, &target, &movement).await?
+        get_tree(context, &source, &path, &target, &movement).await?
     } else {
-        get_one(&client, &item, &target, &movement).await?;
+        get_one(&source, &item, &target, &movement).await?;
         0
     };
     drop(progress);
@@ -89,31 +103,30 @@ pub(crate) async fn get(context: &Context, args: GetArgs) -> Outcome {
     Ok(if failed > 0 { 3 } else { 0 })
 }
 
-fn request(path: &TreePath) -> v1::GetItemRequest {
-    v1::GetItemRequest {
-        path: path.as_str().to_owned(),
-        ..Default::default()
-    }
+/// A node, and as of when it is read.
+struct Source<'c> {
+    client: &'c Client,
+    read: Option<v1::ReadOptions>,
 }
 
 /// Gets what is below a directory; answers how much could not be written.
 async fn get_tree(
     context: &Context,
-    client: &Client,
+    source: &Source<'_>,
     path: &TreePath,
     target: &Path,
     movement: &Movement,
 ) -> Result<u64, Problem> {
     make_directory(target)?;
     let mut failed = 0;
-    let mut pages = Pages::new(path.as_str(), true);
-    while let Some(items) = pages.next(client).await? {
+    let mut pages = Pages::new(path.as_str(), true, source.read.clone());
+    while let Some(items) = pages.next(source.client).await? {
         for item in items {
             let below = relative(path, &item.path)?;
             let local = target.join(below);
             let got = match item.kind() {
                 ItemKind::Directory => make_directory(&local),
-                _ => get_one(client, &item, &local, movement).await,
+                _ => get_one(source, &item, &local, movement).await,
             };
             match got {
                 Ok(()) => {}
@@ -167,7 +180,7 @@ fn unwritable(local: &Path, error: &std::io::Error) -> Problem {
 }
 
 async fn get_one(
-    client: &Client,
+    source: &Source<'_>,
     item: &v1::Item,
     local: &Path,
     movement: &Movement,
@@ -183,7 +196,7 @@ async fn get_one(
     let made = match item.kind() {
         ItemKind::Symlink => std::os::unix::fs::symlink(&item.symlink_target, &fresh)
             .map_err(|error| unwritable(local, &error)),
-        _ => download(client, item, &fresh, movement).await,
+        _ => download(source, item, &fresh, movement).await,
     };
     let placed = made
         .and_then(|()| std::fs::rename(&fresh, local).map_err(|error| unwritable(local, &error)));
@@ -195,7 +208,7 @@ async fn get_one(
 }
 
 async fn download(
-    client: &Client,
+    source: &Source<'_>,
     item: &v1::Item,
     fresh: &Path,
     movement: &Movement,
@@ -207,7 +220,7 @@ async fn download(
         .create_new(true)
         .open(fresh)
         .map_err(failed)?;
-    let mut content = Content::open(client, &path, 0, 0).await?;
+    let mut content = Content::open(source, &path, 0, 0).await?;
     // The version that the stream brings, which may be newer than the one that was listed.
     let item = content.item.clone();
     let mut hasher = blake3::Hasher::new();
@@ -227,7 +240,7 @@ async fn download(
     set_attributes(&file, &item).map_err(failed)
 }
 
-fn set_attributes(file: &File, item: &v1::Item) -> std::io::Result<()> {
+pub(super) fn set_attributes(file: &File, item: &v1::Item) -> std::io::Result<()> {
     file.set_permissions(Permissions::from_mode(item.mode & 0o777))?;
     let Some(time) = &item.modify_time else {
         return Ok(());
@@ -254,7 +267,7 @@ struct Content {
 
 impl Content {
     async fn open(
-        client: &Client,
+        source: &Source<'_>,
         path: &TreePath,
         offset: u64,
         length: u64,
@@ -264,9 +277,10 @@ impl Content {
             path,
             offset,
             length,
+            read: source.read.clone(),
             ..Default::default()
         };
-        let mut stream = client.download(request).await?;
+        let mut stream = source.client.download(request).await?;
         match stream.next().await?.and_then(|response| response.message) {
             Some(Message::Header(header)) => Ok(Self {
                 item: header.item.unwrap_or_default(),
@@ -316,7 +330,11 @@ pub(crate) async fn cat(context: &Context, args: CatArgs) -> Outcome {
     let client = context.connect().await?;
     for path in &paths {
         let length = args.length.unwrap_or(0);
-        let mut content = Content::open(&client, path, args.offset, length).await?;
+        let source = Source {
+            client: &client,
+            read: args.at.read(context, &client, path.as_str()).await?,
+        };
+        let mut content = Content::open(&source, path, args.offset, length).await?;
         while let Some(data) = content.next().await? {
             let mut out = std::io::stdout().lock();
             match out.write_all(&data).and_then(|()| out.flush()) {
@@ -336,12 +354,13 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Of a directory, or of everything below it.
-    pub(crate) fn new(path: &str, recursive: bool) -> Self {
+    /// Of a directory, or of everything below it; as of now where nothing else is said.
+    pub(crate) fn new(path: &str, recursive: bool, read: Option<v1::ReadOptions>) -> Self {
         let request = v1::ListItemsRequest {
             path: path.to_owned(),
             recursive,
             page_size: 1000,
+            read,
             ..Default::default()
         };
         Self {

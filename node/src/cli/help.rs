@@ -19,6 +19,20 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 guard faile
   7 safe in the outbox but not further yet, 8 damage, 9 no node running, 10 not allowed,
   11 no space, 12 version, 124 --timeout, 130 Ctrl-C. Any other means failure.";
 
+pub(super) const AT_HELP: &str = "\
+WHEN is the same everywhere: --at, --since, --until, --to.
+  2h, 30m, 1d12h                 so long ago
+  yesterday, \"yesterday 18:00\", today, 18:00, 2026-11-22, \"2026-11-22 18:00\"
+                                 the last thing before then, in local time; RFC 3339 too
+  3:1842  3:1842-                just after, just before this entry (aber log shows them)
+  -1                             one version ago, of the path given
+  before-the-party               a tag
+
+Examples:
+  aber at 2h                                     what that chooses
+  aber at yesterday ls /music                    short for: aber ls /music --at yesterday
+  aber at 3:1842- cat /notes/todo.txt            the file just before that entry";
+
 pub(super) const DEMO_HELP: &str = "\
 Each node is a process with a directory and a mirror of its own; one that dies is started again.
 Without --data everything is in a temporary directory that is removed at the end.
@@ -105,8 +119,10 @@ Examples:
   aber doctor --json                             a line of JSON for each check";
 
 pub(super) const MATERIALIZE_HELP: &str = "\
-Trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
+Without --at it trusts the node with nothing: the chain of entries and the hash of every piece are checked here.
 
 Examples:
   aber materialize --from ~/.local/share/aber --into /srv/mirror
-  aber materialize --from /srv/aber --into copy --once";
+  aber materialize --from /srv/aber --into copy --once
+  aber materialize --at yesterday --into y       all as it was, in a directory that is made
+  aber materialize --at 3:1842- --into d /music  one directory, just before that entry";

@@ -44,7 +44,7 @@ pub(crate) async fn put(context: &Context, args: PutArgs) -> Outcome {
         check_source(source, args.recursive)?;
     }
     let client = context.connect().await?;
-    let writer = args.write.writer(client.clone());
+    let writer = args.write.writer(client.clone())?;
     let there = client.find(destination.as_str()).await?;
     let is_directory = there.is_some_and(|item| item.kind() == ItemKind::Directory);
     let into = into || is_directory || args.sources.len() > 1;

@@ -87,14 +87,20 @@ pub(crate) struct DemoArgs {
 #[derive(Args, Debug)]
 pub(crate) struct MaterializeArgs {
     /// The node to follow: its data directory, unix:SOCKET or PIN@HOST:PORT
-    #[arg(long, value_name = "NODE")]
-    from: String,
-    /// The directory that becomes a mirror
+    #[arg(long, value_name = "NODE", required_unless_present = "at")]
+    from: Option<String>,
+    /// The directory that becomes a mirror, or with --at a copy
     #[arg(long, value_name = "DIR")]
     into: PathBuf,
     /// End once all that is committed now is shown
-    #[arg(long)]
+    #[arg(long, conflicts_with = "at")]
     once: bool,
+    /// The tree as it was then, and no more (see: aber at --help)
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    at: Option<String>,
+    /// With --at: this directory of the tree alone
+    #[arg(default_value = "/", requires = "at")]
+    path: String,
 }
 
 /// Runs `up`.
@@ -282,8 +288,19 @@ async fn is_there(context: &Context, process_id: u32) -> bool {
 
 /// Runs `materialize`.
 pub(crate) async fn materialize(context: &Context, args: MaterializeArgs) -> Outcome {
+    if let Some(when) = args.at {
+        let (from, into, path) = (args.from, args.into, args.path);
+        let wanted = super::moment::Wanted {
+            from,
+            when,
+            into,
+            path,
+        };
+        return super::moment::run(context, wanted).await;
+    }
     log_to_stderr(context);
-    let from = context.connect_to(&Target::parse(&args.from)?).await?;
+    let from = Target::parse(&args.from.unwrap_or_default())?;
+    let from = context.connect_to(&from).await?;
     let options = MaterializeOptions {
         from,
         into: args.into.clone(),

@@ -8,8 +8,8 @@
 use super::progress::Movement;
 use crate::client::Client;
 use crate::reason::{Problem, Reason};
-use aber_proto::RequestId;
 use aber_proto::generated::v1::{self, Acknowledgement};
+use aber_proto::{PlanId, RequestId};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::future::Future;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(crate) struct Writer {
     pub(crate) movement: Movement,
     /// A comment for the history.
     pub(crate) comment: String,
+    /// Names all changes of this command as one action, which `undo` takes back whole.
+    pub(crate) plan: PlanId,
 }
 
 /// What became of a change.
@@ -55,6 +57,13 @@ pub(crate) fn new_request_id() -> Result<RequestId, Problem> {
     let filled = SystemRandom::new().fill(&mut bytes);
     filled.map_err(|_| Problem::internal("the system gives no random numbers"))?;
     Ok(RequestId(bytes))
+}
+
+/// A new plan id: 8 random bytes.
+pub(crate) fn new_plan_id() -> Result<PlanId, Problem> {
+    let RequestId(bytes) = new_request_id()?;
+    let [first @ .., _, _, _, _, _, _, _, _] = bytes;
+    Ok(PlanId(first))
 }
 
 impl Writer {
@@ -88,6 +97,7 @@ impl Writer {
             min_copies: 0,
             comment: self.comment.clone(),
             via: "cli".to_owned(),
+            plan_id: self.plan.to_string(),
         }
     }
 

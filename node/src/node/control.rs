@@ -47,6 +47,7 @@ impl<E: Env> Node<E> {
                 wall_time: parts.env.runtime().wall_clock(),
                 comment: String::new(),
                 via: "node".to_owned(),
+                origin: None,
                 events: vec![Event {
                     precondition: Precondition::default(),
                     operation,

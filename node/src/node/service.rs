@@ -7,6 +7,7 @@ mod history;
 mod links;
 mod members;
 mod metrics;
+mod moment;
 mod notices;
 mod operations;
 mod prepare;
@@ -17,7 +18,9 @@ mod render;
 mod status;
 mod ticket;
 mod tickets;
+mod tree;
 mod verify;
+mod walk;
 mod write;
 
 use crate::node::Node;
@@ -116,6 +119,13 @@ impl<E: Env> Service for NodeService<E> {
         self.read_content(request).await
     }
 
+    async fn download_tree(
+        &self,
+        request: v1::DownloadTreeRequest,
+    ) -> Answer<Answers<v1::DownloadTreeResponse>> {
+        self.read_tree(request).await
+    }
+
     async fn upload(
         &self,
         header: v1::UploadHeader,
@@ -143,6 +153,13 @@ impl<E: Env> Service for NodeService<E> {
         request: v1::ListEntriesRequest,
     ) -> Answer<v1::ListEntriesResponse> {
         self.history_list(request)
+    }
+
+    async fn resolve_moment(
+        &self,
+        request: v1::ResolveMomentRequest,
+    ) -> Answer<v1::ResolveMomentResponse> {
+        self.resolve(request).await
     }
 
     async fn get_entry(&self, request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {

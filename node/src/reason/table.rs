@@ -150,11 +150,23 @@ with_local_reasons! {
         mend "install a newer aber; nothing was changed";
     /// What was asked for is no longer kept.
     HistoryForgotten "HISTORY_FORGOTTEN" OutOfRange exit 1 retry false
-        keys ["partition", "wanted", "oldest"]
+        keys ["partition", "wanted", "oldest", "oldestTime"]
         what "this part of history is not kept here"
         why "index {wanted} of partition {partition} was asked for, and the oldest here is \
-            {oldest}"
+            {oldest}[, of {oldestTime}]"
         mend "start at index {oldest}, or ask a node that keeps more";
+    /// Nobody gave a moment this name.
+    TagUnknown "TAG_UNKNOWN" NotFound exit 4 retry false
+        keys ["tag"]
+        what "there is no tag {tag}"
+        why "a WHEN that is no time, no entry and no number of versions names a tag"
+        mend "see which there are: aber tag; and what else a WHEN can be: aber at --help";
+    /// A file has fewer versions than were asked for.
+    VersionNotFound "VERSION_NOT_FOUND" NotFound exit 4 retry false
+        keys ["path", "wanted"]
+        what "{path} has no version {wanted} before the present one"
+        why "it was written fewer times"
+        mend "see its versions: aber log {path}";
     /// A cursor or page token of another cluster or call.
     CursorForeign "CURSOR_FOREIGN" InvalidArgument exit 1 retry false
         keys ["detail"]

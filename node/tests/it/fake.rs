@@ -148,6 +148,13 @@ impl Service for Fake {
         Ok(answers(messages.into_iter().map(wrap).collect()))
     }
 
+    async fn download_tree(
+        &self,
+        _request: v1::DownloadTreeRequest,
+    ) -> Answer<Answers<v1::DownloadTreeResponse>> {
+        Ok(answers(Vec::new()))
+    }
+
     async fn upload(
         &self,
         header: v1::UploadHeader,
@@ -246,6 +253,13 @@ impl Service for Fake {
             entries: vec![entry],
             ..Default::default()
         })
+    }
+
+    async fn resolve_moment(
+        &self,
+        _request: v1::ResolveMomentRequest,
+    ) -> Answer<v1::ResolveMomentResponse> {
+        Ok(v1::ResolveMomentResponse::default())
     }
 
     async fn get_entry(&self, _request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {

@@ -16,6 +16,7 @@ use crate::limit;
 use crate::manifest::{
     Attributes, ChunkList, ChunkRef, Content, Manifest, ManifestProblem, decode_list, encode_list,
 };
+use crate::origin::{Act, Action, Origin, PlanId};
 use crate::path::RelPath;
 use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
@@ -42,6 +43,7 @@ pub(super) fn to_message(change: &Change) -> store::ChangeBody {
         wall_time,
         comment,
         via,
+        origin,
         events,
     } = change;
     store::ChangeBody {
@@ -55,6 +57,7 @@ pub(super) fn to_message(change: &Change) -> store::ChangeBody {
         wall_time_ms: wall_time.0,
         comment: comment.clone(),
         via: via.clone(),
+        origin: origin.as_ref().map(origin_to_message),
         events: events.iter().map(event_to_message).collect(),
     }
 }
@@ -74,7 +77,40 @@ pub(super) fn from_message(message: store::ChangeBody) -> Result<Change> {
         wall_time: Timestamp(message.wall_time_ms),
         comment: message.comment,
         via: message.via,
+        origin: message.origin.map(origin_from_message).transpose()?,
         events: events.collect::<Result<_>>()?,
+    })
+}
+
+fn origin_to_message(origin: &Origin) -> store::Origin {
+    let (taken_back_plan, taken_back_entry) = match origin.takes_back {
+        Some(Action::Plan(plan)) => (Bytes::copy_from_slice(&plan.0), None),
+        Some(Action::Entry(partition, index)) => {
+            let partition = partition.0;
+            (Bytes::new(), Some(store::EntryRef { partition, index }))
+        }
+        None => (Bytes::new(), None),
+    };
+    store::Origin {
+        act: origin.act.code().into(),
+        plan: Bytes::copy_from_slice(&origin.plan.0),
+        taken_back_plan,
+        taken_back_entry,
+    }
+}
+
+fn origin_from_message(message: store::Origin) -> Result<Origin> {
+    let act = u8::try_from(message.act).ok().and_then(Act::from_code);
+    let plan = |bytes: &Bytes| fixed(bytes, "the id of a plan is 8 bytes").map(PlanId);
+    let takes_back = match (&message.taken_back_plan, message.taken_back_entry) {
+        (bytes, None) if bytes.is_empty() => None,
+        (bytes, None) => Some(Action::Plan(plan(bytes)?)),
+        (_, Some(entry)) => Some(Action::Entry(PartitionId(entry.partition), entry.index)),
+    };
+    Ok(Origin {
+        act: required(act, "an action of an unknown kind")?,
+        plan: plan(&message.plan)?,
+        takes_back,
     })
 }
 

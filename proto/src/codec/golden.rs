@@ -14,6 +14,7 @@ use crate::manifest::{
     Attributes, ChunkList, ChunkRef, Content, Manifest, decode_list, encode_list,
 };
 use crate::member::{Member, Rates, Role};
+use crate::origin::{Act, Action, Origin, PlanId};
 use crate::path::RelPath;
 use crate::ticket::{Ticket, TicketAddress, TicketSecret};
 use crate::unit::{FileTime, Timestamp};
@@ -218,6 +219,11 @@ fn change() -> Change {
         wall_time: Timestamp(-1),
         comment: "tout à la fois".to_owned(),
         via: "cli".to_owned(),
+        origin: Some(Origin {
+            act: Act::Rollback,
+            plan: PlanId(*b"one plan"),
+            takes_back: Some(Action::Entry(PartitionId(3), 1842)),
+        }),
         events: operations
             .zip(guards.into_iter().cycle())
             .map(|(operation, precondition)| Event {

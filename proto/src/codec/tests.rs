@@ -106,6 +106,7 @@ fn change_of(operations: impl IntoIterator<Item = Operation>) -> Change {
         wall_time: Timestamp(6),
         comment: String::new(),
         via: String::new(),
+        origin: None,
         events: operations
             .into_iter()
             .map(|operation| Event {

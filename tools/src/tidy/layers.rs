@@ -81,6 +81,7 @@ const LAYERS: [Layer; 6] = [
             "http",
             "hyper-util",
             "indicatif",
+            "jiff",
             "notify",
             "prost",
             "prost-types",

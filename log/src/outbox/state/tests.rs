@@ -48,6 +48,7 @@ fn item(number: u8, paths: &[&str], is_chunked: bool) -> Item {
             wall_time: Timestamp(0),
             comment: String::new(),
             via: String::new(),
+            origin: None,
             events: vec![Event {
                 precondition,
                 operation,

@@ -13,8 +13,8 @@ use aber_materializer::tree::{ROOT, Tree};
 use aber_materializer::view::Resolved;
 use aber_proto::generated::v1;
 use aber_proto::{
-    Change, ChangeHash, ChangeProblem, Content, Event, EventId, FileTime, Operation, PartitionId,
-    Place, Precondition, RelPath, RequestId, TreePath, VolumeId, codec, limit,
+    Change, ChangeHash, ChangeProblem, Content, Event, EventId, FileTime, Operation, Origin,
+    PartitionId, Place, Precondition, RelPath, RequestId, TreePath, VolumeId, codec, limit,
 };
 use std::collections::BTreeSet;
 
@@ -32,6 +32,8 @@ pub(super) struct Target {
 pub(super) struct Draft {
     events: Vec<Event>,
     paths: BTreeSet<TreePath>,
+    /// What the change is part of.
+    pub(super) origin: Option<Origin>,
     partition: Option<PartitionId>,
     pending: Option<String>,
     /// Volumes to make first.
@@ -236,6 +238,7 @@ impl<E: Env> NodeService<E> {
             wall_time: parts.env.runtime().wall_clock(),
             comment: options.comment.clone(),
             via: via.to_owned(),
+            origin: draft.origin,
             events: draft.events,
         };
         change.check().map_err(|problem| rejected(&problem))?;

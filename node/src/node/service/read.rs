@@ -1,27 +1,22 @@
 //! [driver] Reading the tree as it is applied here.
 
+use super::moment::cursor_of;
 use super::render;
+use super::walk::{Level, Walk};
 use super::{NodeService, index_problem, parse_path};
 use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, STREAM_QUEUE};
 use aber_log::chunk::{ChunkProblem, ChunkStore};
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest::{self, ContentProblem};
-use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
-use aber_materializer::view::Found;
+use aber_materializer::tree::{Node, NodeKind, ROOT};
+use aber_materializer::view::{Found, TreeView};
 use aber_proto::generated::v1;
-use aber_proto::{ChunkRef, Content, FileId, PartitionId, TreePath, codec, limit};
+use aber_proto::{ChunkRef, Content, PartitionId, TreePath, codec, limit};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 const PAGE_DEFAULT: usize = 500;
-
-/// A directory on the way of a recursive listing: where to go on in it.
-struct Level {
-    directory: FileId,
-    path: String,
-    after: Option<String>,
-}
 
 /// Who wrote an entry, and when; the last one looked up is kept, since neighbours share entries.
 #[derive(Default)]
@@ -75,12 +70,21 @@ impl<E: Env> NodeService<E> {
 
     /// The node at a path; the root is `None`.
     pub(super) fn find(&self, path: &TreePath) -> Result<Option<Node>, Problem> {
-        match self.node.parts.tree.lookup(path).map_err(index_problem)? {
+        self.find_in(&self.node.parts.tree, path)
+    }
+
+    /// The node at a path of a tree; the root is `None`.
+    pub(super) fn find_in(
+        &self,
+        tree: &TreeView<E::Kv>,
+        path: &TreePath,
+    ) -> Result<Option<Node>, Problem> {
+        match tree.lookup(path).map_err(index_problem)? {
             Found::Root => Ok(None),
             Found::Node(node) => Ok(Some(node)),
             Found::Missing { .. } => Err(Problem::new(Reason::PathNotFound).with("path", path)),
             Found::NotADirectory(node) => {
-                let above = self.node.parts.tree.path_of(node.id).ok().flatten();
+                let above = tree.path_of(node.id).ok().flatten();
                 let above = above.map_or_else(|| path.to_string(), |above| above.to_string());
                 Err(Problem::new(Reason::NotADirectory).with("path", above))
             }
@@ -91,9 +95,9 @@ impl<E: Env> NodeService<E> {
         &self,
         request: v1::GetItemRequest,
     ) -> Answer<v1::GetItemResponse> {
-        self.wait_for(request.read.as_ref()).await?;
+        let tree = self.tree_for(request.read.as_ref(), &request.path).await?;
         let path = parse_path(&request.path)?;
-        let Some(node) = self.find(&path)? else {
+        let Some(node) = self.find_in(&tree, &path)? else {
             return Ok(v1::GetItemResponse {
                 item: Some(render::root_item()),
                 holders: Vec::new(),
@@ -170,9 +174,9 @@ impl<E: Env> NodeService<E> {
         &self,
         request: v1::ListItemsRequest,
     ) -> Answer<v1::ListItemsResponse> {
-        self.wait_for(request.read.as_ref()).await?;
+        let tree = self.tree_for(request.read.as_ref(), &request.path).await?;
         let path = parse_path(&request.path)?;
-        let directory = match self.find(&path)? {
+        let directory = match self.find_in(&tree, &path)? {
             None => ROOT,
             Some(node) if node.is_directory() => node.id,
             Some(_) => return Err(Problem::new(Reason::NotADirectory).with("path", &path)),
@@ -184,7 +188,8 @@ impl<E: Env> NodeService<E> {
         };
         let prefix = path.as_str().trim_end_matches('/').to_owned();
         let token = &request.page_token;
-        let mut levels = self.resume(directory, prefix, token, request.recursive)?;
+        let start = Level::top(directory, prefix);
+        let mut walk = Walk::resume(&tree, start, token, request.recursive)?;
         let (mut items, mut writers) = (Vec::new(), Writers::default());
         while items.len() < most {
             let wanted = if request.recursive {
@@ -192,7 +197,7 @@ impl<E: Env> NodeService<E> {
             } else {
                 most - items.len()
             };
-            let Some(found) = self.next_children(&mut levels, wanted, request.recursive)? else {
+            let Some(found) = walk.next(wanted)? else {
                 break;
             };
             for (path, child) in found {
@@ -203,7 +208,7 @@ impl<E: Env> NodeService<E> {
         }
         let last = items.last().filter(|_| items.len() >= most);
         let next_page_token = last.map(|item| item.path.clone()).unwrap_or_default();
-        let cursor = self.cursor();
+        let cursor = tree.moment().map(cursor_of).or_else(|| self.cursor());
         Ok(v1::ListItemsResponse {
             items,
             next_page_token,
@@ -211,91 +216,13 @@ impl<E: Env> NodeService<E> {
         })
     }
 
-    /// The next names of the deepest level that has any; `None` when all are listed.
-    fn next_children(
-        &self,
-        levels: &mut Vec<Level>,
-        wanted: usize,
-        is_recursive: bool,
-    ) -> Result<Option<Vec<(String, Node)>>, Problem> {
-        while let Some(level) = levels.last_mut() {
-            let tree = &self.node.parts.tree;
-            let children = tree.children(level.directory, level.after.as_deref(), wanted);
-            let children = children.map_err(index_problem)?;
-            let Some(last) = children.last() else {
-                levels.pop();
-                continue;
-            };
-            level.after = Some(last.name.clone());
-            let parent = level.path.clone();
-            let named = children
-                .into_iter()
-                .map(|child| (format!("{parent}/{}", child.name), child));
-            let found: Vec<_> = named.collect();
-            if is_recursive {
-                let below = found.iter().filter(|(_, child)| child.is_directory());
-                levels.extend(below.map(|(path, child)| Level {
-                    directory: child.id,
-                    path: path.clone(),
-                    after: None,
-                }));
-            }
-            return Ok(Some(found));
-        }
-        Ok(None)
-    }
-
-    /// Where a listing goes on: after the path that the token names.
-    fn resume(
-        &self,
-        directory: FileId,
-        prefix: String,
-        token: &str,
-        is_recursive: bool,
-    ) -> Result<Vec<Level>, Problem> {
-        let mut levels = vec![Level {
-            directory,
-            path: prefix.clone(),
-            after: None,
-        }];
-        if token.is_empty() {
-            return Ok(levels);
-        }
-        let foreign = || Problem::new(Reason::CursorForeign).with("detail", "the page token");
-        let below = token
-            .strip_prefix(&format!("{prefix}/"))
-            .ok_or_else(foreign)?;
-        for name in below.split('/') {
-            let Some(level) = levels.last_mut() else {
-                return Err(foreign());
-            };
-            level.after = Some(name.to_owned());
-            let path = format!("{}/{name}", level.path);
-            let child = self
-                .node
-                .parts
-                .tree
-                .child(level.directory, name)
-                .map_err(index_problem)?;
-            match child.filter(|child| is_recursive && child.is_directory()) {
-                Some(child) => levels.push(Level {
-                    directory: child.id,
-                    path,
-                    after: None,
-                }),
-                None => break,
-            }
-        }
-        Ok(levels)
-    }
-
     pub(super) async fn read_content(
         &self,
         request: v1::DownloadRequest,
     ) -> Answer<Answers<v1::DownloadResponse>> {
-        self.wait_for(request.read.as_ref()).await?;
+        let tree = self.tree_for(request.read.as_ref(), &request.path).await?;
         let path = parse_path(&request.path)?;
-        let node = self.find(&path)?;
+        let node = self.find_in(&tree, &path)?;
         let is_directory = || Problem::new(Reason::IsADirectory).with("path", &path);
         let node = node.ok_or_else(is_directory)?;
         let NodeKind::File(content) = node.kind.clone() else {

@@ -4,8 +4,8 @@ use aber_materializer::tree::{Node, NodeKind};
 use aber_materializer::view::Rejection;
 use aber_proto::generated::v1;
 use aber_proto::{
-    Change, Event, EventId, FileTime, NodeId, Operation, PartitionId, Place, Rates, RelPath, Role,
-    TicketId, Timestamp, VolumeId,
+    Act, Change, Event, EventId, FileTime, NodeId, Operation, PartitionId, Place, Rates, RelPath,
+    Role, TicketId, Timestamp, VolumeId,
 };
 use bytes::Bytes;
 
@@ -364,6 +364,24 @@ pub(super) fn change(change: &Change, events_most: usize, names: &impl Names) ->
             .map(|one| event(one, change.partition, names))
             .collect(),
         events_total: u32::try_from(change.events.len()).unwrap_or(u32::MAX),
+        plan_id: change
+            .origin
+            .map_or_else(String::new, |origin| origin.plan.to_string()),
+        act: change
+            .origin
+            .map_or_else(String::new, |origin| act(origin.act)),
+        takes_back: change
+            .origin
+            .and_then(|origin| origin.takes_back)
+            .map_or_else(String::new, |action| action.to_string()),
+    }
+}
+
+/// The word for an action; none for something new.
+fn act(act: Act) -> String {
+    match act {
+        Act::Write => String::new(),
+        other => other.word().to_owned(),
     }
 }
 

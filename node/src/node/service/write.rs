@@ -10,6 +10,7 @@ use aber_log::outbox::OutboxProblem;
 use aber_log::outbox::state::Outcome;
 use aber_materializer::view::{Rejection, RequestOutcome};
 use aber_proto::generated::v1;
+use aber_proto::{Act, Origin, PlanId};
 use aber_proto::{Content, ContentHash, Instant, PartitionId, RequestId, Role, VolumeId, codec};
 use bytes::Bytes;
 use std::time::Duration;
@@ -199,6 +200,15 @@ impl<E: Env> NodeService<E> {
             let (item, _) = self.item(volume, self.new_request(), options)?;
             let submitted = self.node.parts.outbox.submit(item, Vec::new()).await;
             submitted.map_err(|problem| outbox_problem(&problem))?;
+        }
+        if draft.origin.is_none() && !options.plan_id.is_empty() {
+            let plan = PlanId::parse(&options.plan_id);
+            let plan = plan.ok_or_else(|| Problem::usage("a plan id that is none"))?;
+            draft.origin = Some(Origin {
+                act: Act::Write,
+                plan,
+                takes_back: None,
+            });
         }
         let (new_bytes, reused_bytes) = (draft.new_bytes, draft.reused_bytes);
         let (item, pins) = self.item(draft, request, options)?;

@@ -8,6 +8,7 @@ use crate::key::{BatchSignature, PublicKey};
 use crate::limit;
 use crate::manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
 use crate::member::{Genesis, Member, Rates, Role};
+use crate::origin::{Act, Action, Origin, PlanId};
 use crate::path::{RelPath, check_name};
 use crate::unit::{FileTime, Timestamp};
 use bytes::Bytes;
@@ -256,6 +257,21 @@ fn events(operation: impl Strategy<Value = Operation>) -> impl Strategy<Value = 
     vec(event, 1..5)
 }
 
+fn origin() -> impl Strategy<Value = Origin> {
+    let plan = || any::<[u8; 8]>().prop_map(PlanId);
+    let takes_back = prop_oneof![
+        plan().prop_map(Action::Plan),
+        any::<(u32, u64)>()
+            .prop_map(|(partition, index)| Action::Entry(PartitionId(partition), index)),
+    ];
+    let act = proptest::sample::select(Act::ALL.to_vec());
+    (act, plan(), option::of(takes_back)).prop_map(|(act, plan, takes_back)| Origin {
+        act,
+        plan,
+        takes_back,
+    })
+}
+
 pub(super) fn change() -> impl Strategy<Value = Change> {
     let placed = prop_oneof![
         (1..=u32::MAX, events(file_operation())),
@@ -274,18 +290,22 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
     ];
     let ids = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>());
     let numbers = (any::<u64>(), any::<u64>(), any::<i64>());
-    (placed, ids, numbers, ".{0,40}", "[a-z:]{0,20}").prop_map(
-        |((partition, events), (cluster, previous, request), numbers, comment, via)| Change {
-            cluster: ClusterId(cluster),
-            partition: PartitionId(partition),
-            author: NodeId(numbers.0),
-            author_sequence: numbers.1,
-            previous: ChangeHash(previous),
-            request: RequestId(request),
-            wall_time: Timestamp(numbers.2),
-            comment,
-            via,
-            events,
+    let texts = (".{0,40}", "[a-z:]{0,20}", option::of(origin()));
+    (placed, ids, numbers, texts).prop_map(
+        |((partition, events), (cluster, previous, request), numbers, (comment, via, origin))| {
+            Change {
+                cluster: ClusterId(cluster),
+                partition: PartitionId(partition),
+                author: NodeId(numbers.0),
+                author_sequence: numbers.1,
+                previous: ChangeHash(previous),
+                request: RequestId(request),
+                wall_time: Timestamp(numbers.2),
+                comment,
+                via,
+                origin,
+                events,
+            }
         },
     )
 }

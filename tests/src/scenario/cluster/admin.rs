@@ -44,6 +44,7 @@ pub(super) async fn submit(world: &World, node: NodeId, handle: &AberNode, opera
         wall_time: Timestamp(0),
         comment: String::new(),
         via: "admin".to_owned(),
+        origin: None,
         events: vec![Event {
             precondition: Precondition::default(),
             operation,

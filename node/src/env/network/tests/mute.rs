@@ -36,6 +36,7 @@ mute! {
     append_change AppendChangeRequest AppendChangeResponse;
     list_entries ListEntriesRequest ListEntriesResponse;
     get_entry GetEntryRequest GetEntryResponse;
+    resolve_moment ResolveMomentRequest ResolveMomentResponse;
     read_snapshot ReadSnapshotRequest ReadSnapshotResponse;
     get_status GetStatusRequest GetStatusResponse;
     list_members ListMembersRequest ListMembersResponse;
@@ -53,6 +54,7 @@ mute! {
     }
     {
     download DownloadRequest DownloadResponse;
+    download_tree DownloadTreeRequest DownloadTreeResponse;
     watch_change WatchChangeRequest WatchChangeResponse;
     watch WatchRequest WatchResponse;
     follow_partition FollowPartitionRequest FollowPartitionResponse;
