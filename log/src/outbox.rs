@@ -91,6 +91,7 @@ enum Call {
         Vec<ChunkPin>,
         oneshot::Sender<Result<(), OutboxProblem>>,
     ),
+    SubmitAll(Vec<Item>, oneshot::Sender<Result<(), OutboxProblem>>),
     Wait(RequestId, oneshot::Sender<Option<Outcome>>),
     Outcomes(Vec<(RequestId, Outcome)>),
     Void(RequestId, u64),
@@ -146,6 +147,22 @@ impl Outbox {
     pub async fn submit(&self, item: Item, pins: Vec<ChunkPin>) -> Result<(), OutboxProblem> {
         let (answer, receiver) = oneshot::channel();
         let call = Call::Submit(Box::new(item), pins, answer);
+        self.calls
+            .send(call)
+            .await
+            .map_err(|_| OutboxProblem::Stopped)?;
+        receiver.await.unwrap_or(Err(OutboxProblem::Stopped))
+    }
+
+    /// Takes several changes of one plan in, all or none; returns once they are durable here. When
+    /// one is refused, those that are not on their way yet are dropped; whoever waits for them is
+    /// told of the refusal, with index 0.
+    ///
+    /// # Errors
+    /// [`OutboxProblem`]; none of them is then here, or, after `Storage`, perhaps all.
+    pub async fn submit_all(&self, items: Vec<Item>) -> Result<(), OutboxProblem> {
+        let (answer, receiver) = oneshot::channel();
+        let call = Call::SubmitAll(items, answer);
         self.calls
             .send(call)
             .await

@@ -6,6 +6,7 @@ pub mod members;
 pub mod mirror;
 pub mod plan;
 pub mod replay;
+pub mod revert;
 pub mod snapshot;
 pub mod snapshots;
 #[cfg(test)]

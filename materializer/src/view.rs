@@ -24,6 +24,7 @@ mod overlay;
 pub(crate) mod past;
 mod position;
 mod read;
+mod rehearse;
 mod requests;
 pub(crate) mod table;
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
 mod rate;
+mod revert;
 mod service;
 mod start;
 mod tickets;

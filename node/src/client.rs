@@ -257,6 +257,8 @@ unary_calls! {
     FileServiceClient append_change AppendChangeRequest AppendChangeResponse;
     /// A page of entries.
     HistoryServiceClient list_entries ListEntriesRequest ListEntriesResponse;
+    /// What would bring things back.
+    HistoryServiceClient plan_revert PlanRevertRequest PlanRevertResponse;
     /// What a WHEN chooses.
     HistoryServiceClient resolve_moment ResolveMomentRequest ResolveMomentResponse;
     /// One entry with its bytes.
@@ -320,6 +322,8 @@ streamed_calls! {
     FileServiceClient download DownloadRequest DownloadResponse;
     /// A directory with all that is below it.
     FileServiceClient download_tree DownloadTreeRequest DownloadTreeResponse;
+    /// Brings things back as planned.
+    HistoryServiceClient apply_revert ApplyRevertRequest ApplyRevertResponse;
     /// Follows a change through its levels.
     FileServiceClient watch_change WatchChangeRequest WatchChangeResponse;
     /// Every applied entry from a place in history on.

@@ -130,6 +130,16 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::ListEntriesRequest,
     ) -> impl Future<Output = Answer<v1::ListEntriesResponse>> + Send;
+    /// What would bring things back.
+    fn plan_revert(
+        &self,
+        request: v1::PlanRevertRequest,
+    ) -> impl Future<Output = Answer<v1::PlanRevertResponse>> + Send;
+    /// Brings things back as planned.
+    fn apply_revert(
+        &self,
+        request: v1::ApplyRevertRequest,
+    ) -> impl Future<Output = Answer<Answers<v1::ApplyRevertResponse>>> + Send;
     /// What a WHEN chooses.
     fn resolve_moment(
         &self,

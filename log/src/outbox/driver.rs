@@ -1,21 +1,25 @@
 //! [driver] The task that owns the outbox's state.
 //!
+//! `driver/sign.rs` gives changes numbers and signatures, `driver/train.rs` takes several as one.
 //! A turn: take all calls that wait, sign what can go, write all notes at once, then answer, send
 //! and copy. Nothing is answered or sent before the notes are durable.
 
+mod sign;
+mod train;
+
 use super::item::Item;
-use super::state::{self, Outcome, Phase, Sequence, State};
+use super::state::{Outcome, Phase, Sequence, State};
 use super::{Call, ITEM_PREFIX, OutboxOptions, OutboxProblem, Waiting};
+
 use crate::chunk::ChunkPin;
 use crate::env::{Env, Runtime};
 use crate::planted::{Bug, is_on};
 use crate::segment::SegmentProblem;
 use crate::watch::Watched;
-use aber_proto::{ChangeHash, Instant, PartitionId, RequestId, SignedChange};
-use aber_proto::{codec, limit};
+use aber_proto::limit;
+use aber_proto::{ChangeHash, Instant, PartitionId, PlanId, RequestId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +57,10 @@ pub(super) struct Driver<E: Env> {
     waiters: BTreeMap<RequestId, Vec<oneshot::Sender<Option<Outcome>>>>,
     copying: BTreeSet<Sequence>,
     pins: BTreeMap<Sequence, Vec<ChunkPin>>,
+    /// How many changes of each train wait.
+    trains: BTreeMap<PlanId, usize>,
+    /// Notes of trains that were not taken in whole before a crash.
+    left_over: Notes,
     retired: VecDeque<(Instant, Vec<ChunkPin>)>,
     calls: mpsc::Sender<Call>,
     waiting: Watched<usize>,
@@ -89,6 +97,8 @@ impl<E: Env> Driver<E> {
             waiters: BTreeMap::new(),
             copying: BTreeSet::new(),
             pins: BTreeMap::new(),
+            trains: BTreeMap::new(),
+            left_over: Notes::new(),
             retired: VecDeque::new(),
             calls,
             waiting,
@@ -119,6 +129,10 @@ impl<E: Env> Driver<E> {
                 .get(ITEM_PREFIX.len()..)
                 .and_then(|bytes| bytes.try_into().ok());
             let item = Item::decode(value).map_err(|p| OutboxProblem::Storage(p.to_string()))?;
+            if !self.may_board(&item)? {
+                self.left_over.push((key, None));
+                continue;
+            }
             let number = number.map(u64::from_be_bytes);
             let pin = self.options.collaborator.pin(&item);
             let sequence = self.state.add(item, number);
@@ -132,7 +146,8 @@ impl<E: Env> Driver<E> {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Call>) {
         let mut calls = Vec::with_capacity(AT_ONCE);
         loop {
-            let (mut notes, mut answers) = (Notes::new(), Answers::new());
+            let mut notes = std::mem::take(&mut self.left_over);
+            let mut answers = Answers::new();
             for call in calls.drain(..) {
                 self.take(call, &mut notes, &mut answers);
             }
@@ -208,6 +223,7 @@ impl<E: Env> Driver<E> {
 
     fn take(&mut self, call: Call, notes: &mut Notes, answers: &mut Answers) {
         match call {
+            Call::SubmitAll(items, answer) => self.submit_all(items, answer, notes, answers),
             Call::Submit(item, pins, answer) => {
                 if let Some(sequence) = self.submit(*item, answer, notes, answers) {
                     self.pins.insert(sequence, pins);
@@ -286,6 +302,7 @@ impl<E: Env> Driver<E> {
     }
 
     fn finish(&mut self, request: RequestId, outcome: &Outcome, notes: &mut Notes) {
+        let train = self.train_of(request);
         if let Some((sequence, _)) = self.state.finished(request) {
             let (partition, index) = (outcome.partition, outcome.index);
             let runtime = self.options.env.runtime();
@@ -294,6 +311,9 @@ impl<E: Env> Driver<E> {
             ));
             notes.push((item_key(sequence), None));
             self.retire(sequence);
+        }
+        if let Some(plan) = train {
+            self.leave_train(plan, outcome, notes);
         }
         for waiter in self.waiters.remove(&request).into_iter().flatten() {
             let _gone = waiter.send(Some(outcome.clone()));
@@ -324,117 +344,6 @@ impl<E: Env> Driver<E> {
             problem: problem.map(str::to_owned),
         };
         self.state.iter().map(show).collect()
-    }
-
-    /// Gives every item that may be proposed its place and signature; answers what to send.
-    fn sign_ready(&mut self, notes: &mut Notes) -> BTreeMap<PartitionId, Vec<Sequence>> {
-        let now = self.options.env.runtime().now();
-        let mut batches: BTreeMap<PartitionId, Vec<Sequence>> = BTreeMap::new();
-        let mut unsigned = Vec::new();
-        for sequence in self.state.to_propose(now, limit::BATCH_CHANGES) {
-            if self.settle(sequence, now, notes) {
-                let Some(item) = self.state.item(sequence) else {
-                    continue;
-                };
-                if item.signed.is_none() {
-                    unsigned.push(sequence);
-                }
-                batches.entry(item.partition()).or_default().push(sequence);
-            }
-        }
-        for group in unsigned.chunks(limit::BATCH_CHANGES) {
-            self.sign(group, notes);
-        }
-        for (partition, sequences) in &mut batches {
-            sequences.retain(|sequence| self.author_sequence(*sequence).is_some());
-            sequences.sort_by_key(|sequence| self.author_sequence(*sequence));
-            self.state.sent(*partition, sequences);
-        }
-        batches
-    }
-
-    fn author_sequence(&self, sequence: Sequence) -> Option<u64> {
-        Some(self.state.item(sequence)?.signed.as_ref()?.0)
-    }
-
-    /// Checks an item against the view: whether it was answered already, and where its volume is.
-    fn settle(&mut self, sequence: Sequence, now: Instant, notes: &mut Notes) -> bool {
-        let Some(item) = self.state.item_mut(sequence) else {
-            return false;
-        };
-        let request = item.request();
-        let collaborator = Arc::clone(&self.options.collaborator);
-        if let Some((signed, _)) = &item.signed {
-            let signed = *signed;
-            let seen = collaborator.seen(item.partition(), request);
-            if let Some(outcome) = seen.outcome {
-                self.finish(request, &outcome, notes);
-                return false;
-            }
-            if seen.last_sequence >= signed {
-                self.state.void(request, signed);
-            }
-            return true;
-        }
-        let Some(name) = item.volume.clone() else {
-            return true;
-        };
-        match collaborator.volume(&name) {
-            Some((volume, partition)) => {
-                item.place_in(volume, partition);
-                true
-            }
-            None => {
-                let why = format!("the volume {name} is not there yet");
-                self.state
-                    .postponed(sequence, now + state::REFUSED_PAUSE, why);
-                false
-            }
-        }
-    }
-
-    fn sign(&mut self, group: &[Sequence], notes: &mut Notes) {
-        let mut bodies = Vec::with_capacity(group.len());
-        for sequence in group {
-            let Some(item) = self.state.item(*sequence) else {
-                continue;
-            };
-            let mut change = item.change.clone();
-            let chain = self.authors.entry(change.partition).or_default();
-            // Number 0 means "none yet" in a view.
-            chain.next = chain.next.max(1);
-            change.author_sequence = chain.next;
-            change.previous = chain.previous;
-            change.author = self.options.me;
-            change.cluster = self.options.cluster;
-            let body = codec::encode_change(&change);
-            chain.previous = ChangeHash::of(&body);
-            chain.next += 1;
-            bodies.push((*sequence, change.author_sequence, change.partition, body));
-        }
-        self.reserve(notes);
-        let hashes: Vec<_> = bodies
-            .iter()
-            .map(|(.., body)| ChangeHash::of(body))
-            .collect();
-        let signatures = self.options.key.sign_batch(&hashes);
-        for ((sequence, number, _, body), signature) in bodies.into_iter().zip(signatures) {
-            if let Some(item) = self.state.item_mut(sequence) {
-                item.set_signed(number, &SignedChange { body, signature });
-                notes.push((item_key(sequence), Some(item.encode())));
-            }
-        }
-    }
-
-    /// Numbers are durable before they are used: after a crash none is given twice.
-    fn reserve(&mut self, notes: &mut Notes) {
-        for (partition, chain) in &mut self.authors {
-            if chain.next > chain.reserved {
-                chain.reserved = chain.next + RESERVE;
-                let value = Bytes::copy_from_slice(&chain.reserved.to_le_bytes());
-                notes.push((author_key(*partition), Some(value)));
-            }
-        }
     }
 
     fn send(&self, batches: BTreeMap<PartitionId, Vec<Sequence>>) {

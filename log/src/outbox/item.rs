@@ -2,7 +2,7 @@
 
 use aber_proto::generated::outbox as stored;
 use aber_proto::{
-    Change, ChunkRef, PartitionId, RequestId, SignedChange, TreePath, VolumeId, codec,
+    Change, ChunkRef, PartitionId, PlanId, RequestId, SignedChange, TreePath, VolumeId, codec,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -22,6 +22,8 @@ pub struct Item {
     pub paths: Vec<TreePath>,
     /// Nodes that must hold its content before it is ordered; 0 means the cluster's.
     pub min_copies: u32,
+    /// Whether it was taken in together with others of its plan, all or none.
+    pub is_in_train: bool,
     /// Once signed: its sequence number and the bytes to propose.
     pub signed: Option<(u64, Bytes)>,
 }
@@ -36,6 +38,12 @@ impl Item {
     #[must_use]
     pub fn request(&self) -> RequestId {
         self.change.request
+    }
+
+    /// The action it is part of.
+    #[must_use]
+    pub fn plan(&self) -> Option<PlanId> {
+        self.change.origin.map(|origin| origin.plan)
     }
 
     /// The partition it goes to, as far as that is known.
@@ -101,6 +109,7 @@ impl Item {
             min_copies: self.min_copies,
             signed,
             author_sequence,
+            in_train: self.is_in_train,
         }
         .encode_to_vec()
         .into()
@@ -126,6 +135,7 @@ impl Item {
             volume: Some(item.volume).filter(|name| !name.is_empty()),
             paths,
             min_copies: item.min_copies,
+            is_in_train: item.in_train,
             signed: is_signed.then_some((item.author_sequence, item.signed)),
         })
     }

@@ -1,6 +1,7 @@
 //! [adapter] HistoryService.
 
-use super::{Adapter, limited, unary};
+use super::remote::asker;
+use super::{Adapter, AnswerStream, Cut, limited, settle_options, streamed, unary};
 use crate::service::Service;
 use aber_proto::generated::v1::{self, history_service_server as generated};
 use tonic::{Request, Response, Status};
@@ -13,11 +14,30 @@ pub(super) fn server<S: Service>(
 
 #[tonic::async_trait]
 impl<S: Service> generated::HistoryService for Adapter<S> {
+    type ApplyRevertStream = AnswerStream<v1::ApplyRevertResponse>;
+
     async fn list_entries(
         &self,
         request: Request<v1::ListEntriesRequest>,
     ) -> Result<Response<v1::ListEntriesResponse>, Status> {
         unary(self.service.list_entries(request.into_inner())).await
+    }
+
+    async fn plan_revert(
+        &self,
+        request: Request<v1::PlanRevertRequest>,
+    ) -> Result<Response<v1::PlanRevertResponse>, Status> {
+        unary(self.service.plan_revert(request.into_inner())).await
+    }
+
+    async fn apply_revert(
+        &self,
+        request: Request<v1::ApplyRevertRequest>,
+    ) -> Result<Response<Self::ApplyRevertStream>, Status> {
+        let asker = asker(&request);
+        let mut request = request.into_inner();
+        settle_options(&mut request.options, asker);
+        streamed(Cut::Follow, self.service.apply_revert(request)).await
     }
 
     async fn resolve_moment(

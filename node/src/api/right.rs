@@ -78,6 +78,7 @@ pub(super) fn needed(call: &str) -> Right {
         | "HistoryService/ListEntries"
         | "HistoryService/GetEntry"
         | "HistoryService/ResolveMoment"
+        | "HistoryService/PlanRevert"
         | "WatchService/Watch"
         | "WatchService/FollowPartition"
         | "WatchService/ReadSnapshot"
@@ -90,7 +91,7 @@ pub(super) fn needed(call: &str) -> Right {
         | "ClusterService/ListTickets"
         | "ClusterService/ListVolumes"
         | "ClusterService/ListPartitions" => Right::Read,
-        "FileService/AppendChange" | UPLOAD => Right::Write,
+        "FileService/AppendChange" | "HistoryService/ApplyRevert" | UPLOAD => Right::Write,
         "UpkeepService/Verify" => Right::Admin,
         "ClusterService/UpdateMember"
         | "ClusterService/CreateTicket"

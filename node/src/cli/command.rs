@@ -2,11 +2,12 @@
 
 use super::help::{
     AT_HELP, DEMO_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
-    METRICS_HELP, PUT_HELP, STATUS_HELP, TREE_HELP, UP_HELP,
+    METRICS_HELP, PUT_HELP, RESTORE_HELP, REVERT_HELP, ROLLBACK_HELP, STATUS_HELP, TREE_HELP,
+    UNDO_HELP, UP_HELP,
 };
 use super::{Context, Outcome};
 use super::{at, cluster, doctor, file, get, history, invite, join, links, members, metrics, put};
-use super::{service, start, tree, where_is};
+use super::{revert, service, start, tree, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -53,6 +54,21 @@ pub(super) enum Command {
     /// What a WHEN chooses, or a command as of then
     #[command(after_help = AT_HELP)]
     At(at::AtArgs),
+    /// Bring one path back as it was
+    #[command(after_help = RESTORE_HELP)]
+    Restore(revert::RestoreArgs),
+    /// Bring a directory, or everything, back as it was
+    #[command(after_help = ROLLBACK_HELP)]
+    Rollback(revert::RollbackArgs),
+    /// Take back what this node did last; again: what it did before that
+    #[command(after_help = UNDO_HELP)]
+    Undo(revert::StepArgs),
+    /// Do again what was undone last
+    #[command(after_help = UNDO_HELP)]
+    Redo(revert::StepArgs),
+    /// Take one change back, or one event of it
+    #[command(after_help = REVERT_HELP)]
+    Revert(revert::RevertArgs),
     /// Who belongs to the cluster, and how they are
     #[command(after_help = MEMBERS_HELP)]
     Members(members::MembersArgs),
@@ -98,6 +114,11 @@ impl Command {
             Self::Where(_) => "where",
             Self::Log(_) => "log",
             Self::At(_) => "at",
+            Self::Restore(_) => "restore",
+            Self::Rollback(_) => "rollback",
+            Self::Undo(_) => "undo",
+            Self::Redo(_) => "redo",
+            Self::Revert(_) => "revert",
             Self::Members(_) => "members",
             Self::Links => "links",
             Self::Tree(_) => "tree",
@@ -122,8 +143,10 @@ impl Command {
     /// Whether a change may be on its way when it is interrupted.
     pub(super) fn writes(&self) -> bool {
         use Command::{Cp, Invite, Members, Mkdir, Mv, Put, Rm};
+        use Command::{Redo, Restore, Revert, Rollback, Undo};
         match self {
             Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_) => true,
+            Restore(_) | Rollback(_) | Undo(_) | Redo(_) | Revert(_) => true,
             Members(args) => args.writes(),
             Invite(args) => args.writes(),
             _ => false,
@@ -151,6 +174,11 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Where(args) => where_is::where_is(context, args).await,
         Command::Log(args) => history::log(context, args).await,
         Command::At(args) => at::at(context, args).await,
+        Command::Restore(args) => revert::restore(context, args).await,
+        Command::Rollback(args) => revert::rollback(context, args).await,
+        Command::Undo(args) => revert::step(context, args, false).await,
+        Command::Redo(args) => revert::step(context, args, true).await,
+        Command::Revert(args) => revert::revert(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,
         Command::Tree(args) => tree::tree(context, args).await,

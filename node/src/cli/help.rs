@@ -33,6 +33,41 @@ Examples:
   aber at yesterday ls /music                    short for: aber ls /music --at yesterday
   aber at 3:1842- cat /notes/todo.txt            the file just before that entry";
 
+pub(super) const RESTORE_HELP: &str = "\
+What is missing comes back, and files get the content they had. Nothing is moved or removed, and
+nothing is lost: what is replaced stays in the history. A plan is shown first.
+
+Examples:
+  aber restore /notes/todo.txt --at -1           the version before this one
+  aber restore /photos --at yesterday            all that stood there, where it is missing
+  aber restore /photos --at 3:1842- --dry-run    what that would do";
+
+pub(super) const ROLLBACK_HELP: &str = "\
+Everything at or below the directory becomes what it was: what was removed comes back, what was made
+since goes, names and contents are as before. Files that others wrote since are left alone and
+listed, unless --all is said. What it undoes stays in the history, and undo takes the rollback back.
+
+Examples:
+  aber rollback /music --to 3:1842- --dry-run    the plan: nothing changes
+  aber rollback /music --to 2h                   asks before it does anything
+  aber rollback --to yesterday --by malo --yes   only what malo did since";
+
+pub(super) const UNDO_HELP: &str = "\
+undo walks back over what this node did, one action at a time: a put of a whole directory is one.
+redo walks forward again. What somebody changed afterwards is left alone and listed, unless --all
+is said.
+
+Examples:
+  aber undo                                      shows what, then asks
+  aber undo --yes                                does not ask
+  aber undo --anyone --dry-run                   what anybody did last";
+
+pub(super) const REVERT_HELP: &str = "\
+Examples:
+  aber log /music                                shows changes and their names
+  aber revert 3:1842                             the whole change
+  aber revert 3:1842.7 --dry-run                 its seventh event alone";
+
 pub(super) const DEMO_HELP: &str = "\
 Each node is a process with a directory and a mirror of its own; one that dies is started again.
 Without --data everything is in a temporary directory that is removed at the end.

@@ -382,7 +382,7 @@ fn plan_text(plan: &v1::Plan) -> String {
 }
 
 /// Asks on the terminal; where there is none, `--yes` has to be said.
-fn ask(context: &Context, question: &str) -> Result<(), Problem> {
+pub(crate) fn ask(context: &Context, question: &str) -> Result<(), Problem> {
     if context.out.json || !std::io::stdin().is_terminal() || !print::is_terminal() {
         return Err(Problem::usage(
             "nobody can be asked here: look with --dry-run, then say --yes",

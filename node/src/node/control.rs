@@ -56,6 +56,7 @@ impl<E: Env> Node<E> {
             volume: None,
             paths: Vec::new(),
             min_copies: 0,
+            is_in_train: false,
             signed: None,
         };
         let submitted = parts.outbox.submit(item, Vec::new()).await;

@@ -15,6 +15,7 @@ mod read;
 mod relay;
 mod removal;
 mod render;
+mod revert;
 mod status;
 mod ticket;
 mod tickets;
@@ -31,6 +32,7 @@ use aber_log::env::{Env, Runtime};
 use aber_proto::generated::v1;
 use aber_proto::{PartitionId, TreePath};
 use removal::Plans;
+use revert::Ways;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -45,6 +47,7 @@ pub struct NodeService<E: Env> {
     node: Node<E>,
     stop: mpsc::Sender<()>,
     plans: Arc<Mutex<Plans>>,
+    ways: Arc<Mutex<Ways>>,
 }
 
 impl<E: Env> Clone for NodeService<E> {
@@ -53,6 +56,7 @@ impl<E: Env> Clone for NodeService<E> {
             node: self.node.clone(),
             stop: self.stop.clone(),
             plans: Arc::clone(&self.plans),
+            ways: Arc::clone(&self.ways),
         }
     }
 }
@@ -60,8 +64,12 @@ impl<E: Env> Clone for NodeService<E> {
 impl<E: Env> NodeService<E> {
     /// The services of `node`; `stop` is told when somebody asks it to stop.
     pub fn new(node: Node<E>, stop: mpsc::Sender<()>) -> Self {
-        let plans = Arc::default();
-        Self { node, stop, plans }
+        Self {
+            node,
+            stop,
+            plans: Arc::default(),
+            ways: Arc::default(),
+        }
     }
 
     /// Waits until this node has applied an entry (promise C4).
@@ -153,6 +161,17 @@ impl<E: Env> Service for NodeService<E> {
         request: v1::ListEntriesRequest,
     ) -> Answer<v1::ListEntriesResponse> {
         self.history_list(request)
+    }
+
+    async fn plan_revert(&self, request: v1::PlanRevertRequest) -> Answer<v1::PlanRevertResponse> {
+        self.plan_way_back(request).await
+    }
+
+    async fn apply_revert(
+        &self,
+        request: v1::ApplyRevertRequest,
+    ) -> Answer<Answers<v1::ApplyRevertResponse>> {
+        self.go_back(request)
     }
 
     async fn resolve_moment(

@@ -161,6 +161,18 @@ with_local_reasons! {
         what "there is no tag {tag}"
         why "a WHEN that is no time, no entry and no number of versions names a tag"
         mend "see which there are: aber tag; and what else a WHEN can be: aber at --help";
+    /// Nothing was done that could be undone.
+    NothingToUndo "NOTHING_TO_UNDO" NotFound exit 4 retry false
+        keys []
+        what "there is nothing to undo"
+        why "this node has made no change that is not undone already"
+        mend "see who did what: aber log; to take back what others did: aber rollback";
+    /// Nothing was undone that could be done again.
+    NothingToRedo "NOTHING_TO_REDO" NotFound exit 4 retry false
+        keys []
+        what "there is nothing to do again"
+        why "nothing was undone since this node's last change"
+        mend "see who did what: aber log";
     /// A file has fewer versions than were asked for.
     VersionNotFound "VERSION_NOT_FOUND" NotFound exit 4 retry false
         keys ["path", "wanted"]

@@ -255,6 +255,17 @@ impl Service for Fake {
         })
     }
 
+    async fn plan_revert(&self, _request: v1::PlanRevertRequest) -> Answer<v1::PlanRevertResponse> {
+        Ok(v1::PlanRevertResponse::default())
+    }
+
+    async fn apply_revert(
+        &self,
+        _request: v1::ApplyRevertRequest,
+    ) -> Answer<Answers<v1::ApplyRevertResponse>> {
+        Ok(answers(Vec::new()))
+    }
+
     async fn resolve_moment(
         &self,
         _request: v1::ResolveMomentRequest,

@@ -60,6 +60,7 @@ fn item(number: u8, paths: &[&str], is_chunked: bool) -> Item {
             .map(|path| TreePath::parse(path).expect("good path"))
             .collect(),
         min_copies: 0,
+        is_in_train: false,
         signed: None,
     }
 }

@@ -50,6 +50,22 @@ impl Draft {
         self.pins.push(pin);
     }
 
+    /// A change of a plan, whose events were made by it.
+    pub(super) fn of_plan(
+        partition: PartitionId,
+        pending: Option<String>,
+        events: Vec<Event>,
+        paths: BTreeSet<TreePath>,
+    ) -> Self {
+        Self {
+            events,
+            paths,
+            partition: Some(partition),
+            pending,
+            ..Self::default()
+        }
+    }
+
     /// A change of the control partition that touches no path.
     pub(super) fn of_members(operation: Operation) -> Self {
         Self {
@@ -251,6 +267,7 @@ impl<E: Env> NodeService<E> {
             volume: draft.pending,
             paths: draft.paths.into_iter().collect(),
             min_copies: options.min_copies,
+            is_in_train: false,
             signed: None,
         };
         Ok((item, draft.pins))

@@ -23,7 +23,7 @@ const SPREAD_PAUSE: Duration = Duration::from_millis(100);
 /// Items of an answer are looked up for changes of at most this many events.
 const ITEMS_SHOWN: usize = 100;
 
-fn outbox_problem(problem: &OutboxProblem) -> Problem {
+pub(super) fn outbox_problem(problem: &OutboxProblem) -> Problem {
     match problem {
         OutboxProblem::Storage(detail) => {
             Problem::new(Reason::StorageFailed).with("detail", detail)
@@ -156,7 +156,7 @@ impl<E: Env> NodeService<E> {
             .ok_or_else(|| Problem::usage(format!("{text:?} is no request id: it must be a UUID")))
     }
 
-    fn new_request(&self) -> RequestId {
+    pub(super) fn new_request(&self) -> RequestId {
         let mut bytes = [0; 16];
         self.node.parts.env.runtime().fill_random(&mut bytes);
         RequestId(bytes)
@@ -195,12 +195,6 @@ impl<E: Env> NodeService<E> {
         options: &v1::WriteOptions,
     ) -> Result<v1::WriteResult, Problem> {
         self.check_space()?;
-        for name in std::mem::take(&mut draft.new_volumes) {
-            let volume = self.draft_volume(&name).await?;
-            let (item, _) = self.item(volume, self.new_request(), options)?;
-            let submitted = self.node.parts.outbox.submit(item, Vec::new()).await;
-            submitted.map_err(|problem| outbox_problem(&problem))?;
-        }
         if draft.origin.is_none() && !options.plan_id.is_empty() {
             let plan = PlanId::parse(&options.plan_id);
             let plan = plan.ok_or_else(|| Problem::usage("a plan id that is none"))?;
@@ -209,6 +203,13 @@ impl<E: Env> NodeService<E> {
                 plan,
                 takes_back: None,
             });
+        }
+        for name in std::mem::take(&mut draft.new_volumes) {
+            let mut volume = self.draft_volume(&name).await?;
+            volume.origin = draft.origin;
+            let (item, _) = self.item(volume, self.new_request(), options)?;
+            let submitted = self.node.parts.outbox.submit(item, Vec::new()).await;
+            submitted.map_err(|problem| outbox_problem(&problem))?;
         }
         let (new_bytes, reused_bytes) = (draft.new_bytes, draft.reused_bytes);
         let (item, pins) = self.item(draft, request, options)?;
@@ -251,10 +252,18 @@ impl<E: Env> NodeService<E> {
 
     /// What a view says of a request that was made before.
     fn answered(&self, written: &Written) -> Result<Option<Outcome>, Problem> {
+        self.answer_to(written.partition, written.request)
+    }
+
+    /// What a partition's view says of a request.
+    pub(super) fn answer_to(
+        &self,
+        partition: PartitionId,
+        request: RequestId,
+    ) -> Result<Option<Outcome>, Problem> {
         let tree = &self.node.parts.tree;
-        let partition = written.partition;
         let found = tree
-            .request(partition, written.request)
+            .request(partition, request)
             .map_err(super::index_problem)?;
         Ok(found.map(|(index, outcome)| {
             let rejected = match outcome {
@@ -334,7 +343,7 @@ impl<E: Env> NodeService<E> {
     }
 
     /// Why a request still waits in the outbox.
-    async fn waiting_notice(&self, request: RequestId) -> v1::Notice {
+    pub(super) async fn waiting_notice(&self, request: RequestId) -> v1::Notice {
         let waiting = self.node.parts.outbox.list().await;
         let item = waiting.iter().find(|waiting| waiting.request == request);
         let why = item.and_then(|item| item.problem.clone());
@@ -481,7 +490,7 @@ impl<E: Env> NodeService<E> {
     }
 }
 
-fn wait_time(options: &v1::WriteOptions) -> Duration {
+pub(super) fn wait_time(options: &v1::WriteOptions) -> Duration {
     let asked = options.wait_at_most.as_ref();
     let asked = asked.and_then(|time| Duration::try_from(*time).ok());
     asked.unwrap_or(WAIT_DEFAULT)

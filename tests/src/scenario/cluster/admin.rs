@@ -55,6 +55,7 @@ pub(super) async fn submit(world: &World, node: NodeId, handle: &AberNode, opera
         volume: None,
         paths: Vec::new(),
         min_copies: 0,
+        is_in_train: false,
         signed: None,
     };
     let submitted = parts.outbox.submit(item, Vec::new());

@@ -36,6 +36,7 @@ mute! {
     append_change AppendChangeRequest AppendChangeResponse;
     list_entries ListEntriesRequest ListEntriesResponse;
     get_entry GetEntryRequest GetEntryResponse;
+    plan_revert PlanRevertRequest PlanRevertResponse;
     resolve_moment ResolveMomentRequest ResolveMomentResponse;
     read_snapshot ReadSnapshotRequest ReadSnapshotResponse;
     get_status GetStatusRequest GetStatusResponse;
@@ -54,6 +55,7 @@ mute! {
     }
     {
     download DownloadRequest DownloadResponse;
+    apply_revert ApplyRevertRequest ApplyRevertResponse;
     download_tree DownloadTreeRequest DownloadTreeResponse;
     watch_change WatchChangeRequest WatchChangeResponse;
     watch WatchRequest WatchResponse;
