@@ -219,11 +219,7 @@ fn change() -> Change {
         wall_time: Timestamp(-1),
         comment: "tout à la fois".to_owned(),
         via: "cli".to_owned(),
-        origin: Some(Origin {
-            act: Act::Rollback,
-            plan: PlanId(*b"one plan"),
-            takes_back: Some(Action::Entry(PartitionId(3), 1842)),
-        }),
+        origin: None,
         events: operations
             .zip(guards.into_iter().cycle())
             .map(|(operation, precondition)| Event {
@@ -340,6 +336,30 @@ fn signed() -> SignedChange {
 fn golden_change() {
     let bytes = compared("change.bin", &encode_change(&change()));
     assert_eq!(decode_change(&bytes), Ok(change()));
+}
+
+/// A change that is part of an action, and takes another one back.
+#[test]
+fn golden_origin() {
+    let [by_entry, by_plan] = [
+        Action::Entry(PartitionId(3), 1842),
+        Action::Plan(PlanId(*b"the plan")),
+    ]
+    .map(|taken| {
+        let origin = Origin {
+            act: Act::Undo,
+            plan: PlanId(*b"one plan"),
+            takes_back: Some(taken),
+        };
+        Change {
+            origin: Some(origin),
+            ..change()
+        }
+    });
+    for (name, change) in [("origin-entry.bin", by_entry), ("origin-plan.bin", by_plan)] {
+        let bytes = compared(name, &encode_change(&change));
+        assert_eq!(decode_change(&bytes), Ok(change));
+    }
 }
 
 /// S1: the signature is part of the format.

@@ -347,9 +347,9 @@ fn other_formats_lengths_and_gaps_are_refused() {
 #[test]
 fn unknown_and_repeated_fields_are_refused() {
     let body = encode_change(&change_of([make_directory("a")]));
-    // Fields 12 (unknown), 3 (a second time) and 9 (empty, so never written), each a varint or
+    // Fields 13 (unknown), 3 (a second time) and 9 (empty, so never written), each a varint or
     // length of one byte.
-    for extra in [[0x60, 1], [0x18, 1], [0x4a, 0]] {
+    for extra in [[0x68, 1], [0x18, 1], [0x4a, 0]] {
         let bytes = Bytes::from([&body[..], &extra].concat());
         let problem = decode_change(&bytes);
         assert_eq!(problem, Err(ChangeProblem::Encoding(NOT_OURS)));
