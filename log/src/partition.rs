@@ -11,6 +11,7 @@ pub mod log_store;
 pub mod raft_types;
 pub mod router;
 pub mod state_machine;
+mod votes;
 
 pub use log_reader::LogReader;
 

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod process;
+mod votes;
 
 use std::process::{Command, Output};
 
