@@ -8,8 +8,8 @@
 )]
 
 mod cluster;
+mod groups;
 mod process;
-mod votes;
 
 use std::process::{Command, Output};
 

@@ -5,6 +5,7 @@
 //! with the log it has. That it is part of the group is noted before Raft starts: a voter that forgot
 //! it would follow others, and its acknowledgements would count for nothing.
 
+use super::beats::next_beat;
 use super::raft_types::{C, Proposal, decode_membership, to_raft_id};
 use super::votes::{self, Look, Standing, Step, Word};
 use super::{Partition, ProposeProblem, Raft, Timing, Waiting, lock};
@@ -51,6 +52,8 @@ fn config(options: &Timing, snapshot_every: u64) -> Result<Config, openraft::Con
     Config {
         cluster_name: "aber".to_owned(),
         heartbeat_interval: options.heartbeat_ms,
+        // By `Partition::beat`, at the same time as all other groups.
+        enable_heartbeat: false,
         heartbeat_min_interval: Some(options.heartbeat_ms * 4 / 5),
         election_timeout_min: options.election_min_ms,
         election_timeout_max: options.election_max_ms,
@@ -126,7 +129,9 @@ impl<E: Env> Partition<E> {
         let factory = router::Factory {
             router: router::Router {
                 mesh: inner.mesh.clone(),
+                beats: None,
             },
+            beats: inner.beats.clone(),
             partition: self.id(),
         };
         let store = log_store::LogStore {
@@ -143,6 +148,7 @@ impl<E: Env> Partition<E> {
         let runtime = inner.env.runtime();
         runtime.trace(format_args!("group {}: part of it", self.id()));
         runtime.spawn("group", self.clone().end_with_group(raft.clone()));
+        runtime.spawn("beats", self.clone().beat(raft.clone()));
         runtime.spawn("voters", self.clone().mind_voters(raft.clone()));
         Ok(raft)
     }
@@ -197,6 +203,26 @@ impl<E: Env> Partition<E> {
                 }
                 Ok(()) if metrics.changed().await.is_err() => return,
                 Ok(()) => {}
+            }
+        }
+    }
+
+    /// As long as this Raft runs: the leader says that it leads, whenever all groups of this node do.
+    async fn beat(self, raft: Raft<E>) {
+        let every = Duration::from_millis(self.inner.timing.heartbeat_ms);
+        let runtime = self.inner.env.runtime();
+        let mut at = runtime.now();
+        loop {
+            // Nothing is made up for that was missed.
+            at = next_beat(at.max(runtime.now()), every);
+            runtime.sleep_until(at).await;
+            let (is_running, leads) = {
+                let metrics = raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (metrics.running_state.is_ok(), metrics.state.is_leader())
+            };
+            if !is_running || (leads && raft.trigger().heartbeat().await.is_err()) {
+                return;
             }
         }
     }
