@@ -4,6 +4,7 @@
 //! `purged ≤ snapshot ≤ applied ≤ committed ≤ last`, and a reader is given only what is both
 //! committed and durable here. What entries mean is none of this module's business.
 
+mod beats;
 mod follow;
 mod group;
 mod log_reader;
@@ -11,7 +12,9 @@ pub mod log_store;
 pub mod raft_types;
 pub mod router;
 pub mod state_machine;
+mod votes;
 
+pub use beats::{Beats, answer as answer_beats};
 pub use log_reader::LogReader;
 
 use crate::env::{Env, Runtime};
@@ -100,6 +103,8 @@ pub struct PartitionOptions<E: Env> {
     pub log: SegmentLog<E>,
     /// The node's links.
     pub mesh: Mesh<E>,
+    /// The heartbeats of all its groups.
+    pub beats: Beats<E>,
     /// Snapshots of the view.
     pub snapshots: Arc<dyn SnapshotSource>,
     /// Who knows the members.
@@ -195,6 +200,7 @@ struct Inner<E: Env> {
     timing: Timing,
     snapshot_every: u64,
     mesh: Mesh<E>,
+    beats: Beats<E>,
     council: Arc<dyn Council>,
     shared: Arc<Shared<E>>,
     proposals: mpsc::Sender<Waiting>,
@@ -259,6 +265,7 @@ impl<E: Env> Partition<E> {
             timing: options.timing,
             snapshot_every: options.snapshot_every,
             mesh: options.mesh,
+            beats: options.beats,
             council: options.council,
             shared,
             proposals,

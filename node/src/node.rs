@@ -31,7 +31,7 @@ use aber_log::env::{Env, Kv};
 use aber_log::history::History;
 use aber_log::mesh::Mesh;
 use aber_log::outbox::Outbox;
-use aber_log::partition::{LogReader, Partition, PartitionOptions, Timing};
+use aber_log::partition::{Beats, LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::members::Members;
@@ -301,6 +301,7 @@ async fn start_partitions<E: Env>(
     snapshots: &Snapshots<E>,
 ) -> Result<BTreeMap<PartitionId, Partition<E>>, Problem> {
     let mut partitions = BTreeMap::new();
+    let beats = Beats::new(env.clone(), mesh.clone());
     for partition in config.genesis.partition_ids() {
         let started = Partition::start(PartitionOptions {
             env: env.clone(),
@@ -311,6 +312,7 @@ async fn start_partitions<E: Env>(
             snapshot_every: config.options.snapshot_every,
             log: log.clone(),
             mesh: mesh.clone(),
+            beats: beats.clone(),
             snapshots: Arc::new(snapshots.clone()),
             council: Arc::clone(&council) as _,
         });

@@ -8,6 +8,7 @@
 )]
 
 mod cluster;
+mod groups;
 mod process;
 
 use std::process::{Command, Output};

@@ -40,10 +40,12 @@ pub enum Method {
     Push = 13,
     /// What relays tell each other.
     Relay = 14,
+    /// Raft's heartbeats of several groups.
+    Beat = 15,
 }
 
 impl Method {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -58,6 +60,7 @@ impl Method {
         Self::Follow,
         Self::Push,
         Self::Relay,
+        Self::Beat,
     ];
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
@@ -79,7 +82,9 @@ impl Method {
     #[must_use]
     pub fn priority(self) -> Priority {
         match self {
-            Self::Vote | Self::PreVote | Self::Transfer | Self::Append => Priority::Vital,
+            Self::Vote | Self::PreVote | Self::Transfer | Self::Append | Self::Beat => {
+                Priority::Vital
+            }
             Self::Propose | Self::Follow | Self::Status | Self::Held | Self::Relay => Priority::Log,
             Self::Push => Priority::Content,
             Self::Hold | Self::Chunks | Self::Snapshot | Self::Entries => Priority::CatchUp,
@@ -90,7 +95,7 @@ impl Method {
     /// content goes before content.
     pub(super) fn priority_of_request(self, of_call: Priority, bytes: usize) -> Priority {
         match self {
-            Self::Append if bytes > SMALL_BYTES => of_call.max(Priority::Log),
+            Self::Append | Self::Beat if bytes > SMALL_BYTES => of_call.max(Priority::Log),
             Self::Hold | Self::Chunks | Self::Snapshot | Self::Entries
                 if bytes <= QUESTION_BYTES =>
             {
@@ -122,7 +127,7 @@ mod tests {
     fn numbers_stay() {
         for number in 0..=255 {
             let method = Method::from_byte(number);
-            assert_eq!(method.is_some(), (1..=14).contains(&number));
+            assert_eq!(method.is_some(), (1..=15).contains(&number));
             assert!(method.is_none_or(|method| method as u8 == number));
         }
     }
@@ -135,6 +140,8 @@ mod tests {
             (Method::Transfer, 100, Vital),
             (Method::Append, 4096, Vital),
             (Method::Append, 4097, Log),
+            (Method::Beat, 300, Vital),
+            (Method::Beat, 4097, Log),
             (Method::Propose, 2 << 20, Log),
             (Method::Follow, 20, Log),
             (Method::Status, 0, Log),

@@ -5,18 +5,24 @@
 //! with the log it has. That it is part of the group is noted before Raft starts: a voter that forgot
 //! it would follow others, and its acknowledgements would count for nothing.
 
+use super::beats::next_beat;
 use super::raft_types::{C, Proposal, decode_membership, to_raft_id};
+use super::votes::{self, Look, Standing, Step, Word};
 use super::{Partition, ProposeProblem, Raft, Timing, Waiting, lock};
 use super::{log_store, router, state_machine};
 use crate::env::{Env, Runtime};
+use crate::mesh::Method;
+use aber_proto::generated::rpc;
 use aber_proto::{NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use futures::TryStreamExt;
+use futures::future::join_all;
 use openraft::alias::StoredMembershipOf;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::BasicNode;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
+use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -35,8 +41,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 /// For asking whether the group goes on without this node.
 const ASK_TIME: Duration = Duration::from_secs(60);
-/// A learner this far behind the leader is as good as there.
-const CAUGHT_UP: u64 = 64;
+/// For a learner's word on how far it is.
+const STATUS_TIME: Duration = Duration::from_secs(2);
 /// Looks without a vote and without a word until this node leaves the group.
 const LOOKS_OUTSIDE: u32 = 3;
 /// Looks without a word until this node asks whether the group goes on without it.
@@ -46,6 +52,8 @@ fn config(options: &Timing, snapshot_every: u64) -> Result<Config, openraft::Con
     Config {
         cluster_name: "aber".to_owned(),
         heartbeat_interval: options.heartbeat_ms,
+        // By `Partition::beat`, at the same time as all other groups.
+        enable_heartbeat: false,
         heartbeat_min_interval: Some(options.heartbeat_ms * 4 / 5),
         election_timeout_min: options.election_min_ms,
         election_timeout_max: options.election_max_ms,
@@ -121,7 +129,9 @@ impl<E: Env> Partition<E> {
         let factory = router::Factory {
             router: router::Router {
                 mesh: inner.mesh.clone(),
+                beats: None,
             },
+            beats: inner.beats.clone(),
             partition: self.id(),
         };
         let store = log_store::LogStore {
@@ -138,6 +148,7 @@ impl<E: Env> Partition<E> {
         let runtime = inner.env.runtime();
         runtime.trace(format_args!("group {}: part of it", self.id()));
         runtime.spawn("group", self.clone().end_with_group(raft.clone()));
+        runtime.spawn("beats", self.clone().beat(raft.clone()));
         runtime.spawn("voters", self.clone().mind_voters(raft.clone()));
         Ok(raft)
     }
@@ -192,6 +203,26 @@ impl<E: Env> Partition<E> {
                 }
                 Ok(()) if metrics.changed().await.is_err() => return,
                 Ok(()) => {}
+            }
+        }
+    }
+
+    /// As long as this Raft runs: the leader says that it leads, whenever all groups of this node do.
+    async fn beat(self, raft: Raft<E>) {
+        let every = Duration::from_millis(self.inner.timing.heartbeat_ms);
+        let runtime = self.inner.env.runtime();
+        let mut at = runtime.now();
+        loop {
+            // Nothing is made up for that was missed.
+            at = next_beat(at.max(runtime.now()), every);
+            runtime.sleep_until(at).await;
+            let (is_running, leads) = {
+                let metrics = raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (metrics.running_state.is_ok(), metrics.state.is_leader())
+            };
+            if !is_running || (leads && raft.trigger().heartbeat().await.is_err()) {
+                return;
             }
         }
     }
@@ -256,7 +287,7 @@ impl<E: Env> Partition<E> {
                 return;
             }
             if leads {
-                let change = self.set_voters(&raft, &membership);
+                let change = self.set_voters(&raft);
                 // A majority may be away: then the next look tries again.
                 let runtime = self.inner.env.runtime();
                 let _late = runtime.timeout(CHANGE_TIME, change).await.is_none();
@@ -301,64 +332,90 @@ impl<E: Env> Partition<E> {
         u32::try_from(again.as_secs() / LOOK_EVERY.as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// One step towards the voters that should be: learners first, votes once all are caught up, in
-    /// one change, so that two never vote.
-    async fn set_voters(&self, raft: &Raft<E>, membership: &StoredMembershipOf<C>) {
-        let is_joint = membership.membership().get_joint_config().len() > 1;
-        let present: BTreeSet<u64> = membership.membership().voter_ids().collect();
-        let known: Vec<u64> = membership.membership().nodes().map(|(n, _)| *n).collect();
-        let now: Vec<NodeId> = present.iter().copied().map(NodeId).collect();
-        let wanted = self.inner.council.voters(&now);
-        let wanted: BTreeSet<u64> = wanted.into_iter().map(|node| node.0).collect();
-        if wanted.is_empty() {
-            return;
-        }
-        if wanted == present && !is_joint {
-            // Who lost its vote is let go once it knows.
-            let told = membership.log_id().map_or(0, |id| id.index);
-            let is_spare = |node: &u64| !present.contains(node) && self.knows(raft, *node, told);
-            let spare: BTreeSet<u64> = known.into_iter().filter(is_spare).collect();
-            if !spare.is_empty() {
-                let change = ChangeMembers::RemoveNodes(spare);
-                let _later = raft.change_membership(change, false).await.is_err();
+    /// One look at who should vote, and what follows from it (`votes`).
+    async fn set_voters(&self, raft: &Raft<E>) {
+        let mut words = BTreeMap::new();
+        loop {
+            let look = self.look(raft, &words);
+            match votes::next_step(&look) {
+                Step::Wait => return,
+                Step::Ask(nodes) => words.extend(self.ask_applied(nodes).await),
+                Step::LetGo(spare) => {
+                    let spare = spare.into_iter().map(|node| node.0).collect();
+                    let change = ChangeMembers::RemoveNodes(spare);
+                    let _later = raft.change_membership(change, false).await.is_err();
+                    return;
+                }
+                Step::TakeIn(nodes) => {
+                    for node in nodes {
+                        let added = raft.add_learner(node.0, BasicNode::default(), false);
+                        if added.await.is_err() {
+                            return;
+                        }
+                    }
+                    return;
+                }
+                Step::Change => {
+                    let wanted: BTreeSet<u64> = look.wanted.iter().map(|node| node.0).collect();
+                    let runtime = self.inner.env.runtime();
+                    runtime.trace(format_args!("group {}: voters {wanted:?}", self.id()));
+                    let _later = raft.change_membership(wanted, true).await.is_err();
+                    return;
+                }
             }
-            return;
-        }
-        for node in wanted.iter().filter(|node| !known.contains(node)) {
-            let added = raft.add_learner(*node, BasicNode::default(), false);
-            if added.await.is_err() {
-                return;
-            }
-        }
-        if wanted.iter().all(|node| self.has_caught_up(raft, *node)) {
-            let runtime = self.inner.env.runtime();
-            runtime.trace(format_args!("group {}: voters {wanted:?}", self.id()));
-            let _later = raft.change_membership(wanted, true).await.is_err();
         }
     }
 
-    /// Whether a node has the log up to an index, or cannot be told.
-    fn knows(&self, raft: &Raft<E>, node: u64, index: u64) -> bool {
+    /// What is known now, with what was said since this look began.
+    fn look(&self, raft: &Raft<E>, words: &BTreeMap<NodeId, Word>) -> Look {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(&node));
-        let matched = matched.and_then(|id| id.as_ref());
-        matched.is_some_and(|id| id.index >= index) || !self.inner.mesh.is_up(NodeId(node))
-    }
-
-    fn has_caught_up(&self, raft: &Raft<E>, node: u64) -> bool {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if node == self.inner.me.0 {
-            return true;
-        }
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(&node));
-        // Nothing that matched yet is not "little is missing": it has not entered the group.
-        let Some(matched) = matched.and_then(|id| id.as_ref()).map(|id| id.index) else {
-            return false;
+        let stored = &metrics.membership_config;
+        let voters: BTreeSet<NodeId> = stored.membership().voter_ids().map(NodeId).collect();
+        let present: Vec<NodeId> = voters.iter().copied().collect();
+        let nodes = stored.membership().nodes().map(|(node, _)| NodeId(*node));
+        let known: BTreeSet<NodeId> = nodes.collect();
+        let replication = metrics.replication.as_ref();
+        let standing = |node: NodeId| {
+            let matched = replication.and_then(|all| all.get(&node.0));
+            let standing = Standing {
+                is_up: self.inner.mesh.is_up(node),
+                matched: matched.and_then(|id| id.as_ref()).map(|id| id.index),
+                word: words.get(&node).copied().unwrap_or_default(),
+            };
+            (node, standing)
         };
-        let last = metrics.last_log_index.unwrap_or(0);
-        self.inner.mesh.is_up(NodeId(node)) && matched.saturating_add(CAUGHT_UP) > last
+        Look {
+            me: self.inner.me,
+            wanted: self.inner.council.voters(&present).into_iter().collect(),
+            voters,
+            is_joint: stored.membership().get_joint_config().len() > 1,
+            told: stored.log_id().map_or(0, |id| id.index),
+            last: metrics.last_log_index.unwrap_or(0),
+            standings: known.iter().copied().map(standing).collect(),
+            known,
+        }
+    }
+
+    /// Asks learners how far they have applied the log.
+    async fn ask_applied(&self, nodes: BTreeSet<NodeId>) -> Vec<(NodeId, Word)> {
+        let asking = nodes.into_iter().map(async |node| {
+            let payload = Bytes::from(rpc::StatusRequest {}.encode_to_vec());
+            let mesh = &self.inner.mesh;
+            let answer = mesh.call(node, Method::Status, payload, STATUS_TIME).await;
+            let Ok(Ok(answer)) = answer.map(rpc::StatusResponse::decode) else {
+                return (node, Word::Silent);
+            };
+            let committed = self.inner.shared.committed.get().map_or(0, |id| id.index);
+            let mut positions = answer.positions.iter();
+            let own = positions.find(|position| position.partition == self.id().0);
+            let word = own.map_or(Word::Silent, |position| Word::Applied {
+                applied: position.applied,
+                committed,
+            });
+            (node, word)
+        });
+        join_all(asking).await
     }
 }
 

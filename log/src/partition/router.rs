@@ -4,9 +4,9 @@
 //! that openraft backs off. Incoming: the sender is the link's node, and a message in which
 //! another one speaks is refused (promise S3).
 
-use super::Raft;
 use super::raft_types::{C, Malformed, from_raft_vote, id_message, id_of, snapshot_message};
 use super::raft_types::{from_raft_entry, snapshot_of, to_raft_entry, vote_message, vote_of};
+use super::{Beats, Raft};
 use crate::env::Env;
 use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotManifest;
@@ -36,12 +36,15 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 /// Sends the messages of all groups of this node.
 pub struct Router<E: Env> {
     pub(super) mesh: Mesh<E>,
+    /// Of what sends heartbeats alone: they go with those of other groups.
+    pub(super) beats: Option<Beats<E>>,
 }
 
 impl<E: Env> Clone for Router<E> {
     fn clone(&self) -> Self {
         Self {
             mesh: self.mesh.clone(),
+            beats: self.beats.clone(),
         }
     }
 }
@@ -96,13 +99,22 @@ impl<E: Env> GroupRouter<C, PartitionId> for Router<E> {
         request: AppendEntriesRequest<C>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
-        let deadline = if request.entries.is_empty() {
-            SMALL_DEADLINE
-        } else {
-            APPEND_DEADLINE
-        };
+        let is_empty = request.entries.is_empty();
         let message = append_message(group, request);
-        let answer = self.ask(target, Method::Append, &message, deadline).await?;
+        let answer = match &self.beats {
+            Some(beats) if is_empty => {
+                let answer = beats.send(NodeId(target), &message).await;
+                answer.map_err(unreachable)?
+            }
+            _ => {
+                let deadline = if is_empty {
+                    SMALL_DEADLINE
+                } else {
+                    APPEND_DEADLINE
+                };
+                self.ask(target, Method::Append, &message, deadline).await?
+            }
+        };
         append_answer(answer).map_err(|problem| RPCError::Unreachable(unreachable(problem)))
     }
 
@@ -245,6 +257,7 @@ fn append_answer(answer: rpc::AppendResponse) -> Result<AppendEntriesResponse<C>
 /// Makes the clients of one group.
 pub(super) struct Factory<E: Env> {
     pub(super) router: Router<E>,
+    pub(super) beats: Beats<E>,
     pub(super) partition: PartitionId,
 }
 
@@ -253,6 +266,14 @@ impl<E: Env> RaftNetworkFactory<C> for Factory<E> {
 
     async fn new_client(&mut self, target: u64, _node: &BasicNode) -> Self::Network {
         GroupNetworkAdapter::new(self.router.clone(), target, self.partition)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &BasicNode) -> Self::Network {
+        let router = Router {
+            beats: Some(self.beats.clone()),
+            ..self.router.clone()
+        };
+        GroupNetworkAdapter::new(router, target, self.partition)
     }
 }
 

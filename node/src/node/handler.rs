@@ -6,7 +6,7 @@ use aber_log::content::NodeContent;
 use aber_log::env::{Env, Runtime};
 use aber_log::history::History;
 use aber_log::mesh::{Answer, Handler, Method};
-use aber_log::partition::{Partition, ProposeProblem};
+use aber_log::partition::{Partition, ProposeProblem, answer_beats};
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
 use aber_materializer::members::Members;
@@ -59,6 +59,10 @@ impl<E: Env> Handler for NodeHandler<E> {
                     Some(partition) => Box::pin(partition.answer(from, method, payload)),
                     None => refuse("there is no such partition"),
                 }
+            }
+            Method::Beat => {
+                let (env, groups) = (self.heads.env.clone(), self.partitions.clone());
+                Box::pin(answer_beats(env, groups, from, payload))
             }
             Method::Propose => self.propose(from, payload),
             Method::Hold | Method::Chunks | Method::Held | Method::Push | Method::Relay => {

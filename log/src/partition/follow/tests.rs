@@ -7,7 +7,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use super::super::{Council, PartitionOptions, Timing};
+use super::super::{Beats, Council, PartitionOptions, Timing};
 use super::*;
 use crate::mesh::Mesh;
 use crate::reader::SnapshotSource;
@@ -75,6 +75,7 @@ async fn follower(disk: &TestDisk) -> (TestEnv, Partition<TestEnv>) {
         node: me,
     };
     let log = SegmentLog::open(env.clone(), identity, SegmentOptions::default());
+    let mesh = Mesh::new(env.clone(), &[VOTER]);
     let started = Partition::start(PartitionOptions {
         env: env.clone(),
         me,
@@ -83,7 +84,8 @@ async fn follower(disk: &TestDisk) -> (TestEnv, Partition<TestEnv>) {
         timing: Timing::LAN,
         snapshot_every: 64,
         log: log.await.unwrap(),
-        mesh: Mesh::new(env.clone(), &[VOTER]),
+        beats: Beats::new(env.clone(), mesh.clone()),
+        mesh,
         snapshots: Arc::new(NoSnapshots),
         council: Arc::new(Elders { me }),
     });
