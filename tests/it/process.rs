@@ -15,6 +15,7 @@ mod damage;
 mod demo;
 mod directories;
 mod golden;
+mod history;
 mod join;
 mod kill;
 mod lab;

@@ -2,7 +2,7 @@
 
 use super::super::history::{Told, decode_entry};
 use super::super::{NodeService, index_problem, render};
-use super::rollback::volumes_of;
+use super::rollback::{keep_volumes_in_use, volumes_of};
 use super::{Asked, Wishes, is_same, path_text};
 use crate::reason::{Problem, Reason};
 use aber_log::env::Env;
@@ -212,6 +212,7 @@ impl<E: Env> NodeService<E> {
         let mut before = present;
         before.0.append(&mut old.0);
         asked.old_volumes = volumes_of(&tree.at(Arc::new(before)))?;
+        keep_volumes_in_use(&mut asked)?;
         Ok(asked)
     }
 

@@ -1,0 +1,294 @@
+//! Looking back and going back, by several people on several nodes.
+
+use super::ABER;
+use aber_tests::process::run::Ran;
+use aber_tests::process::{Cluster, Node, PATIENCE, tree};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Duration;
+
+/// Enough for a train of changes.
+const MANY: usize = 2500;
+const LONG: Duration = Duration::from_secs(120);
+
+fn reason(ran: &Ran) -> Option<&str> {
+    ran.reason()
+}
+
+fn lines(node: &Node, arguments: &[&str]) -> Result<Vec<Value>> {
+    let out = node.ok(&[&["--json"], arguments].concat())?;
+    out.lines()
+        .map(|line| serde_json::from_str(line).context("JSON lines"))
+        .collect()
+}
+
+fn result(node: &Node, arguments: &[&str]) -> Result<Value> {
+    lines(node, arguments)?.pop().context("a result")
+}
+
+/// The newest entry that touched a path.
+fn newest(node: &Node, path: &str) -> Result<String> {
+    let all = lines(node, &["log", "-n", "1", path])?;
+    let entry = all.iter().find(|line| line["type"] == "entry");
+    let id = entry.context("an entry")?["id"].as_str();
+    Ok(id.context("an id")?.to_owned())
+}
+
+fn write(node: &Node, path: &str, text: &str) -> Result<()> {
+    let ran = node.put(text.as_bytes(), path)?;
+    ensure!(ran.code == 0, "{ran:?}");
+    Ok(())
+}
+
+/// Two people work; one deletes a folder, another edits in it. History says who, brings it back
+/// without losing the edit, and shows how it was, the same on every node.
+#[test]
+fn a_folder_that_was_deleted_comes_back_and_the_edit_stays() -> Result<()> {
+    let cluster = Cluster::start(ABER, 3)?;
+    let [anna, bob, carl] = &cluster.nodes[..] else {
+        anyhow::bail!("three nodes")
+    };
+    anna.ok(&["mkdir", "-p", "/docs/plans"])?;
+    write(anna, "/docs/plans/party", "music\n")?;
+    write(anna, "/docs/plans/menu", "soup\n")?;
+    write(anna, "/docs/list", "one\n")?;
+    cluster.settle(PATIENCE)?;
+    let before = newest(anna, "/docs")?;
+
+    bob.ok(&["rm", "-r", "/docs/plans"])?;
+    cluster.settle(PATIENCE)?;
+    let removal = newest(carl, "/docs/plans/menu")?;
+    carl.ok(&["mkdir", "/docs/plans"])?;
+    write(carl, "/docs/plans/party", "music and lights\n")?;
+    write(carl, "/docs/list", "two\n")?;
+    cluster.settle(PATIENCE)?;
+
+    let who = lines(anna, &["log", "/docs/plans/menu"])?;
+    ensure!(who[0]["id"] == removal.as_str() && who[0]["author"] == bob.name.as_str());
+
+    let at = format!("{removal}-");
+    let plan = result(anna, &["rollback", "/docs", "--to", &at, "--dry-run"])?;
+    ensure!(
+        plan["returned"] == 1 && plan["skipped_total"] == 3,
+        "{plan}"
+    );
+    ensure!(
+        anna.ok(&["ls", "/docs/plans"])? == "party\n",
+        "a plan writes nothing"
+    );
+    anna.ok(&["rollback", "/docs", "--to", &at, "--yes"])?;
+    cluster.settle(PATIENCE)?;
+    for node in &cluster.nodes {
+        ensure!(node.ok(&["cat", "/docs/plans/menu"])? == "soup\n");
+        ensure!(node.ok(&["cat", "/docs/plans/party"])? == "music and lights\n");
+        ensure!(node.ok(&["cat", "/docs/list"])? == "two\n");
+        let then = std::fs::read_to_string(node.mirror().join("docs/plans/menu"))?;
+        ensure!(then == "soup\n");
+    }
+    cluster.equal_mirrors()?;
+
+    let mut digests = Vec::new();
+    for node in &cluster.nodes {
+        let into = cluster.directory.path().join(format!("then-{}", node.name));
+        let text = into.display().to_string();
+        let made = result(
+            node,
+            &["materialize", "--at", &before, "--into", &text, "/docs"],
+        )?;
+        digests.push(made["digest"].clone());
+        ensure!(std::fs::read_to_string(into.join("plans/party"))? == "music\n");
+        ensure!(std::fs::read_to_string(into.join("list"))? == "one\n");
+        tree::make_writable(&into);
+    }
+    ensure!(
+        digests.windows(2).all(|pair| pair[0] == pair[1]),
+        "{digests:?}"
+    );
+    let old = bob.ok(&["at", &before, "cat", "/docs/plans/party"])?;
+    ensure!(old == "music\n");
+    ensure!(bob.ok(&["cat", "--at", "-1", "/docs/list"])? == "one\n");
+    Ok(())
+}
+
+/// `undo` and `redo` walk one's own actions; what others did in between is left alone.
+#[test]
+fn undo_walks_back_and_redo_forward() -> Result<()> {
+    let cluster = Cluster::start(ABER, 2)?;
+    let [one, other] = &cluster.nodes[..] else {
+        anyhow::bail!("two nodes")
+    };
+    let source = cluster.directory.path().join("tree");
+    for name in ["a", "b/c", "b/d"] {
+        let path = source.join(name);
+        std::fs::create_dir_all(path.parent().context("below")?)?;
+        std::fs::write(&path, name)?;
+    }
+    one.ok(&["put", "-r", &source.display().to_string(), "/"])?;
+    write(one, "/tree/a", "again")?;
+    cluster.settle(PATIENCE)?;
+    write(other, "/tree/b/c", "by the other")?;
+    write(other, "/note", "x")?;
+    cluster.settle(PATIENCE)?;
+
+    one.ok(&["undo", "--yes"])?;
+    ensure!(one.ok(&["cat", "/tree/a"])? == "a");
+    // The put of the whole tree was one action, its volume included; one file has changed since.
+    let ran = one.aber(&["undo", "--yes"])?;
+    ensure!(ran.code == 0, "{ran:?}");
+    ensure!(one.ok(&["ls", "-R", "/tree"])? == "b/\nb/c\n");
+    ensure!(one.ok(&["cat", "/tree/b/c"])? == "by the other");
+    let nothing = one.aber(&["undo", "--yes"])?;
+    ensure!(
+        nothing.code == 4 && reason(&nothing) == Some("NOTHING_TO_UNDO"),
+        "{nothing:?}"
+    );
+    one.ok(&["redo", "--yes"])?;
+    ensure!(one.ok(&["cat", "/tree/a"])? == "a" && one.ok(&["cat", "/tree/b/d"])? == "b/d");
+    one.ok(&["redo", "--yes"])?;
+    ensure!(one.ok(&["cat", "/tree/a"])? == "again");
+    let nothing = one.aber(&["redo", "--yes"])?;
+    ensure!(
+        nothing.code == 4 && reason(&nothing) == Some("NOTHING_TO_REDO"),
+        "{nothing:?}"
+    );
+    ensure!(one.ok(&["cat", "/note"])? == "x");
+
+    let entry = newest(other, "/note")?;
+    other.ok(&["revert", &entry, "--yes"])?;
+    let gone = other.aber(&["--json", "cat", "/note"])?;
+    ensure!(gone.code != 0);
+    let restored = other.ok(&["restore", "/note", "--at", "-1", "--yes"])?;
+    ensure!(restored.contains("committed"), "{restored}");
+    ensure!(other.ok(&["cat", "/note"])? == "x");
+    Ok(())
+}
+
+/// What a plan was made of has changed: it names the paths and does nothing.
+#[test]
+fn a_stale_plan_does_nothing_and_says_where() -> Result<()> {
+    let cluster = Cluster::start(ABER, 2)?;
+    let [one, other] = &cluster.nodes[..] else {
+        anyhow::bail!("two nodes")
+    };
+    one.ok(&["mkdir", "/d"])?;
+    write(one, "/d/a", "1")?;
+    write(one, "/d/b", "1")?;
+    let then = newest(one, "/d/b")?;
+    write(one, "/d/a", "2")?;
+    write(one, "/d/b", "2")?;
+    cluster.settle(PATIENCE)?;
+    let plan = result(one, &["rollback", "/d", "--to", &then, "--dry-run"])?;
+    let id = plan["plan"].as_str().context("a plan")?;
+    write(other, "/d/b", "3")?;
+    cluster.settle(PATIENCE)?;
+    let ran = one.aber(&["rollback", "--plan", id])?;
+    ensure!(
+        ran.code == 5 && reason(&ran) == Some("PLAN_STALE"),
+        "{ran:?}"
+    );
+    ensure!(ran.stderr.contains("/d/b"), "{ran:?}");
+    ensure!(one.ok(&["cat", "/d/a"])? == "2" && one.ok(&["cat", "/d/b"])? == "3");
+    let ran = one.aber(&["rollback", "--plan", id])?;
+    ensure!(
+        ran.code == 4 && reason(&ran) == Some("PLAN_UNKNOWN"),
+        "{ran:?}"
+    );
+
+    for (arguments, why) in [
+        (["cat", "/d/a", "--at", "9:9"], "ENTRY_NOT_FOUND"),
+        (["cat", "/d/a", "--at", "-7"], "VERSION_NOT_FOUND"),
+        (["cat", "/d/a", "--at", "no-such-tag"], "TAG_UNKNOWN"),
+        (["ls", "/d/a", "--at", "Not A When"], "USAGE"),
+        (["ls", "/d", "--at", "2999-01-01"], "USAGE"),
+        (["restore", "/never", "--at", "1s"], "PATH_NOT_FOUND"),
+    ] {
+        let ran = one.aber(&arguments)?;
+        ensure!(
+            ran.code != 0 && reason(&ran) == Some(why),
+            "{arguments:?}: {ran:?}"
+        );
+    }
+    Ok(())
+}
+
+fn many_files(directory: &Path) -> Result<()> {
+    for number in 0..MANY {
+        let path = directory.join(format!("{:02}/{number}", number % 50));
+        std::fs::create_dir_all(path.parent().context("below")?)?;
+        let text = format!("file {number}: {}", "x".repeat(1500));
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// A rollback of many paths is a train of changes. Its node is killed in the middle: afterwards all
+/// of it is done, or nothing; no content travels for it, and undo takes it back whole.
+#[test]
+fn a_large_rollback_survives_kill_and_moves_no_content() -> Result<()> {
+    let mut cluster = Cluster::start(ABER, 3)?;
+    let source = cluster.directory.path().join("many");
+    many_files(&source)?;
+    let node = &cluster.nodes[0];
+    node.ok(&["put", "-r", &source.display().to_string(), "/"])?;
+    cluster.settle(LONG)?;
+    let then = newest(node, "/many")?;
+    node.ok(&["rm", "-r", "/many"])?;
+    node.ok(&["mkdir", "/many"])?;
+    cluster.settle(LONG)?;
+    let sent = content_sent(node)?;
+
+    let plan = result(node, &["rollback", "/many", "--to", &then, "--dry-run"])?;
+    ensure!(
+        plan["returned"] == MANY + 50 && plan["fetch_bytes"] == 0,
+        "{plan}"
+    );
+    ensure!(plan["changes"].as_u64() > Some(2), "{plan}");
+    let id = plan["plan"].as_str().context("a plan")?.to_owned();
+    let mut apply = cluster.nodes[0].command(&["rollback", "--plan", &id]);
+    let mut apply = apply.spawn()?;
+    std::thread::sleep(Duration::from_millis(120));
+    cluster.nodes[0].kill()?;
+    let _failed = apply.wait()?;
+    cluster.nodes[0].start()?;
+    cluster.settle(LONG)?;
+    let count = |node: &Node| -> Result<usize> {
+        let found = node.ok(&["ls", "-R", "/many"])?;
+        Ok(found.lines().count())
+    };
+    let back = count(&cluster.nodes[0])?;
+    ensure!(back == 0 || back == MANY + 50, "{back} of {}", MANY + 50);
+    if back == 0 {
+        let to = ["rollback", "/many", "--to", &then, "--yes"];
+        cluster.nodes[0].ok(&to)?;
+        cluster.settle(LONG)?;
+    }
+    let listing = cluster.equal_mirrors()?;
+    ensure!(listing.len() > MANY, "{}", listing.len());
+    let moved = content_sent(&cluster.nodes[0])?;
+    ensure!(
+        moved < sent + 200_000,
+        "{sent} bytes of content before, {moved} after"
+    );
+
+    cluster.nodes[0].ok(&["undo", "--yes"])?;
+    cluster.settle(LONG)?;
+    ensure!(count(&cluster.nodes[1])? == 0);
+    Ok(())
+}
+
+/// Bytes of content that a node has sent since it started.
+fn content_sent(node: &Node) -> Result<u64> {
+    let metrics = node.ok(&["metrics"])?;
+    let of_content = metrics.lines().filter(|line| {
+        line.starts_with("aber_link_bytes_total")
+            && line.contains("direction=\"sent\"")
+            && (line.contains("class=\"content\"") || line.contains("class=\"catch-up\""))
+    });
+    let mut sum = 0;
+    for line in of_content {
+        let value = line.rsplit(' ').next().context("a value")?;
+        sum += value.parse::<f64>()? as u64;
+    }
+    Ok(sum)
+}
