@@ -18,6 +18,7 @@ mod golden;
 mod join;
 mod kill;
 mod lab;
+mod look;
 mod members;
 mod seen;
 mod space;

@@ -1,12 +1,12 @@
 //! [adapter] The commands there are, and who runs each.
 
 use super::help::{
-    AT_HELP, DEMO_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
-    METRICS_HELP, PUT_HELP, STATUS_HELP, TREE_HELP, UP_HELP,
+    AT_HELP, DEMO_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, LOG_HELP, MATERIALIZE_HELP,
+    MEMBERS_HELP, METRICS_HELP, PUT_HELP, STATUS_HELP, TREE_HELP, UP_HELP,
 };
 use super::{Context, Outcome};
 use super::{at, cluster, doctor, file, get, history, invite, join, links, members, metrics, put};
-use super::{service, start, tree, where_is};
+use super::{log, service, start, tree, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -49,7 +49,8 @@ pub(super) enum Command {
     /// Which nodes have a file
     Where(where_is::WhereArgs),
     /// Who did what, newest first
-    Log(history::LogArgs),
+    #[command(after_help = LOG_HELP)]
+    Log(log::LogArgs),
     /// What a WHEN chooses, or a command as of then
     #[command(after_help = AT_HELP)]
     At(at::AtArgs),
@@ -149,7 +150,7 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Rm(args) => file::rm(context, args).await,
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => where_is::where_is(context, args).await,
-        Command::Log(args) => history::log(context, args).await,
+        Command::Log(args) => log::log(context, args).await,
         Command::At(args) => at::at(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,
