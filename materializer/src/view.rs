@@ -15,6 +15,7 @@ pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
 mod guard;
+mod history;
 mod membership;
 mod moment;
 mod namespace;
@@ -30,6 +31,7 @@ pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use history::Tenure;
 pub use moment::Moment;
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};

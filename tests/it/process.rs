@@ -19,6 +19,7 @@ mod history;
 mod join;
 mod kill;
 mod lab;
+mod look;
 mod members;
 mod seen;
 mod space;

@@ -3,6 +3,7 @@
 mod faults;
 pub(crate) mod fold;
 mod guards;
+mod history;
 mod members;
 mod membership;
 pub(crate) mod model;

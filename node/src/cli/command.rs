@@ -1,37 +1,32 @@
 //! [adapter] The commands there are, and who runs each.
 
-use super::help::{
-    AT_HELP, DEMO_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
-    METRICS_HELP, PUT_HELP, RESTORE_HELP, REVERT_HELP, ROLLBACK_HELP, STATUS_HELP, TREE_HELP,
-    UNDO_HELP, UP_HELP,
-};
-use super::{Context, Outcome};
-use super::{at, cluster, doctor, file, get, history, invite, join, links, members, metrics, put};
-use super::{revert, service, start, tree, where_is};
+use super::{Context, Outcome, help};
+use super::{at, cluster, doctor, file, get, history, invite, join, links, log, members, metrics};
+use super::{put, revert, service, start, tree, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
     /// Start several nodes on this machine, to try things out
-    #[command(after_help = DEMO_HELP)]
+    #[command(after_help = help::DEMO_HELP)]
     Demo(start::DemoArgs),
     /// Start the node; with nothing set up: a cluster of one
-    #[command(after_help = UP_HELP)]
+    #[command(after_help = help::UP_HELP)]
     Up(start::UpArgs),
     /// Stop the node
     Down,
     /// Make a ticket that lets one more node in
-    #[command(after_help = INVITE_HELP)]
+    #[command(after_help = help::INVITE_HELP)]
     Invite(invite::InviteArgs),
     /// Make this machine a node of somebody's cluster, by a ticket
-    #[command(after_help = JOIN_HELP)]
+    #[command(after_help = help::JOIN_HELP)]
     Join(join::JoinArgs),
     /// How the node and its cluster are
-    #[command(after_help = STATUS_HELP)]
+    #[command(after_help = help::STATUS_HELP)]
     Status(cluster::StatusArgs),
     /// Put local files into the tree
-    #[command(after_help = PUT_HELP)]
+    #[command(after_help = help::PUT_HELP)]
     Put(put::PutArgs),
     /// Get files from the tree
     Get(get::GetArgs),
@@ -50,45 +45,46 @@ pub(super) enum Command {
     /// Which nodes have a file
     Where(where_is::WhereArgs),
     /// Who did what, newest first
-    Log(history::LogArgs),
+    #[command(after_help = help::LOG_HELP)]
+    Log(log::LogArgs),
     /// What a WHEN chooses, or a command as of then
-    #[command(after_help = AT_HELP)]
+    #[command(after_help = help::AT_HELP)]
     At(at::AtArgs),
     /// Bring one path back as it was
-    #[command(after_help = RESTORE_HELP)]
+    #[command(after_help = help::RESTORE_HELP)]
     Restore(revert::RestoreArgs),
     /// Bring a directory, or everything, back as it was
-    #[command(after_help = ROLLBACK_HELP)]
+    #[command(after_help = help::ROLLBACK_HELP)]
     Rollback(revert::RollbackArgs),
     /// Take back what this node did last; again: what it did before that
-    #[command(after_help = UNDO_HELP)]
+    #[command(after_help = help::UNDO_HELP)]
     Undo(revert::StepArgs),
     /// Do again what was undone last
-    #[command(after_help = UNDO_HELP)]
+    #[command(after_help = help::UNDO_HELP)]
     Redo(revert::StepArgs),
     /// Take one change back, or one event of it
-    #[command(after_help = REVERT_HELP)]
+    #[command(after_help = help::REVERT_HELP)]
     Revert(revert::RevertArgs),
     /// Who belongs to the cluster, and how they are
-    #[command(after_help = MEMBERS_HELP)]
+    #[command(after_help = help::MEMBERS_HELP)]
     Members(members::MembersArgs),
     /// Whom this node is connected to, and why not
     Links,
     /// The trees down which content or entries go
-    #[command(after_help = TREE_HELP)]
+    #[command(after_help = help::TREE_HELP)]
     Tree(tree::TreeArgs),
     /// Counters and gauges of the node, as text that Prometheus reads
-    #[command(after_help = METRICS_HELP)]
+    #[command(after_help = help::METRICS_HELP)]
     Metrics,
     /// Read everything again and check it
     Verify(history::VerifyArgs),
     /// Is everything here as a node needs it?
-    #[command(after_help = DOCTOR_HELP)]
+    #[command(after_help = help::DOCTOR_HELP)]
     Doctor,
     /// The node as a service of systemd
     Service(service::ServiceArgs),
     /// Follow a node into a directory, as a process of its own
-    #[command(after_help = MATERIALIZE_HELP)]
+    #[command(after_help = help::MATERIALIZE_HELP)]
     Materialize(start::MaterializeArgs),
     /// The version of this program
     Version,
@@ -172,7 +168,7 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Rm(args) => file::rm(context, args).await,
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => where_is::where_is(context, args).await,
-        Command::Log(args) => history::log(context, args).await,
+        Command::Log(args) => log::log(context, args).await,
         Command::At(args) => at::at(context, args).await,
         Command::Restore(args) => revert::restore(context, args).await,
         Command::Rollback(args) => revert::rollback(context, args).await,

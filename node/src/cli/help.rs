@@ -161,3 +161,14 @@ Examples:
   aber materialize --from /srv/aber --into copy --once
   aber materialize --at yesterday --into y       all as it was, in a directory that is made
   aber materialize --at 3:1842- --into d /music  one directory, just before that entry";
+
+pub(super) const LOG_HELP: &str = "\
+One line a file operation: entry, local time, who, + made or written, - removed, > renamed, ~ set,
+* members and volumes, then path, size and by what means. Of a file that is gone: what it was.
+
+Examples:
+  aber log /music --since 1d                     since this time yesterday
+  aber log /notes/todo.txt --follow-renames      all its life
+  aber log --removed --by malo                   what malo removed, and how much it was
+  aber log --comment \"spring clean\" --until 3:1842
+  aber show 3:1842                               one entry in full";

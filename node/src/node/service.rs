@@ -5,11 +5,14 @@
 mod follow;
 mod history;
 mod links;
+mod listing;
+mod lives;
 mod members;
 mod metrics;
 mod moment;
 mod notices;
 mod operations;
+mod outcome;
 mod prepare;
 mod read;
 mod relay;

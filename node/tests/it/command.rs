@@ -20,6 +20,7 @@ async fn run_in(data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
         .env("ABER_DATA", data)
         .env_remove("ABER_NODE")
         .env_remove("NO_COLOR")
+        .env("TZ", "UTC")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -388,9 +389,9 @@ async fn golden_outputs() {
         &["log"],
         0,
         expect![[r#"
-        3:1843    2025-11-22T12:00:00Z  yann        +  /music/a\u{1b}b  2.0 KiB  cli
-                                                       … and 2 more events
-    "#]],
+            3:1843  22 Nov 2025 12:00  yann  +  /music/a\u{1b}b      2.0 KiB   cli
+                                                … and 2 more events
+        "#]],
     )
     .await;
     check(

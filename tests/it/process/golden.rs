@@ -24,18 +24,27 @@ fn without_index(word: &str) -> Option<String> {
     let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     let tail = rest.get(index.len()..)?;
     let is_id = is_number(partition) && is_number(&index);
-    (is_id && (tail.is_empty() || tail.starts_with('.'))).then(|| format!("P:I{tail}"))
+    let is_end = tail.is_empty() || tail == "-" || tail.starts_with('.');
+    (is_id && is_end).then(|| format!("P:I{tail}"))
 }
 
 /// Times and entries by their names; a line that had any loses its columns.
 fn without_numbers(line: &str) -> String {
-    let is_time = |word: &str| word.len() == 20 && word.as_bytes().get(10) == Some(&b'T');
+    // `12:31`, and the day where it is not today: at midnight either may be.
+    let is_clock = |word: &str| match word.as_bytes() {
+        [a, b, b':', c, d] => [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()),
+        _ => false,
+    };
+    let is_time = |word: &str| {
+        let is_stamp = word.len() == 20 && word.as_bytes().get(10) == Some(&b'T');
+        is_stamp || is_clock(word)
+    };
     let indent = line.len() - line.trim_start().len();
     let words: Vec<String> = line
         .split_whitespace()
         .map(|word| match without_index(word) {
+            _ if is_time(word) => "TIME".to_owned(),
             Some(id) => id,
-            None if is_time(word) => "TIME".to_owned(),
             None => word.to_owned(),
         })
         .collect();

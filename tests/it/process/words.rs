@@ -74,9 +74,9 @@ fn commands_say_what_they_did() -> Result<()> {
         music/song
         note
         $ aber log
-        P:I TIME n1 - /music/tune cli
+        P:I TIME n1 - /music/tune -97.7 KiB cli
         P:I TIME n1 > /music/copy => /music/tune cli
-        P:I TIME n1 + /music/copy = version P:I.1 cli
+        P:I TIME n1 + /music/copy copied from /music/song cli
         P:I TIME n1 + /note 13 B cli
         P:I TIME n1 + /music/song 97.7 KiB cli
         P:I TIME n1 * made /music, in partition P cli

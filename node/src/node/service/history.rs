@@ -1,24 +1,20 @@
-//! [driver] The log as people read it.
+//! [driver] Entries as people read them.
 
+use super::NodeService;
 use super::render::{self, Names};
-use super::{NodeService, parse_path};
 use crate::reason::{Problem, Reason};
 use crate::service::Answer;
 use aber_log::env::Env;
-use aber_materializer::view::RequestOutcome;
+use aber_materializer::view::{Fate, RequestOutcome};
 use aber_proto::generated::v1;
 use aber_proto::{
-    Change, Entry, EntryKind, NodeId, PartitionId, SignedChange, TreePath, VolumeId, codec,
+    Change, Entry, EntryKind, Event, NodeId, PartitionId, SignedChange, TreePath, VolumeId, codec,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MOST: usize = 1000;
-const EVENTS_DEFAULT: usize = 20;
-/// Entries read at a time of each partition.
-const BLOCK: u64 = 64;
-const BLOCK_BYTES: usize = 4 * 1024 * 1024;
+/// Events of a change that are shown where the caller does not say.
+pub(super) const EVENTS_DEFAULT: usize = 20;
 
 /// The names that are known here now, looked up once a call.
 pub(super) struct KnownNames {
@@ -46,16 +42,7 @@ pub(super) struct Told {
     pub(super) change: Change,
 }
 
-/// One partition's entries, walked in one direction.
-struct Walk {
-    partition: PartitionId,
-    /// The next index to read; `None` at the end.
-    next: Option<u64>,
-    last: u64,
-    ready: Vec<Told>,
-}
-
-fn damaged(detail: impl std::fmt::Display) -> Problem {
+pub(super) fn damaged(detail: impl std::fmt::Display) -> Problem {
     Problem::new(Reason::LogDamaged).with("detail", detail)
 }
 
@@ -98,143 +85,18 @@ impl<E: Env> NodeService<E> {
         })
     }
 
-    pub(super) fn history_list(
-        &self,
-        request: v1::ListEntriesRequest,
-    ) -> Answer<v1::ListEntriesResponse> {
-        let path = if request.path.is_empty() {
-            TreePath::root()
-        } else {
-            parse_path(&request.path)?
-        };
-        let asked = usize::try_from(request.page_size).unwrap_or(0);
-        let most = if asked == 0 {
-            PAGE_DEFAULT
-        } else {
-            asked.min(PAGE_MOST)
-        };
-        let names = self.names();
-        let mut walks = self.walks(&request)?;
-        let mut entries = Vec::new();
-        while entries.len() < most {
-            let Some(told) = self.next_told(&mut walks, request.oldest_first)? else {
-                break;
-            };
-            let author = names.member(told.change.author);
-            let is_by = request.authors.is_empty() || request.authors.contains(&author);
-            if is_by && touches(&told.change, &path, &names) {
-                let shown = self.tell(&told, request.events_per_change as usize, &names);
-                if request.include_rejected || shown.applied {
-                    entries.push(shown);
-                }
-            }
-        }
-        let is_over = walks
-            .iter()
-            .all(|walk| walk.next.is_none() && walk.ready.is_empty());
-        let next_page_token = if is_over {
-            String::new()
-        } else {
-            token(&walks)
-        };
-        Ok(v1::ListEntriesResponse {
-            entries,
-            next_page_token,
-            cursor: self.cursor(),
-        })
-    }
-
-    fn walks(&self, request: &v1::ListEntriesRequest) -> Result<Vec<Walk>, Problem> {
-        let foreign = || Problem::new(Reason::CursorForeign).with("detail", "the page token");
-        let resumed = if request.page_token.is_empty() {
-            None
-        } else {
-            let bytes = data_encoding::HEXLOWER.decode(request.page_token.as_bytes());
-            Some(decode_cursor(&bytes.map_err(|_| foreign())?).ok_or_else(foreign)?)
-        };
-        let mut walks = Vec::new();
-        for (partition, applied) in &self.node.parts.applied {
-            let Some(last) = applied.get() else { continue };
-            let oldest = self.node.parts.log.state(*partition).oldest.unwrap_or(0);
-            let start = if request.oldest_first { oldest } else { last };
-            let next = match &resumed {
-                None => Some(start),
-                // A token holds the next index plus one; 0 is the end.
-                Some(at) => at.get(partition).copied().unwrap_or(0).checked_sub(1),
-            };
-            walks.push(Walk {
-                partition: *partition,
-                next,
-                last,
-                ready: Vec::new(),
-            });
-        }
-        Ok(walks)
-    }
-
-    /// The next change over all partitions, by order time.
-    fn next_told(&self, walks: &mut [Walk], oldest_first: bool) -> Result<Option<Told>, Problem> {
-        for walk in walks.iter_mut() {
-            while walk.ready.is_empty() && walk.next.is_some() {
-                self.fill(walk, oldest_first)?;
-            }
-        }
-        let time = |walk: &&mut Walk| {
-            let first = walk
-                .ready
-                .last()
-                .map(|told| told.entry.order_time.0)
-                .unwrap_or_default();
-            if oldest_first { -first } else { first }
-        };
-        let waiting = walks.iter_mut().filter(|walk| !walk.ready.is_empty());
-        Ok(waiting.max_by_key(time).and_then(|walk| walk.ready.pop()))
-    }
-
-    /// Reads the next block of a walk; the next one to tell is last in `ready`.
-    fn fill(&self, walk: &mut Walk, oldest_first: bool) -> Result<(), Problem> {
-        let Some(next) = walk.next else { return Ok(()) };
-        let oldest = self
-            .node
-            .parts
-            .log
-            .state(walk.partition)
-            .oldest
-            .unwrap_or(0);
-        let (from, to) = if oldest_first {
-            (next, (next + BLOCK).min(walk.last + 1))
-        } else {
-            (next.saturating_sub(BLOCK - 1).max(oldest), next + 1)
-        };
-        let mut entries = Vec::new();
-        let mut at = from;
-        while at < to {
-            let block = self
-                .node
-                .parts
-                .log
-                .read(walk.partition, at, to, BLOCK_BYTES)
-                .map_err(damaged)?;
-            let Some(last) = block.last() else { break };
-            at = last.log_id.index + 1;
-            entries.extend(block);
-        }
-        walk.ready = entries.into_iter().filter_map(decode_entry).collect();
-        if oldest_first {
-            walk.ready.reverse();
-            walk.next = (to <= walk.last).then_some(to);
-        } else {
-            walk.next = (from > oldest).then(|| from - 1);
-        }
-        Ok(())
-    }
-
-    /// An entry for people, with what became of it.
+    /// An entry for people, with what became of it, and the first of its events.
     pub(super) fn tell(&self, told: &Told, events: usize, names: &KnownNames) -> v1::Entry {
         let events = if events == 0 { EVENTS_DEFAULT } else { events };
-        let partition = told.entry.partition;
+        let shown: Vec<usize> = (0..told.change.events.len().min(events)).collect();
+        self.tell_some(told, &shown, names)
+    }
+
+    /// An entry for people, with what became of it, and those of its events.
+    pub(super) fn tell_some(&self, told: &Told, events: &[usize], names: &KnownNames) -> v1::Entry {
+        let (partition, index) = (told.entry.partition, told.entry.log_id.index);
         let mut shown = v1::Entry {
-            id: Some(render::entry_id(partition, told.entry.log_id.index)),
+            id: Some(render::entry_id(partition, index)),
             term: told.entry.log_id.term,
             order_time: Some(render::stamp_message(told.entry.order_time)),
             change: Some(render::change(&told.change, events, names)),
@@ -242,22 +104,55 @@ impl<E: Env> NodeService<E> {
             control_index: told.entry.control_index,
             ..v1::Entry::default()
         };
-        let answered = self
-            .node
-            .parts
-            .tree
-            .request(partition, told.change.request)
-            .ok()
-            .flatten();
+        let happened = self.node.parts.tree.happened(partition, index).ok();
+        match happened.flatten() {
+            Some(happened) => {
+                shown.order_time = Some(render::stamp_message(happened.order_time));
+                match happened.fate {
+                    Fate::Applied => shown.applied = true,
+                    Fate::Rejected(why, event) => {
+                        shown.set_rejected_reason(render::reason(why));
+                        shown.rejected_event = event.map_or(0, |event| event.saturating_add(1));
+                    }
+                    // A repeat did nothing.
+                    Fate::Repeat | Fate::Nothing => {
+                        shown.set_rejected_reason(v1::ErrorReason::ChangeRejected);
+                    }
+                }
+            }
+            None => self.tell_by_request(told, &mut shown),
+        }
+        shown
+    }
+
+    /// What became of an entry that is older than the history told here, as long as its request is
+    /// remembered.
+    fn tell_by_request(&self, told: &Told, shown: &mut v1::Entry) {
+        let (partition, index) = (told.entry.partition, told.entry.log_id.index);
+        let tree = &self.node.parts.tree;
+        let answered = tree.request(partition, told.change.request).ok().flatten();
         match answered {
-            Some((index, outcome)) if index == told.entry.log_id.index => match outcome {
+            Some((answered, outcome)) if answered == index => match outcome {
                 RequestOutcome::Applied => shown.applied = true,
                 RequestOutcome::Rejected(why) => shown.set_rejected_reason(render::reason(why)),
             },
-            // A repeat, or a void number: it did nothing.
-            _ => shown.set_rejected_reason(v1::ErrorReason::ChangeRejected),
+            // Its request was answered by another entry: this one did nothing.
+            Some(_) => shown.set_rejected_reason(v1::ErrorReason::ChangeRejected),
+            None => shown.outcome_unknown = true,
         }
-        shown
+    }
+
+    /// An entry of the log with its change; `None` if it is not here, or holds none.
+    pub(super) fn told_at(
+        &self,
+        partition: PartitionId,
+        index: u64,
+    ) -> Result<Option<Told>, Problem> {
+        let log = &self.node.parts.log;
+        let entries = log.read(partition, index, index.saturating_add(1), 1);
+        let entry = entries.map_err(damaged)?.into_iter().next();
+        let entry = entry.filter(|entry| entry.log_id.index == index);
+        Ok(entry.and_then(decode_entry))
     }
 
     pub(super) fn history_entry(
@@ -327,6 +222,14 @@ impl<E: Env> NodeService<E> {
 
 /// Whether a change touches a path, something below it, or a directory above it as a whole.
 pub(super) fn touches(change: &Change, path: &TreePath, names: &KnownNames) -> bool {
+    change
+        .events
+        .iter()
+        .any(|event| event_touches(event, path, names))
+}
+
+/// Whether an event touches a path or something below it.
+pub(super) fn event_touches(event: &Event, path: &TreePath, names: &KnownNames) -> bool {
     if path.is_root() {
         return true;
     }
@@ -334,22 +237,7 @@ pub(super) fn touches(change: &Change, path: &TreePath, names: &KnownNames) -> b
         let below = text.strip_prefix(path.as_str());
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    change
-        .events
-        .iter()
-        .any(|event| render::paths_of(event, names).into_iter().any(inside))
-}
-
-fn token(walks: &[Walk]) -> String {
-    let at = walks.iter().map(|walk| {
-        // What is ready was read but not told: go on with it.
-        let ready = walk.ready.last().map(|told| told.entry.log_id.index);
-        (
-            walk.partition,
-            ready.or(walk.next).map_or(0, |next| next + 1),
-        )
-    });
-    data_encoding::HEXLOWER.encode(&encode_cursor(at))
+    render::paths_of(event, names).into_iter().any(inside)
 }
 
 /// Partition and number, little-endian, one after the other.

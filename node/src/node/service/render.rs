@@ -215,6 +215,7 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
     v1::Event {
         precondition: precondition(&event.precondition, partition),
         operation: Some(operation),
+        number: 0,
         outcome: None,
     }
 }
@@ -351,8 +352,15 @@ pub(super) fn paths_of(event: &Event, names: &impl Names) -> Vec<String> {
     }
 }
 
-pub(super) fn change(change: &Change, events_most: usize, names: &impl Names) -> v1::Change {
-    let shown = change.events.iter().take(events_most);
+/// A change with those of its events, by their places from 0.
+pub(super) fn change(change: &Change, shown: &[usize], names: &impl Names) -> v1::Change {
+    let told = |position: &usize| {
+        let told = event(change.events.get(*position)?, change.partition, names);
+        Some(v1::Event {
+            number: u32::try_from(*position).map_or(0, |position| position.saturating_add(1)),
+            ..told
+        })
+    };
     v1::Change {
         author: names.member(change.author),
         author_sequence: change.author_sequence,
@@ -360,9 +368,7 @@ pub(super) fn change(change: &Change, events_most: usize, names: &impl Names) ->
         wall_time: Some(stamp_message(change.wall_time)),
         comment: change.comment.clone(),
         via: change.via.clone(),
-        events: shown
-            .map(|one| event(one, change.partition, names))
-            .collect(),
+        events: shown.iter().filter_map(told).collect(),
         events_total: u32::try_from(change.events.len()).unwrap_or(u32::MAX),
         plan_id: change
             .origin

@@ -147,7 +147,9 @@ pub(super) fn volumes_of<K: aber_log::env::Kv>(
 }
 
 /// A volume that was made since goes only if all that is in it does: its partition cannot tell.
-pub(super) fn keep_volumes_in_use<K: aber_log::env::Kv>(asked: &mut Asked<K>) -> Result<(), Problem> {
+pub(super) fn keep_volumes_in_use<K: aber_log::env::Kv>(
+    asked: &mut Asked<K>,
+) -> Result<(), Problem> {
     let control = asked.wishes.get(&PartitionId::CONTROL);
     let doomed: Vec<(FileId, PartitionId)> = control
         .into_iter()
