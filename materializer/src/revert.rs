@@ -103,11 +103,11 @@ pub fn plan<T: Tree>(
             }
         }
     }
-    planner.end_between()?;
     for id in &ids {
         planner.restore_content(*id)?;
     }
     planner.remove_doomed(&ids)?;
+    planner.end_between()?;
     Ok(planner.plan)
 }
 
@@ -275,6 +275,10 @@ impl<T: Tree> Planner<T> {
                     if kind.is_directory() && stays =>
                 {
                     self.spare(there);
+                    if let (true, Some(id)) = (is_doomed, there.node()) {
+                        let step = self.scene.set_mode(id, then.mode)?;
+                        self.plan.steps.extend(step);
+                    }
                     return Ok(Ok(there.clone()));
                 }
                 (NodeKind::File(_), Some(steps::Shape::File)) if is_doomed => {
@@ -315,11 +319,14 @@ impl<T: Tree> Planner<T> {
             return Ok(Err(Skip::NoParent));
         };
         if self.is_doomed(id) {
-            return if self.remove_tree(id, 0)? {
-                Ok(Ok(()))
-            } else {
-                Ok(Err(Skip::InTheWay(id)))
-            };
+            if self.remove_tree(id, 0)? {
+                return Ok(Ok(()));
+            }
+            // What is in it, and will leave it, may be what needs the place.
+            if !self.will_go(id, 0)? {
+                return Ok(Err(Skip::InTheWay(id)));
+            }
+            return self.step_aside(id, parent).map(Ok);
         }
         let moves = self.wishes.get(&id).is_some_and(|wish| wish.then.is_some());
         if !moves {
@@ -331,14 +338,46 @@ impl<T: Tree> Planner<T> {
             Some(Status::Done(_) | Status::Skipped) => true,
         };
         if !is_placed {
-            let name = self.free_name(parent)?;
-            self.rename(id, parent, &name, Kind::Between)?;
-            self.between.push(id);
+            self.step_aside(id, parent)?;
         }
         match self.scene.child(parent, name)? {
             None => Ok(Ok(())),
             Some(still) => Ok(Err(Skip::InTheWay(still.node().unwrap_or(id)))),
         }
+    }
+
+    /// Gives a node a name in between.
+    fn step_aside(&mut self, id: FileId, parent: &Handle) -> Result<(), KvProblem> {
+        let name = self.free_name(parent)?;
+        self.rename(id, parent, &name, Kind::Between)?;
+        self.between.push(id);
+        Ok(())
+    }
+
+    /// Whether nothing is in a directory that stays there.
+    fn will_go(&self, id: FileId, depth: usize) -> Result<bool, KvProblem> {
+        if depth > aber_proto::limit::PATH_DEPTH {
+            return Ok(false);
+        }
+        for child in self.scene.children(id)? {
+            let Some(child) = child.node() else {
+                return Ok(false);
+            };
+            let leaves = match self.status.get(&child) {
+                Some(Status::Doing) => true,
+                Some(Status::Done(_) | Status::Skipped) => false,
+                None if self.is_doomed(child) => self.will_go(child, depth + 1)?,
+                None => self
+                    .wishes
+                    .get(&child)
+                    .and_then(|wish| wish.then.as_ref())
+                    .is_some_and(|then| then.parent != id),
+            };
+            if !leaves {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn free_name(&mut self, parent: &Handle) -> Result<String, KvProblem> {

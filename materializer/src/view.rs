@@ -27,6 +27,7 @@ mod position;
 mod read;
 mod rehearse;
 mod requests;
+mod revive;
 pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,6 @@
 //! [pure] What one author appends at once: all of it takes effect, or none.
 
-use crate::event::{Event, Operation, Precondition};
+use crate::event::{Event, Operation, Precondition, Revived};
 use crate::hash::ChangeHash;
 use crate::id::{ClusterId, NodeId, PartitionId, RequestId};
 use crate::key::{BatchSignature, PublicKey, SignatureProblem};
@@ -158,6 +158,15 @@ impl Change {
             content.check()?;
         }
         match operation {
+            Operation::Revive {
+                what, attributes, ..
+            } => {
+                if let Revived::Symlink(target) = what {
+                    check_target(target)?;
+                }
+                check_mode(attributes.mode)?;
+                check_time(Some(attributes.mtime))
+            }
             Operation::Put { attributes, .. } | Operation::Copy { attributes, .. } => {
                 check_mode(attributes.mode)?;
                 check_time(Some(attributes.mtime))

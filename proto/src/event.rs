@@ -5,7 +5,7 @@
 //! these over the log.
 
 use crate::hash::TicketId;
-use crate::id::{EventId, NodeId, PartitionId, VolumeId};
+use crate::id::{EventId, FileId, NodeId, PartitionId, VolumeId};
 use crate::key::PublicKey;
 use crate::manifest::{Attributes, Content};
 use crate::member::{Rates, Role};
@@ -107,6 +107,20 @@ pub enum Operation {
         /// Modification time.
         mtime: Option<FileTime>,
     },
+    /// A node that was removed stands again under its old id, so that its history goes on. It must
+    /// be gone, and older than this entry.
+    Revive {
+        /// Which.
+        file: FileId,
+        /// The version whose state comes back; of a file, the new version follows it.
+        previous: EventId,
+        /// Where.
+        place: Place,
+        /// What it is.
+        what: Revived,
+        /// Times and permission bits.
+        attributes: Attributes,
+    },
     /// Control partition: a new top-level directory, placed in a partition (rule TR-11). On a
     /// volume that is there it does nothing.
     MakeVolume {
@@ -182,6 +196,17 @@ pub enum Operation {
     },
 }
 
+/// What a node is that stands again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Revived {
+    /// A file with these bytes.
+    File(Content),
+    /// A symbolic link with this target.
+    Symlink(String),
+    /// A directory, empty.
+    Directory,
+}
+
 /// One operation with its guard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
@@ -196,7 +221,12 @@ impl Operation {
     #[must_use]
     pub fn content(&self) -> Option<&Content> {
         match self {
-            Self::Put { content, .. } | Self::Copy { content, .. } => Some(content),
+            Self::Put { content, .. }
+            | Self::Copy { content, .. }
+            | Self::Revive {
+                what: Revived::File(content),
+                ..
+            } => Some(content),
             _ => None,
         }
     }

@@ -21,7 +21,7 @@ pub mod unit;
 
 pub use change::{Change, ChangeProblem, SignedChange};
 pub use entry::{Entry, EntryKind, EntryProblem, LogId};
-pub use event::{Event, Operation, Place, Precondition};
+pub use event::{Event, Operation, Place, Precondition, Revived};
 pub use hash::{ChainHash, ChangeHash, ChunkHash, ContentHash, KeyPin, TicketId, ViewDigest};
 pub use head::{Head, SignedHead};
 pub use id::{ClusterId, EventId, FileId, NodeId, PartitionId, RequestId, VolumeId};

@@ -71,7 +71,8 @@ impl Item {
                 | Op::MakeDirectory { place, .. }
                 | Op::MakeSymlink { place, .. }
                 | Op::Remove { place, .. }
-                | Op::SetAttributes { place, .. } => [Some(place), None],
+                | Op::SetAttributes { place, .. }
+                | Op::Revive { place, .. } => [Some(place), None],
                 Op::Rename { from, to, .. } => [Some(from), Some(to)],
                 Op::Copy { to, .. } => [Some(to), None],
                 Op::MakeVolume { .. }

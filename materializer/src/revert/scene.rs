@@ -6,7 +6,7 @@ use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::env::kv::KvProblem;
 use aber_log::outbox::item::PENDING_VOLUME;
 use aber_proto::{Attributes, Event, FileId, Operation, PartitionId, Place, Precondition};
-use aber_proto::{RelPath, VolumeId, limit};
+use aber_proto::{RelPath, Revived, VolumeId, limit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Children read at once.
@@ -276,8 +276,14 @@ impl<T: Tree> Scene<T> {
             mode: Some(then.mode),
         };
         let mut more = None;
-        let (operation, guard) = match &then.kind {
-            NodeKind::Directory => {
+        // Its id is in use elsewhere: what comes back is another one.
+        let alive = self.now.node(id)?.is_some();
+        let operation = match &then.kind {
+            NodeKind::Volume(partition) => {
+                let (name, partition) = (then.name.clone(), *partition);
+                Operation::MakeVolume { name, partition }
+            }
+            NodeKind::Directory if alive => {
                 if then.mode != DIRECTORY_MODE {
                     more = Some(Operation::SetAttributes {
                         place: place.clone(),
@@ -286,32 +292,36 @@ impl<T: Tree> Scene<T> {
                     });
                 }
                 let parents = false;
-                (Operation::MakeDirectory { place, parents }, absent())
+                Operation::MakeDirectory { place, parents }
             }
-            NodeKind::Volume(partition) => {
-                let (name, partition) = (then.name.clone(), *partition);
-                (Operation::MakeVolume { name, partition }, absent())
-            }
-            NodeKind::Symlink(target) => {
+            NodeKind::Symlink(target) if alive => {
                 let (target, parents) = (target.clone(), false);
-                let operation = Operation::MakeSymlink {
+                Operation::MakeSymlink {
                     place,
                     target,
                     parents,
-                };
-                (operation, absent())
+                }
             }
-            NodeKind::File(content) => {
-                let operation = Operation::Copy {
-                    source: then.version,
-                    to: place,
-                    content: content.clone(),
-                    attributes,
-                    replace: false,
-                };
-                (operation, absent())
-            }
+            NodeKind::File(content) if alive => Operation::Copy {
+                source: then.version,
+                to: place,
+                content: content.clone(),
+                attributes,
+                replace: false,
+            },
+            kind => Operation::Revive {
+                file: id,
+                previous: then.version,
+                place,
+                what: match kind {
+                    NodeKind::File(content) => Revived::File(content.clone()),
+                    NodeKind::Symlink(target) => Revived::Symlink(target.clone()),
+                    NodeKind::Directory | NodeKind::Volume(_) => Revived::Directory,
+                },
+                attributes,
+            },
         };
+        let guard = absent();
         let spots = [at];
         let mut steps = vec![step(operation, guard, &spots, Kind::Returned, id)];
         if let Some(operation) = more {
@@ -368,6 +378,18 @@ impl<T: Tree> Scene<T> {
         let place = at.place();
         let operation = Operation::SetAttributes { place, mode, mtime };
         Ok(Some(step(operation, guard, &[at], Kind::Attributes, id)))
+    }
+
+    /// Gives a directory that stands for another one its mode.
+    pub(super) fn set_mode(&mut self, id: FileId, mode: u16) -> Result<Option<Step>, KvProblem> {
+        let Some(now) = self.now.node(id)? else {
+            return Ok(None);
+        };
+        let then = Node {
+            mode,
+            ..now.clone()
+        };
+        self.set_attributes(id, &then, &now)
     }
 
     pub(super) fn remove(&mut self, id: FileId) -> Result<Option<Step>, KvProblem> {

@@ -89,7 +89,7 @@ fn goes_back(world: &mut World, since: u64) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     /// From whatever happened one way leads back to every moment, in one change; and from there
     /// another one to where it came from: a rollback can be rolled back.
@@ -98,8 +98,11 @@ proptest! {
         let mut world = build(&plans);
         let last = world.log.index;
         let since = u64::try_from(back.index(usize::try_from(last).expect("small") + 1)).expect("small");
+        let end = seen(&world, None);
         goes_back(&mut world, since);
+        prop_assert_eq!(seen(&world, Some(last)), end.clone(), "the past stays what it was");
         goes_back(&mut world, last);
+        prop_assert_eq!(seen(&world, None), end);
     }
 }
 
@@ -116,8 +119,14 @@ fn what_was_removed_comes_back_under_its_name() {
     world.done(vec![remove(at(V, "d"), Some(99))]);
     let plan = goes_back(&mut world, since);
     let kinds: Vec<Kind> = plan.steps.iter().map(|step| step.kind).collect();
-    use Kind::{Between, Returned};
-    assert_eq!(kinds, [Returned, Between, Returned, Returned]);
+    assert_eq!(kinds, [Kind::Returned; 3]);
+    let tree = world.tree();
+    for step in &plan.steps {
+        assert!(
+            tree.node(step.file).expect("works").is_some(),
+            "the same nodes"
+        );
+    }
 }
 
 /// A file that came back by hand, or was written anew by somebody, gets the content as a version:
@@ -149,6 +158,29 @@ fn circles_are_undone() {
     world.done(vec![mv("a", "t"), mv("b", "a"), mv("t", "b")]);
     // d/e becomes d, and d goes into it.
     world.done(vec![mv("d/e", "x"), mv("d", "x/d"), mv("x", "d")]);
+    goes_back(&mut world, since);
+}
+
+/// A directory made since has the place of one that was in it, and goes once that has left it.
+#[test]
+fn what_is_to_go_steps_aside_for_what_is_in_it() {
+    let mut world = crate::view::tests::fold::world();
+    world.done(vec![make_dir(at(V, "d")), put(at(V, "d/f"), "f")]);
+    let since = world.log.index;
+    let mv = |from, to| rename(at(V, from), at(V, to), false);
+    world.done(vec![mv("d", "t"), make_dir(at(V, "d")), mv("t", "d/e")]);
+    goes_back(&mut world, since);
+}
+
+/// A directory that was made anew by hand stands for the one that was removed, mode included.
+#[test]
+fn a_directory_made_anew_gets_the_mode_it_had() {
+    let mut world = crate::view::tests::fold::world();
+    world.done(vec![make_dir(at(V, "d")), put(at(V, "d/f"), "f")]);
+    world.done(vec![chmod(at(V, "d"), 0o700)]);
+    let since = world.log.index;
+    world.done(vec![remove(at(V, "d"), Some(99))]);
+    world.done(vec![make_dir(at(V, "d"))]);
     goes_back(&mut world, since);
 }
 

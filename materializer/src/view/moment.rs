@@ -207,6 +207,9 @@ impl<K: Kv> TreeView<K> {
         let Some((key, value)) = self.kv.scan(&from, &end, 1)?.pop() else {
             return Ok(present);
         };
+        if value.is_empty() {
+            return Ok(None);
+        }
         let row = InodeRow::read_without_content(id, &value);
         let mut row = row.map_err(|_| table::damaged(&key))?;
         if past::is_file(&row) {

@@ -379,6 +379,16 @@ impl<K: Kv> Fold<K> {
         self.rows.put_new(key, row.encode());
     }
 
+    /// Makes a node whose id was used before: its row may have been there when the batch began.
+    pub(crate) fn stand_again(&mut self, node: Node) {
+        if let NodeKind::File(content) = &node.kind {
+            self.count_in(content);
+        }
+        self.link(&node);
+        let moved = node.changed;
+        self.save(&InodeRow { node, moved });
+    }
+
     fn link(&mut self, node: &Node) {
         let row = NameRow {
             id: node.id,

@@ -38,7 +38,8 @@ impl<K: Kv> Fold<K> {
             | Operation::MakeSymlink { place, .. }
             | Operation::Copy { to: place, .. }
             | Operation::Remove { place, .. }
-            | Operation::SetAttributes { place, .. } => {
+            | Operation::SetAttributes { place, .. }
+            | Operation::Revive { place, .. } => {
                 let walk = self.walk(place)?;
                 self.guard(guard, &walk)?;
                 self.apply_at(&walk, event, id)
@@ -99,6 +100,13 @@ impl<K: Kv> Fold<K> {
             Operation::SetAttributes { mode, mtime, .. } => {
                 self.set_attributes(walk, *mode, *mtime)
             }
+            Operation::Revive {
+                file,
+                previous,
+                what,
+                attributes,
+                ..
+            } => self.revive(walk, id, (*file, *previous), (what, *attributes)),
             Operation::Rename { .. }
             | Operation::MakeVolume { .. }
             | Operation::RenameVolume { .. }

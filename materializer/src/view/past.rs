@@ -34,7 +34,8 @@ pub(crate) enum PastTable {
     Entry = 2,
     /// index u64, node (index, ordinal): empty. What an entry made, changed or took away.
     Changed = 3,
-    /// node (index, ordinal), index u64: the node before that entry, without content.
+    /// node (index, ordinal), index u64: the node before that entry, without content; empty if it was
+    /// gone, and the entry revived it.
     Node = 4,
     /// parent (16 bytes), name, 0, index u64: [`PastName`], what stood there before that entry.
     Name = 5,
@@ -274,12 +275,11 @@ impl<K: Kv> Fold<K> {
             }
             let before = self.rows.before(is_told)?;
             for (key, value) in &before {
-                if self.rows.get(key)? == *value {
-                    continue;
-                }
+                let is_same = self.rows.get(key)? == *value;
                 match Table::of(key) {
+                    Some(Table::Inode) if is_same => {}
                     Some(Table::Inode) => self.note_node(key, value.as_ref())?,
-                    _ => self.note_name(&before, key, value.as_ref())?,
+                    _ => self.note_name(&before, key, value.as_ref(), is_same)?,
                 }
             }
         }
@@ -297,12 +297,15 @@ impl<K: Kv> Fold<K> {
         let index = self.index();
         let id = table::inode_of(key).map_err(|_| table::damaged(key))?;
         self.rows.put_new(changed_key(index, id), Vec::new());
+        let mut out = Writer::default();
         if let Some(value) = before {
             let row = InodeRow::decode(key, value).map_err(|_| table::damaged(key))?;
-            let mut out = Writer::default();
             row.write_without_content(&mut out);
-            self.rows.put_new(node_key(id, index), out.0);
+        } else if id.index == index {
+            // What it was before it was made needs no row.
+            return Ok(());
         }
+        self.rows.put_new(node_key(id, index), out.0);
         Ok(())
     }
 
@@ -311,20 +314,29 @@ impl<K: Kv> Fold<K> {
         all: &BTreeMap<Bytes, Option<Bytes>>,
         key: &Bytes,
         before: Option<&Bytes>,
+        is_same: bool,
     ) -> Result<(), KvProblem> {
         let Some(value) = before else { return Ok(()) };
         let damaged = || table::damaged(key);
         let row = NameRow::decode(key, value).map_err(|_| damaged())?;
         // A name that went was its node's: the node was changed with it.
         let node_key = table::inode_key(row.id);
-        let node = match all.get(node_key.as_slice()) {
+        let now = self.rows.get(&node_key)?;
+        let then = match all.get(node_key.as_slice()) {
             Some(value) => value.clone(),
-            None => self.rows.get(&node_key)?,
+            None => now.clone(),
         };
-        let node = node.ok_or_else(damaged)?;
-        let since = InodeRow::decode(&node_key, &node)
-            .map_err(|_| damaged())?
-            .moved;
+        let moved = |value: &Option<Bytes>| match value {
+            Some(value) => InodeRow::decode(&node_key, value)
+                .map(|row| Some(row.moved))
+                .map_err(|_| damaged()),
+            None => Ok(None),
+        };
+        let since = moved(&then)?.ok_or_else(damaged)?;
+        // Away and back again in one change: the name says the same, but has stood since now.
+        if is_same && moved(&now)? == Some(since) {
+            return Ok(());
+        }
         let fields = key.get(table::PREFIX_BYTES..).unwrap_or_default();
         let mut past = past_table(self.partition, PastTable::Name);
         past.extend_from_slice(fields);

@@ -9,5 +9,6 @@ mod membership;
 pub(crate) mod model;
 mod past;
 mod reading;
+mod revive;
 mod rules;
 mod volumes;

@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::entry::{Entry, EntryKind, LogId};
-use crate::event::{Event, Operation, Place, Precondition};
+use crate::event::{Event, Operation, Place, Precondition, Revived};
 use crate::hash::{ChainHash, ChangeHash, ChunkHash, ContentHash, KeyPin, TicketId};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
 use crate::key::SecretKey;
@@ -360,6 +360,40 @@ fn golden_origin() {
         let bytes = compared(name, &encode_change(&change));
         assert_eq!(decode_change(&bytes), Ok(change));
     }
+}
+
+/// Nodes that stand again, of each kind.
+#[test]
+fn golden_revive() {
+    let inline = Content::Inline(Bytes::from_static(b"again"));
+    let whats = [
+        Revived::File(inline),
+        Revived::Symlink("../there".to_owned()),
+        Revived::Directory,
+    ];
+    let change = Change {
+        events: whats
+            .map(|what| Event {
+                precondition: Precondition::default(),
+                operation: Operation::Revive {
+                    file: event_id(),
+                    previous: EventId {
+                        index: 1843,
+                        ..event_id()
+                    },
+                    place: Place {
+                        volume: VolumeId(1024),
+                        path: RelPath::parse("d/f").expect("good path"),
+                    },
+                    what,
+                    attributes: Attributes::default(),
+                },
+            })
+            .into(),
+        ..change()
+    };
+    let bytes = compared("revive.bin", &encode_change(&change));
+    assert_eq!(decode_change(&bytes), Ok(change));
 }
 
 /// S1: the signature is part of the format.

@@ -8,7 +8,7 @@ use super::change::{
 };
 use super::genesis::role_to_message;
 use crate::change::ChangeProblem;
-use crate::event::Operation;
+use crate::event::{Operation, Revived};
 use crate::generated::store;
 use crate::generated::store::event::Operation as OperationMessage;
 use crate::hash::TicketId;
@@ -90,6 +90,7 @@ pub(super) fn to_message(operation: &Operation) -> OperationMessage {
                 mtime: mtime.map(file_time_to_message),
             })
         }
+        Operation::Revive { .. } => revive_to_message(operation),
         Operation::MakeVolume { name, partition } => {
             OperationMessage::MakeVolume(store::MakeVolume {
                 name: name.clone(),
@@ -203,6 +204,7 @@ pub(super) fn from_message(message: OperationMessage) -> Result<Operation> {
             mode: mode_from_message(set.mode)?,
             mtime: set.mtime.map(file_time_from_message),
         },
+        OperationMessage::Revive(revive) => revive_from_message(revive)?,
         OperationMessage::MakeVolume(make) => Operation::MakeVolume {
             name: make.name,
             partition: PartitionId(make.partition),
@@ -246,6 +248,53 @@ pub(super) fn from_message(message: OperationMessage) -> Result<Operation> {
         OperationMessage::RemoveMember(remove) => Operation::RemoveMember {
             node: NodeId(remove.node),
         },
+    })
+}
+
+fn revive_to_message(operation: &Operation) -> OperationMessage {
+    use store::revive::What;
+    let mut message = store::Revive::default();
+    if let Operation::Revive {
+        file,
+        previous,
+        place,
+        what,
+        attributes,
+    } = operation
+    {
+        message = store::Revive {
+            file: Some(event_id_to_message(*file)),
+            previous: Some(event_id_to_message(*previous)),
+            place: place_to_message(place),
+            what: Some(match what {
+                Revived::File(content) => What::Content(content_to_message(content)),
+                Revived::Symlink(target) => What::Target(target.clone()),
+                Revived::Directory => What::Directory(true),
+            }),
+            attributes: Some(attributes_to_message(*attributes)),
+        };
+    }
+    OperationMessage::Revive(message)
+}
+
+fn revive_from_message(message: store::Revive) -> Result<Operation> {
+    use store::revive::What;
+    let what = match required(message.what, "a revival of nothing")? {
+        What::Content(content) => Revived::File(event_content(Some(content))?),
+        What::Target(target) => Revived::Symlink(target),
+        What::Directory(true) => Revived::Directory,
+        What::Directory(false) => {
+            return Err(ChangeProblem::Encoding("a directory that is none"));
+        }
+    };
+    let file = required(message.file, "a revival without a node")?;
+    let previous = required(message.previous, "a revival without a version")?;
+    Ok(Operation::Revive {
+        file: event_id_from_message(file),
+        previous: event_id_from_message(previous),
+        place: place_from_message(message.place)?,
+        what,
+        attributes: attributes_from_message(message.attributes)?,
     })
 }
 

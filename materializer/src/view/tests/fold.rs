@@ -290,7 +290,7 @@ pub(crate) fn without_moved(model: &Model) -> BTreeMap<Key, Item> {
 }
 
 /// The digest over the rows as they stand.
-fn digest_of_rows(kv: &MemKv) -> aber_proto::ViewDigest {
+pub(crate) fn digest_of_rows(kv: &MemKv) -> aber_proto::ViewDigest {
     let mut buckets = Buckets::new();
     for (key, value) in kv.rows() {
         let of_view = key[..5] == *b"V\0\0\0\x01";

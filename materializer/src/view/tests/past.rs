@@ -33,7 +33,7 @@ fn changed(world: &World, after: u64, to: u64) -> BTreeSet<FileId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(384))]
 
     /// The tree at each prefix of the log is the model at that prefix, however the entries were
     /// batched, and what differs between two prefixes is among what their entries changed.
@@ -105,6 +105,24 @@ fn a_name_tells_who_had_it_and_a_node_what_changed_it() {
     assert_eq!(tree.changes_of(id(1), 0), Ok(vec![2, 3, 6]));
     assert_eq!(tree.changes_of(id(1), 2), Ok(vec![3, 6]));
     assert_eq!(tree.changes_of(id(4), 0), Ok(vec![5]));
+}
+
+/// Away and back in one change: the name says the same before and after, and stood all the time.
+#[test]
+fn a_name_that_left_and_came_back_at_once_stood_before() {
+    let mut world = world();
+    world.done(vec![put(at(V, "a"), "one")]); // 1
+    let mv = |from, to| rename(at(V, from), at(V, to), false);
+    world.done(vec![mv("a", "b"), mv("b", "a")]); // 2
+    for index in [1, 2] {
+        let then = world.tree().at(moment(index));
+        let path = TreePath::parse("/v/a").expect("a path");
+        let found = then.lookup(&path).expect("works");
+        assert!(
+            matches!(found, crate::view::Found::Node(_)),
+            "after {index}"
+        );
+    }
 }
 
 /// Order times never fall in history, whatever leaders said; a time picks the last entry at or

@@ -115,6 +115,7 @@ impl<E: Env> NodeService<E> {
                     | Operation::MakeSymlink { place, .. }
                     | Operation::SetAttributes { place, .. }
                     | Operation::Copy { to: place, .. } => is_at(place),
+                    Operation::Revive { file, place, .. } => ids.contains(file) || is_at(place),
                     Operation::Remove { place, .. } => is_over(place),
                     Operation::Rename { from, to, .. } => is_over(from) || is_over(to),
                     _ => false,
@@ -232,6 +233,13 @@ impl<E: Env> NodeService<E> {
                 }
             }
             Operation::MakeSymlink { .. } => made(),
+            Operation::Revive { .. } => {
+                let size = operation.content().map_or(0, aber_proto::Content::size);
+                v1::EventOutcome {
+                    size_change: i64::try_from(size).unwrap_or(i64::MAX),
+                    ..made()
+                }
+            }
             Operation::MakeDirectory { place, .. } => {
                 let stood = around.before.at_place(place).map_err(index_problem)?;
                 match stood {

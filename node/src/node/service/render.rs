@@ -7,6 +7,7 @@ use aber_proto::{
     Act, Change, Event, EventId, FileTime, NodeId, Operation, PartitionId, Place, Rates, RelPath,
     Role, TicketId, Timestamp, VolumeId,
 };
+use aber_proto::{Attributes, Revived};
 use bytes::Bytes;
 
 pub(super) fn entry_text(entry: &v1::EntryId) -> String {
@@ -127,6 +128,31 @@ fn precondition(
     })
 }
 
+/// A node that stands again is told as what it is.
+fn revived(path: String, what: &Revived, attributes: Attributes) -> v1::event::Operation {
+    use v1::event::Operation as Told;
+    match what {
+        Revived::File(content) => Told::Put(v1::Put {
+            path,
+            modify_time: Some(time_message(attributes.mtime)),
+            mode: attributes.mode.map(u32::from),
+            parents: false,
+            size: content.size(),
+            blake3: Bytes::copy_from_slice(&content.blake3().0),
+            source: None,
+        }),
+        Revived::Symlink(target) => Told::MakeSymlink(v1::MakeSymlink {
+            path,
+            target: target.clone(),
+            parents: false,
+        }),
+        Revived::Directory => Told::MakeDirectory(v1::MakeDirectory {
+            path,
+            parents: false,
+        }),
+    }
+}
+
 #[expect(clippy::too_many_lines, reason = "one arm an operation")]
 pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -> v1::Event {
     use v1::event::Operation as Told;
@@ -146,6 +172,12 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
             blake3: Bytes::copy_from_slice(&content.blake3().0),
             source: None,
         }),
+        Operation::Revive {
+            place,
+            what,
+            attributes,
+            ..
+        } => revived(text(place), what, *attributes),
         Operation::MakeDirectory { place, parents } => Told::MakeDirectory(v1::MakeDirectory {
             path: text(place),
             parents: *parents,
@@ -324,7 +356,8 @@ pub(super) fn paths_of(event: &Event, names: &impl Names) -> Vec<String> {
         | Operation::MakeDirectory { place, .. }
         | Operation::MakeSymlink { place, .. }
         | Operation::Remove { place, .. }
-        | Operation::SetAttributes { place, .. } => vec![place_text(place, names)],
+        | Operation::SetAttributes { place, .. }
+        | Operation::Revive { place, .. } => vec![place_text(place, names)],
         Operation::Rename { from, to, .. } => vec![place_text(from, names), place_text(to, names)],
         Operation::Copy { to, .. } => vec![place_text(to, names)],
         Operation::MakeVolume { name, .. } => top(name),

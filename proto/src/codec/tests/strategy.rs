@@ -1,7 +1,7 @@
 //! Arbitrary values that keep every rule, and damage to their bytes.
 
 use crate::change::{Change, SignedChange};
-use crate::event::{Event, Operation, Place, Precondition};
+use crate::event::{Event, Operation, Place, Precondition, Revived};
 use crate::hash::{ChangeHash, ChunkHash, ContentHash, TicketId};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
 use crate::key::{BatchSignature, PublicKey};
@@ -107,6 +107,14 @@ pub(super) fn content() -> impl Strategy<Value = Content> {
     ]
 }
 
+fn revived() -> impl Strategy<Value = Revived> {
+    prop_oneof![
+        content().prop_map(Revived::File),
+        "[a-z/.é]{1,30}".prop_map(Revived::Symlink),
+        Just(Revived::Directory),
+    ]
+}
+
 fn file_operation() -> impl Strategy<Value = Operation> {
     let flag = any::<bool>;
     prop_oneof![
@@ -148,6 +156,15 @@ fn file_operation() -> impl Strategy<Value = Operation> {
             recursive,
             base
         }),
+        (event_id(), event_id(), place(), revived(), attributes()).prop_map(
+            |(file, previous, place, what, attributes)| Operation::Revive {
+                file,
+                previous,
+                place,
+                what,
+                attributes,
+            }
+        ),
         (place(), mode(), option::of(file_time()))
             .prop_map(|(place, mode, mtime)| Operation::SetAttributes { place, mode, mtime }),
     ]

@@ -275,7 +275,8 @@ impl<E: Env> NodeService<E> {
             | Operation::MakeSymlink { place, .. }
             | Operation::Copy { to: place, .. }
             | Operation::Remove { place, .. }
-            | Operation::SetAttributes { place, .. } => vec![place],
+            | Operation::SetAttributes { place, .. }
+            | Operation::Revive { place, .. } => vec![place],
             Operation::Rename { from, to, .. } => vec![from, to],
             _ => Vec::new(),
         };

@@ -47,7 +47,12 @@ impl<E: Env> NodeService<E> {
                 }
             }
             for (id, why) in &plan.skipped {
-                response.skipped.push(self.show_skip(asked, *id, *why));
+                let skipped = self.show_skip(asked, *id, *why);
+                // What is there now was named already, with who wrote it.
+                let is_named = |known: &v1::SkippedPath| known.path == skipped.path;
+                if !asked.skipped.iter().any(is_named) {
+                    response.skipped.push(skipped);
+                }
             }
         }
         response.skipped_count = response.skipped.len() as u64;
