@@ -10,8 +10,10 @@
 
 mod at;
 mod batch;
+mod blame;
 pub(crate) mod cluster;
 mod command;
+mod diff;
 mod doctor;
 mod event;
 mod file;
@@ -31,6 +33,7 @@ pub(crate) mod progress;
 mod put;
 mod rate;
 mod service;
+mod show;
 mod start;
 mod tickets;
 mod tree;

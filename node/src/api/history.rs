@@ -1,6 +1,6 @@
 //! [adapter] HistoryService.
 
-use super::{Adapter, limited, unary};
+use super::{Adapter, AnswerStream, Cut, limited, streamed, unary};
 use crate::service::Service;
 use aber_proto::generated::v1::{self, history_service_server as generated};
 use tonic::{Request, Response, Status};
@@ -13,6 +13,8 @@ pub(super) fn server<S: Service>(
 
 #[tonic::async_trait]
 impl<S: Service> generated::HistoryService for Adapter<S> {
+    type DiffStream = AnswerStream<v1::DiffResponse>;
+
     async fn list_entries(
         &self,
         request: Request<v1::ListEntriesRequest>,
@@ -32,5 +34,26 @@ impl<S: Service> generated::HistoryService for Adapter<S> {
         request: Request<v1::GetEntryRequest>,
     ) -> Result<Response<v1::GetEntryResponse>, Status> {
         unary(self.service.get_entry(request.into_inner())).await
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        unary(self.service.list_versions(request.into_inner())).await
+    }
+
+    async fn diff(
+        &self,
+        request: Request<v1::DiffRequest>,
+    ) -> Result<Response<Self::DiffStream>, Status> {
+        streamed(Cut::Idle, self.service.diff(request.into_inner())).await
+    }
+
+    async fn blame(
+        &self,
+        request: Request<v1::BlameRequest>,
+    ) -> Result<Response<v1::BlameResponse>, Status> {
+        unary(self.service.blame(request.into_inner())).await
     }
 }

@@ -1,12 +1,13 @@
 //! [adapter] The commands there are, and who runs each.
 
 use super::help::{
-    AT_HELP, DEMO_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, LOG_HELP, MATERIALIZE_HELP,
-    MEMBERS_HELP, METRICS_HELP, PUT_HELP, STATUS_HELP, TREE_HELP, UP_HELP,
+    AT_HELP, BLAME_HELP, DEMO_HELP, DIFF_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, LOG_HELP,
+    MATERIALIZE_HELP, MEMBERS_HELP, METRICS_HELP, PUT_HELP, SHOW_HELP, STATUS_HELP, TREE_HELP,
+    UP_HELP,
 };
 use super::{Context, Outcome};
 use super::{at, cluster, doctor, file, get, history, invite, join, links, members, metrics, put};
-use super::{log, service, start, tree, where_is};
+use super::{blame, diff, log, service, show, start, tree, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -51,6 +52,15 @@ pub(super) enum Command {
     /// Who did what, newest first
     #[command(after_help = LOG_HELP)]
     Log(log::LogArgs),
+    /// One entry in full, checked
+    #[command(after_help = SHOW_HELP)]
+    Show(show::ShowArgs),
+    /// What differs between two moments
+    #[command(after_help = DIFF_HELP)]
+    Diff(diff::DiffArgs),
+    /// Who last wrote each line of a file
+    #[command(after_help = BLAME_HELP)]
+    Blame(blame::BlameArgs),
     /// What a WHEN chooses, or a command as of then
     #[command(after_help = AT_HELP)]
     At(at::AtArgs),
@@ -98,6 +108,9 @@ impl Command {
             Self::Mkdir(_) => "mkdir",
             Self::Where(_) => "where",
             Self::Log(_) => "log",
+            Self::Show(_) => "show",
+            Self::Diff(_) => "diff",
+            Self::Blame(_) => "blame",
             Self::At(_) => "at",
             Self::Members(_) => "members",
             Self::Links => "links",
@@ -151,6 +164,9 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => where_is::where_is(context, args).await,
         Command::Log(args) => log::log(context, args).await,
+        Command::Show(args) => show::show(context, args).await,
+        Command::Diff(args) => diff::diff(context, args).await,
+        Command::Blame(args) => blame::blame(context, args).await,
         Command::At(args) => at::at(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,

@@ -37,6 +37,8 @@ mute! {
     list_entries ListEntriesRequest ListEntriesResponse;
     get_entry GetEntryRequest GetEntryResponse;
     resolve_moment ResolveMomentRequest ResolveMomentResponse;
+    list_versions ListVersionsRequest ListVersionsResponse;
+    blame BlameRequest BlameResponse;
     read_snapshot ReadSnapshotRequest ReadSnapshotResponse;
     get_status GetStatusRequest GetStatusResponse;
     list_members ListMembersRequest ListMembersResponse;
@@ -56,6 +58,7 @@ mute! {
     download DownloadRequest DownloadResponse;
     download_tree DownloadTreeRequest DownloadTreeResponse;
     watch_change WatchChangeRequest WatchChangeResponse;
+    diff DiffRequest DiffResponse;
     watch WatchRequest WatchResponse;
     follow_partition FollowPartitionRequest FollowPartitionResponse;
     read_chunks ReadChunksRequest ReadChunksResponse;
