@@ -1,5 +1,6 @@
 //! aber-materializer: the tree and the directory.
 
+pub mod compare;
 pub mod effect;
 pub mod judge;
 pub mod members;

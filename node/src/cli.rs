@@ -10,8 +10,10 @@
 
 mod at;
 mod batch;
+mod blame;
 pub(crate) mod cluster;
 mod command;
+mod diff;
 mod doctor;
 mod event;
 mod file;
@@ -32,6 +34,7 @@ mod put;
 mod rate;
 mod revert;
 mod service;
+mod show;
 mod start;
 mod tickets;
 mod tree;

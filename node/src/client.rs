@@ -263,6 +263,10 @@ unary_calls! {
     HistoryServiceClient resolve_moment ResolveMomentRequest ResolveMomentResponse;
     /// One entry with its bytes.
     HistoryServiceClient get_entry GetEntryRequest GetEntryResponse;
+    /// A page of the versions of a file.
+    HistoryServiceClient list_versions ListVersionsRequest ListVersionsResponse;
+    /// Who last wrote each part of a file.
+    HistoryServiceClient blame BlameRequest BlameResponse;
     /// The newest snapshot of a partition.
     WatchServiceClient read_snapshot ReadSnapshotRequest ReadSnapshotResponse;
     /// The state of the node and its cluster.
@@ -326,6 +330,8 @@ streamed_calls! {
     HistoryServiceClient apply_revert ApplyRevertRequest ApplyRevertResponse;
     /// Follows a change through its levels.
     FileServiceClient watch_change WatchChangeRequest WatchChangeResponse;
+    /// What differs between two moments.
+    HistoryServiceClient diff DiffRequest DiffResponse;
     /// Every applied entry from a place in history on.
     WatchServiceClient watch WatchRequest WatchResponse;
     /// Committed entries of one partition, as bytes.

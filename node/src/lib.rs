@@ -10,6 +10,7 @@ pub mod daemon;
 mod demo;
 mod doctor;
 pub mod env;
+mod lines;
 mod materialize;
 pub mod node;
 pub mod reason;

@@ -150,6 +150,21 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::GetEntryRequest,
     ) -> impl Future<Output = Answer<v1::GetEntryResponse>> + Send;
+    /// The versions of one file.
+    fn list_versions(
+        &self,
+        request: v1::ListVersionsRequest,
+    ) -> impl Future<Output = Answer<v1::ListVersionsResponse>> + Send;
+    /// What differs between two moments.
+    fn diff(
+        &self,
+        request: v1::DiffRequest,
+    ) -> impl Future<Output = Answer<Answers<v1::DiffResponse>>> + Send;
+    /// Who last wrote each part of a file.
+    fn blame(
+        &self,
+        request: v1::BlameRequest,
+    ) -> impl Future<Output = Answer<v1::BlameResponse>> + Send;
 
     /// Every applied entry after a place in history, for ever.
     fn watch(

@@ -15,6 +15,7 @@ pub(super) fn server<S: Service>(
 #[tonic::async_trait]
 impl<S: Service> generated::HistoryService for Adapter<S> {
     type ApplyRevertStream = AnswerStream<v1::ApplyRevertResponse>;
+    type DiffStream = AnswerStream<v1::DiffResponse>;
 
     async fn list_entries(
         &self,
@@ -52,5 +53,26 @@ impl<S: Service> generated::HistoryService for Adapter<S> {
         request: Request<v1::GetEntryRequest>,
     ) -> Result<Response<v1::GetEntryResponse>, Status> {
         unary(self.service.get_entry(request.into_inner())).await
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        unary(self.service.list_versions(request.into_inner())).await
+    }
+
+    async fn diff(
+        &self,
+        request: Request<v1::DiffRequest>,
+    ) -> Result<Response<Self::DiffStream>, Status> {
+        streamed(Cut::Idle, self.service.diff(request.into_inner())).await
+    }
+
+    async fn blame(
+        &self,
+        request: Request<v1::BlameRequest>,
+    ) -> Result<Response<v1::BlameResponse>, Status> {
+        unary(self.service.blame(request.into_inner())).await
     }
 }

@@ -1,8 +1,8 @@
 //! [adapter] The commands there are, and who runs each.
 
 use super::{Context, Outcome, help};
-use super::{at, cluster, doctor, file, get, history, invite, join, links, log, members, metrics};
-use super::{put, revert, service, start, tree, where_is};
+use super::{at, blame, cluster, diff, doctor, file, get, history, invite, join, links, log};
+use super::{members, metrics, put, revert, service, show, start, tree, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -47,6 +47,15 @@ pub(super) enum Command {
     /// Who did what, newest first
     #[command(after_help = help::LOG_HELP)]
     Log(log::LogArgs),
+    /// One entry in full, checked
+    #[command(after_help = help::SHOW_HELP)]
+    Show(show::ShowArgs),
+    /// What differs between two moments
+    #[command(after_help = help::DIFF_HELP)]
+    Diff(diff::DiffArgs),
+    /// Who last wrote each line of a file
+    #[command(after_help = help::BLAME_HELP)]
+    Blame(blame::BlameArgs),
     /// What a WHEN chooses, or a command as of then
     #[command(after_help = help::AT_HELP)]
     At(at::AtArgs),
@@ -109,6 +118,9 @@ impl Command {
             Self::Mkdir(_) => "mkdir",
             Self::Where(_) => "where",
             Self::Log(_) => "log",
+            Self::Show(_) => "show",
+            Self::Diff(_) => "diff",
+            Self::Blame(_) => "blame",
             Self::At(_) => "at",
             Self::Restore(_) => "restore",
             Self::Rollback(_) => "rollback",
@@ -169,6 +181,9 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => where_is::where_is(context, args).await,
         Command::Log(args) => log::log(context, args).await,
+        Command::Show(args) => show::show(context, args).await,
+        Command::Diff(args) => diff::diff(context, args).await,
+        Command::Blame(args) => blame::blame(context, args).await,
         Command::At(args) => at::at(context, args).await,
         Command::Restore(args) => revert::restore(context, args).await,
         Command::Rollback(args) => revert::rollback(context, args).await,

@@ -66,6 +66,12 @@ fn padded(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(gap))
 }
 
+/// A line of a file for a terminal: tabs stay, what could change the screen does not.
+pub(super) fn column(text: &str) -> String {
+    let parts = text.split('\t').map(print::escape);
+    parts.collect::<Vec<_>>().join("\t")
+}
+
 /// The text of each entry, a line an event, with columns that fit all of them.
 pub(super) fn lines(entries: &[v1::Entry], now: &Zoned) -> Vec<String> {
     let all: Vec<Vec<Line>> = entries.iter().map(|entry| of_entry(entry, now)).collect();

@@ -171,4 +171,32 @@ Examples:
   aber log /notes/todo.txt --follow-renames      all its life
   aber log --removed --by malo                   what malo removed, and how much it was
   aber log --comment \"spring clean\" --until 3:1842
-  aber show 3:1842                               one entry in full";
+  aber log /notes/todo.txt --versions            its versions, to be read with --at
+  aber log /notes/todo.txt -n 1 --json           for programs";
+
+pub(super) const SHOW_HELP: &str = "\
+Chain and signature are checked here, from the bytes that the node gives; what is bad ends with 8.
+The chain says that the entry follows from the one before it, the signature that its author's key,
+as the node knows it, signed this change.
+
+Examples:
+  aber show 3:1842                               all events, what each did and what it replaced
+  aber show 3:1842.7                             the seventh event alone";
+
+pub(super) const DIFF_HELP: &str = "\
++ added, - removed, ! changed, > renamed (a directory with all below it), ~ mode or time. Of a change
+it says how much was written anew, by chunk.
+
+Examples:
+  aber diff yesterday                            since then
+  aber diff 3:1842- 3:1842                       what this entry did
+  aber diff 2026-11-01 2026-11-08 /photos --stat
+  aber diff -1 /notes/todo.txt --text            since the version before";
+
+pub(super) const BLAME_HELP: &str = "\
+By line for text up to 1 MiB, by chunk otherwise: entry, local time, who, where. A copy is followed to
+what it is a copy of. The newest 1,000 versions are looked at.
+
+Examples:
+  aber blame /notes/todo.txt
+  aber blame /notes/todo.txt --at yesterday";

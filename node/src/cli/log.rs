@@ -37,6 +37,9 @@ pub(crate) struct LogArgs {
     /// Rejected ones too
     #[arg(long)]
     rejected: bool,
+    /// The versions of a file: when, by whom, size, etag and name
+    #[arg(long, conflicts_with_all = ["by", "since", "until", "removed", "comment", "reverse"])]
+    versions: bool,
     /// Oldest first
     #[arg(long)]
     reverse: bool,
@@ -70,6 +73,9 @@ impl LogArgs {
 /// Runs `log`.
 pub(crate) async fn log(context: &Context, args: LogArgs) -> Outcome {
     let most = args.number;
+    if args.versions {
+        return super::blame::versions(context, args.path.as_deref(), most).await;
+    }
     let mut request = args.request()?;
     let client = context.connect().await?;
     let (mut shown, mut looked) = (0u64, 0u64);

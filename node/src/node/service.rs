@@ -2,6 +2,8 @@
 //!
 //! One file a group of calls; `render.rs` turns what the log and the views hold into messages.
 
+mod blame;
+mod diff;
 mod follow;
 mod history;
 mod links;
@@ -24,6 +26,7 @@ mod ticket;
 mod tickets;
 mod tree;
 mod verify;
+mod versions;
 mod walk;
 mod write;
 
@@ -186,6 +189,21 @@ impl<E: Env> Service for NodeService<E> {
 
     async fn get_entry(&self, request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
         self.history_entry(request)
+    }
+
+    async fn list_versions(
+        &self,
+        request: v1::ListVersionsRequest,
+    ) -> Answer<v1::ListVersionsResponse> {
+        self.versions(request)
+    }
+
+    async fn diff(&self, request: v1::DiffRequest) -> Answer<Answers<v1::DiffResponse>> {
+        self.differences(request)
+    }
+
+    async fn blame(&self, request: v1::BlameRequest) -> Answer<v1::BlameResponse> {
+        self.blame_of(request).await
     }
 
     async fn watch(&self, request: v1::WatchRequest) -> Answer<Answers<v1::WatchResponse>> {

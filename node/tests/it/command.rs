@@ -69,6 +69,9 @@ async fn help_teaches_and_fits() {
         "ls",
         "get",
         "log",
+        "show",
+        "diff",
+        "blame",
         "materialize",
         "members",
         "members set",
@@ -451,4 +454,32 @@ async fn golden_outputs() {
     check(&served, &["mkdir", "/x", "--json"], 0, expect![[r#"
         {"chain_hashes":[null],"entries":["1:9"],"level":"committed","schema":"aber.mkdir/1","type":"result","waiting_changes":0,"waiting_for":null}
     "#]]).await;
+}
+
+#[tokio::test]
+async fn looking_at_history_has_its_outputs() {
+    let served = Served::start().await;
+    let mut text = String::new();
+    for (arguments, code) in [
+        (&["show", "3:1843"][..], 8),
+        (&["show", "3:1843.1", "--json"], 8),
+        (&["show", "3:1843.2"], 2),
+        (&["show", "9:9"], 4),
+        (&["show", "yesterday"], 2),
+        (&["log", "--json"], 0),
+        (&["log", "/music/a", "--versions"], 0),
+        (&["log", "/music/a", "--versions", "--json"], 0),
+        (&["log", "--versions"], 2),
+        (&["diff", "3:9"], 0),
+        (&["diff", "3:9", "/music", "--text"], 0),
+        (&["diff", "3:9", "3:1843", "/music", "--stat"], 0),
+        (&["diff", "-1", "/music", "--json"], 0),
+        (&["blame", "/music/a"], 0),
+        (&["blame", "/music/a", "--json"], 0),
+    ] {
+        let ran = run(&served, arguments).await;
+        text += &format!("$ aber {}\n{}{}", arguments.join(" "), ran.out, ran.err);
+        assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.err);
+    }
+    expect_file!["look.txt"].assert_eq(&text);
 }

@@ -1,11 +1,12 @@
 //! A node without an inside: a tree in memory behind the `Service` trait.
 
+mod history;
 mod members;
 mod tree;
 
 use aber_node::reason::{Problem, Reason};
 use aber_node::service::{Answer, Answers, Service, Upload};
-use aber_proto::generated::v1::{self, Acknowledgement, ItemKind, event::Operation};
+use aber_proto::generated::v1::{self, Acknowledgement, ItemKind};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -220,39 +221,22 @@ impl Service for Fake {
         &self,
         _request: v1::ListEntriesRequest,
     ) -> Answer<v1::ListEntriesResponse> {
-        let put = v1::Put {
-            path: "/music/a\u{1b}b".to_owned(),
-            size: 2048,
-            ..Default::default()
-        };
-        let event = v1::Event {
-            operation: Some(Operation::Put(put)),
-            ..Default::default()
-        };
-        let change = v1::Change {
-            author: "yann".to_owned(),
-            via: "cli".to_owned(),
-            events: vec![event],
-            events_total: 3,
-            ..Default::default()
-        };
-        let entry = v1::Entry {
-            id: Some(v1::EntryId {
-                partition: 3,
-                index: 1843,
-            }),
-            order_time: Some(prost_types::Timestamp {
-                seconds: 1_763_812_800,
-                nanos: 0,
-            }),
-            change: Some(change),
-            applied: true,
-            ..Default::default()
-        };
-        Ok(v1::ListEntriesResponse {
-            entries: vec![entry],
-            ..Default::default()
-        })
+        Ok(history::entries())
+    }
+
+    async fn list_versions(
+        &self,
+        _request: v1::ListVersionsRequest,
+    ) -> Answer<v1::ListVersionsResponse> {
+        Ok(history::versions())
+    }
+
+    async fn diff(&self, request: v1::DiffRequest) -> Answer<Answers<v1::DiffResponse>> {
+        Ok(answers(history::differences(&request)))
+    }
+
+    async fn blame(&self, _request: v1::BlameRequest) -> Answer<v1::BlameResponse> {
+        Ok(history::blame())
     }
 
     async fn plan_revert(&self, _request: v1::PlanRevertRequest) -> Answer<v1::PlanRevertResponse> {
@@ -273,8 +257,11 @@ impl Service for Fake {
         Ok(v1::ResolveMomentResponse::default())
     }
 
-    async fn get_entry(&self, _request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
-        Err(Problem::new(Reason::EntryNotFound).with("entry", "9:9"))
+    async fn get_entry(&self, request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
+        match request.id {
+            Some(id) if id.index == 1843 => Ok(history::entry()),
+            _ => Err(Problem::new(Reason::EntryNotFound).with("entry", "9:9")),
+        }
     }
 
     async fn watch(&self, _request: v1::WatchRequest) -> Answer<Answers<v1::WatchResponse>> {

@@ -2,6 +2,7 @@
 
 use super::ABER;
 use super::golden::transcript;
+use aber_tests::process::content::content;
 use aber_tests::process::{Cluster, Node, PATIENCE};
 use anyhow::{Context, Result, ensure};
 use expect_test::expect;
@@ -153,5 +154,163 @@ fn the_log_tells_what_happened_to_what() -> Result<()> {
         outcome["etag_before"],
         song[3]["events"][0]["outcome"]["etag_after"]
     );
+    Ok(())
+}
+
+/// The entry of a write, as it was said.
+fn entry_of(cluster: &Cluster, by: usize, arguments: &[&str], input: &[u8]) -> Result<String> {
+    let arguments = [arguments, &["--json"]].concat();
+    let ran = cluster.nodes[by].aber_with(&arguments, input, PATIENCE)?;
+    let result = ran.result()?;
+    cluster.settle(PATIENCE)?;
+    let entry = result["entries"][0].as_str();
+    Ok(entry.with_context(|| format!("{ran:?}"))?.to_owned())
+}
+
+#[test]
+fn two_moments_are_compared_and_lines_have_authors() -> Result<()> {
+    let cluster = Cluster::start(ABER, 2)?;
+    let todo = ["put", "-", "/notes/todo"];
+    done(&cluster, 0, &["mkdir", "/notes"], b"")?;
+    done(&cluster, 0, &todo, b"one\ntwo\nthree\n")?;
+    done(&cluster, 1, &todo, b"one\n2\nthree\nfour\n")?;
+    done(&cluster, 0, &["mkdir", "/notes/old"], b"")?;
+    done(&cluster, 0, &["put", "-", "/notes/old/a"], b"a")?;
+    done(&cluster, 1, &["put", "-", "/notes/old/b"], b"b")?;
+    let mut big = content("/notes/big", 1, 400_000);
+    done(&cluster, 0, &["put", "-", "/notes/big"], &big)?;
+    let then = entry_of(&cluster, 1, &["put", "-", "/notes/gone"], b"gone\n")?;
+    done(&cluster, 0, &["mv", "/notes/old", "/notes/new"], b"")?;
+    done(&cluster, 0, &["rm", "/notes/gone"], b"")?;
+    let tail = big.len() - 10;
+    big[tail..].fill(0);
+    done(&cluster, 1, &["put", "-", "/notes/big"], &big)?;
+    done(&cluster, 1, &["put", "-", "/notes/more"], b"more\n")?;
+    done(&cluster, 0, &["cp", "/notes/todo", "/notes/copy"], b"")?;
+    let last = entry_of(&cluster, 0, &todo, b"one\n2\nthree!\nfour\n")?;
+
+    let told = transcript(
+        &cluster,
+        &cluster.nodes[1],
+        &[
+            (&["diff", &then], b""),
+            (&["diff", &then, "/notes/todo", "--text"], b""),
+            (&["diff", "-1", "/notes/todo"], b""),
+            (&["diff", &format!("{last}-"), &last], b""),
+            (&["diff", "now", &then, "/notes/new"], b""),
+            (&["diff", &then, "--stat"], b""),
+            (&["diff", &then, &then], b""),
+            (&["diff", "0:99999"], b""),
+            (&["blame", "/notes/todo"], b""),
+            (&["blame", "/notes/todo", "--at", &then], b""),
+            (&["blame", "/notes/copy"], b""),
+            (&["blame", "/notes/big"], b""),
+            (&["blame", "/notes"], b""),
+            (&["log", "/notes/todo", "--versions"], b""),
+            (&["log", "/notes/gone", "--versions"], b""),
+            (&["log", "/notes", "--versions"], b""),
+            (&["show", "0:99999"], b""),
+        ],
+    )?;
+    expect![[r#"
+        $ aber diff P:I
+        !  /notes/big  390.6 KiB, 6.1 KiB anew  n2
+        +  /notes/copy  17 B  n1
+        -  /notes/gone  -5 B
+        +  /notes/more  5 B  n2
+        >  /notes/old/ => /notes/new/
+        !  /notes/todo  17 B -> 18 B, 18 B anew  n1
+        $ aber diff P:I /notes/todo --text
+        !  /notes/todo  17 B -> 18 B, 18 B anew  n1
+        --- /notes/todo P:I.1
+        +++ /notes/todo P:I.1
+        @@ -1,4 +1,4 @@
+         one
+         2
+        -three
+        +three!
+         four
+        $ aber diff -1 /notes/todo
+        !  /notes/todo  17 B -> 18 B, 18 B anew  n1
+        $ aber diff P:I- P:I
+        !  /notes/todo  17 B -> 18 B, 18 B anew  n1
+        $ aber diff now P:I /notes/new
+        >  /notes/new/ => /notes/old/
+        $ aber diff P:I --stat
+        2 added (22 B) · 1 removed (5 B) · 2 changed (6.1 KiB) · 1 renamed · 0 with other attributes
+        $ aber diff P:I P:I
+        $ aber diff P:I
+        error: there is no entry P:I [ENTRY_NOT_FOUND]
+          why:  this node has not seen it, or it is not kept any more
+          mend: see which there are: aber log
+        exit 4
+        $ aber blame /notes/todo
+        P:I TIME n1 1 one
+        P:I TIME n2 2 2
+        P:I TIME n1 3 three!
+        P:I TIME n2 4 four
+        $ aber blame /notes/todo --at P:I
+        P:I TIME n1 1 one
+        P:I TIME n2 2 2
+        P:I TIME n1 3 three
+        P:I TIME n2 4 four
+        $ aber blame /notes/copy
+        P:I TIME n1 1 one
+        P:I TIME n2 2 2
+        P:I TIME n1 3 three
+        P:I TIME n2 4 four
+        $ aber blame /notes/big
+        P:I TIME n1 0..393760 384.5 KiB
+        P:I TIME n2 393760..400000 6.1 KiB
+        $ aber blame /notes
+        error: /notes is a directory  [IS_A_DIRECTORY]
+          why:  a file is wanted here, and a directory stands there
+          mend: name a file below it, or use -r for whole trees
+        exit 1
+        $ aber log /notes/todo --versions
+        P:I TIME n1 18 B P:I.1 /notes/todo now
+        P:I TIME n2 17 B P:I.1 /notes/todo
+        P:I TIME n1 14 B P:I.1 /notes/todo
+        $ aber log /notes/gone --versions
+        P:I TIME n2 5 B P:I.1 /notes/gone
+        $ aber log /notes --versions
+        error: /notes is a directory  [IS_A_DIRECTORY]
+          why:  a file is wanted here, and a directory stands there
+          mend: name a file below it, or use -r for whole trees
+        exit 1
+        $ aber show P:I
+        error: there is no entry P:I [ENTRY_NOT_FOUND]
+          why:  this node has not seen it, or it is not kept any more
+          mend: see which there are: aber log
+        exit 4
+    "#]]
+    .assert_eq(&told);
+
+    for node in &cluster.nodes {
+        let text = node.ok(&["show", &last])?;
+        ensure!(text.contains("  signature of n1: good\n"), "{text}");
+        ensure!(text.contains("  chain      good "), "{text}");
+        ensure!(
+            text.contains("  1  +  /notes/todo  18 B  done\n       was "),
+            "{text}"
+        );
+        let (shown, value) = records(node, &["show", &format!("{last}.1")], "result")?;
+        assert_eq!((shown.len(), &value["chain"]), (1, &Value::from("good")));
+        assert_eq!(value["signature"], "good");
+    }
+    // Each version can be read by what the list says of it.
+    let (versions, _) = records(
+        &cluster.nodes[1],
+        &["log", "/notes/todo", "--versions"],
+        "version",
+    )?;
+    let sizes: Vec<&Value> = versions
+        .iter()
+        .map(|version| &version["item"]["size"])
+        .collect();
+    assert_eq!(sizes, [18, 17, 14]);
+    let when = versions[1]["when"].as_str().context("an entry")?;
+    let read = cluster.nodes[0].ok(&["cat", "/notes/todo", "--at", when])?;
+    assert_eq!(read, "one\n2\nthree\nfour\n");
     Ok(())
 }

@@ -91,6 +91,7 @@ const LAYERS: [Layer; 6] = [
             "rustls",
             "serde",
             "serde_json",
+            "similar",
             "sled",
             "socket2",
             "tempfile",

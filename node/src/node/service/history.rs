@@ -1,6 +1,7 @@
 //! [driver] Entries as people read them.
 
 use super::NodeService;
+use super::outcome::Counted;
 use super::render::{self, Names};
 use crate::reason::{Problem, Reason};
 use crate::service::Answer;
@@ -187,17 +188,21 @@ impl<E: Env> NodeService<E> {
                 .map(|(_, chain)| chain),
             None => None,
         };
-        let before = before
-            .unwrap_or_else(|| aber_proto::ChainHash::genesis(&self.node.parts.cluster, partition));
+        let genesis = || aber_proto::ChainHash::genesis(&self.node.parts.cluster, partition);
+        // The one before may not be here yet: then nobody can check it here.
+        let before = before.or_else(|| (id.index == 0).then(genesis));
         let mut response = v1::GetEntryResponse {
-            previous_chain_hash: Bytes::copy_from_slice(&before.0),
+            previous_chain_hash: before
+                .map_or_else(Bytes::new, |before| Bytes::copy_from_slice(&before.0)),
             entry_bytes: entry.to_bytes(),
             ..v1::GetEntryResponse::default()
         };
         let (term, chain) = (entry.log_id.term, entry.chain);
         match decode_entry(entry) {
             Some(told) => {
-                let shown = self.tell(&told, usize::MAX, &self.names());
+                let names = self.names();
+                let mut shown = self.tell(&told, usize::MAX, &names);
+                self.add_outcomes(&mut shown, &told, &names, &mut Counted::default())?;
                 response.entry = Some(shown);
                 response.signature = Bytes::copy_from_slice(&told.signed.signature.root_signature);
                 response.change_bytes = told.signed.body.clone();

@@ -38,6 +38,8 @@ mute! {
     get_entry GetEntryRequest GetEntryResponse;
     plan_revert PlanRevertRequest PlanRevertResponse;
     resolve_moment ResolveMomentRequest ResolveMomentResponse;
+    list_versions ListVersionsRequest ListVersionsResponse;
+    blame BlameRequest BlameResponse;
     read_snapshot ReadSnapshotRequest ReadSnapshotResponse;
     get_status GetStatusRequest GetStatusResponse;
     list_members ListMembersRequest ListMembersResponse;
@@ -58,6 +60,7 @@ mute! {
     apply_revert ApplyRevertRequest ApplyRevertResponse;
     download_tree DownloadTreeRequest DownloadTreeResponse;
     watch_change WatchChangeRequest WatchChangeResponse;
+    diff DiffRequest DiffResponse;
     watch WatchRequest WatchResponse;
     follow_partition FollowPartitionRequest FollowPartitionResponse;
     read_chunks ReadChunksRequest ReadChunksResponse;
