@@ -19,6 +19,7 @@ mod message;
 pub mod parcel;
 mod pull;
 mod push;
+mod ready;
 mod shallow;
 pub mod state;
 mod striped;

@@ -189,8 +189,16 @@ impl Live {
         *had = had.or(bits);
     }
 
+    /// Who is sent what now, in which stripe: the children, or who stands in for them.
+    pub(super) fn outlets(&self, is_alive: impl Fn(NodeId) -> bool) -> impl Iterator<Item = Slot> {
+        self.slots.iter().filter_map(move |slot| {
+            let child = self.occupant(*slot, &is_alive)?;
+            Some(Slot { child, ..*slot })
+        })
+    }
+
     /// Who is sent what goes down a slot now, if anybody.
-    pub(super) fn occupant(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    fn occupant(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         if is_alive(slot.child) {
             return Some(slot.child);
         }
@@ -205,18 +213,18 @@ impl Live {
         first_below(slot.child, below, is_alive)
     }
 
-    /// What lacks at the other end of a slot and can be sent there.
-    pub(super) fn to_send(&self, slot: Slot, to: NodeId) -> Bits {
-        let stripe = self.stripes.get(slot.stripe).copied().unwrap_or_default();
-        let flying = self.flying.get(&to).copied().unwrap_or_default();
-        let there = self.had_by(to).or(flying);
+    /// What lacks at the other end of an outlet and can be sent there.
+    pub(super) fn to_send(&self, outlet: Slot) -> Bits {
+        let stripe = self.stripes.get(outlet.stripe).copied().unwrap_or_default();
+        let flying = self.flying.get(&outlet.child).copied().unwrap_or_default();
+        let there = self.had_by(outlet.child).or(flying);
         stripe.and(self.mine).without(there)
     }
 
-    /// How many chunks are still to go through a slot, those included that are not here yet.
-    pub(super) fn left(&self, slot: Slot, to: NodeId) -> usize {
-        let stripe = self.stripes.get(slot.stripe).copied().unwrap_or_default();
-        stripe.without(self.had_by(to)).len()
+    /// How many chunks are still to go there, those included that are not here yet.
+    pub(super) fn left(&self, outlet: Slot) -> usize {
+        let stripe = self.stripes.get(outlet.stripe).copied().unwrap_or_default();
+        stripe.without(self.had_by(outlet.child)).len()
     }
 
     /// Whether this node is the first living one among those that a stripe's dead parent feeds.

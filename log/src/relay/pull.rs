@@ -75,7 +75,7 @@ impl Core {
 
     fn wishes(&self, now: Instant) -> Vec<Wish> {
         let mut wishes = Vec::new();
-        for (key, live) in &self.live {
+        for (key, live) in self.live.iter().filter(|(_, live)| !live.is_complete()) {
             if wishes.len() >= LOOKED_AT {
                 break;
             }
@@ -153,6 +153,7 @@ impl Core {
             && let Some(had) = live.had.get_mut(&from)
         {
             had.take(number);
+            self.mark_parcel(&parcel);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::bits::Bits;
 use super::count::{Counts, Wait};
 use super::live::{HEIR_TIME, Live};
 use super::parcel::{Announcement, ParcelId};
+use super::ready::Queues;
 use super::{Layout, LayoutDigest, TreeCache};
 use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId, RequestId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -147,6 +148,11 @@ pub struct Core {
     pub(super) live: BTreeMap<Key, Live>,
     pub(super) names: BTreeMap<ParcelId, Key>,
     pub(super) by_hash: BTreeMap<ChunkHash, Vec<(Key, usize)>>,
+    /// Of which of them something may be to be sent.
+    pub(super) ready: Queues,
+    /// How many of them were looked at for something to send.
+    #[cfg(test)]
+    pub(super) looked_at: u64,
     next_key: Key,
     pub(super) windows: BTreeMap<NodeId, Window>,
     pub(super) window_bytes: u64,
@@ -178,6 +184,9 @@ impl Core {
             live: BTreeMap::new(),
             names: BTreeMap::new(),
             by_hash: BTreeMap::new(),
+            ready: Queues::default(),
+            #[cfg(test)]
+            looked_at: 0,
             next_key: 0,
             windows: BTreeMap::new(),
             window_bytes: u64::MAX,
@@ -219,6 +228,7 @@ impl Core {
         for key in waiting {
             actions.extend(self.find_way(key, now));
         }
+        self.mark_all();
         actions
     }
 
@@ -282,6 +292,7 @@ impl Core {
                 self.delay = (self.delay * (DELAYS - 1) + delay) / DELAYS;
             }
             actions.extend(if_complete(live));
+            self.mark(key);
         }
         if was_asked {
             actions.extend(self.pulls(now));
@@ -304,6 +315,7 @@ impl Core {
         if let Some(flying) = live.flying.get_mut(&push.to) {
             *flying = flying.without(bit);
         }
+        let mut announced = None;
         match taken {
             Taken::Stored | Taken::Had => {
                 live.touched = now;
@@ -313,13 +325,14 @@ impl Core {
             }
             Taken::Unknown => {
                 live.refused(push.to, now);
-                return live.announce(push.to, now).into_iter().collect();
+                announced = live.announce(push.to, now);
             }
             // It takes nothing more from here, and gets it elsewhere.
             Taken::Bad => live.note_had(push.to, bit),
             Taken::Failed => live.refused(push.to, now),
         }
-        Vec::new()
+        self.mark_parcel(&push.parcel);
+        announced.into_iter().collect()
     }
 
     /// The store was synced after a parcel was complete.
@@ -347,12 +360,18 @@ impl Core {
         for id in ids {
             actions.extend(self.report(id, now));
         }
-        for live in self.live.values_mut() {
+        let mut unheard = Vec::new();
+        for (key, live) in &mut self.live {
             for heir in live.heirs.values_mut() {
-                let is_late = |since| now >= since + HEIR_TIME;
-                heir.since = heir.since.filter(|since| !is_late(*since));
+                if heir.since.is_some_and(|since| now >= since + HEIR_TIME) {
+                    heir.since = None;
+                    unheard.push(*key);
+                }
             }
             actions.extend(if_complete(live));
+        }
+        for key in unheard {
+            self.mark(key);
         }
         if now >= self.have_at + HAVE_EVERY {
             self.have_at = now;

@@ -226,7 +226,8 @@ impl Swarm {
             return;
         }
         let next = site.core.next_small_push(now);
-        if let Some(push) = next.or_else(|| site.core.next_push(now)) {
+        let next = next.or_else(|| site.core.next_push(now));
+        if let Some(push) = next {
             let there = self.transmit(id, push.chunk.length);
             self.after(there, Event::Pump(id));
             self.after(there + DELAY, Event::Arrive { from: id, push });
@@ -374,6 +375,7 @@ impl Swarm {
             self.now = at;
             match event {
                 Event::Tick(id) if !self.is_gone(id) => {
+                    assert_eq!(self.site(id).core.unindexed(), [], "{id} overlooks");
                     let actions = self.site(id).core.tick(at);
                     self.act(id, actions);
                     self.pump(id);

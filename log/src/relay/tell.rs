@@ -38,6 +38,7 @@ impl Core {
             }
         }
         live.welcomed(from);
+        self.mark_parcel(&parcel);
         Some(self.pulls(now))
     }
 
@@ -138,6 +139,7 @@ impl Core {
                 actions.extend(self.find_heirs(&mut live, now));
             }
             self.live.insert(key, live);
+            self.mark(key);
         }
         actions
     }

@@ -76,6 +76,7 @@ impl Core {
         }
         self.names.insert(id, key);
         self.live.insert(key, live);
+        self.mark(key);
         Ok(actions)
     }
 
@@ -120,6 +121,7 @@ impl Core {
             }
             None => live.refused(to, now),
         }
+        self.mark_parcel(&parcel);
     }
 
     /// A parcel under a layout that came only now.
@@ -136,6 +138,7 @@ impl Core {
         live.is_syncing = old.is_syncing;
         let actions = self.forward(&mut live, now);
         self.live.insert(key, live);
+        self.mark(key);
         actions
     }
 }

@@ -208,3 +208,25 @@ fn a_small_file_overtakes_a_big_one() {
     println!("{took:?}");
     assert!(took < Duration::from_millis(300), "{took:?}");
 }
+
+/// What is finished costs nothing: a look for the next chunk looks at what is under way alone.
+#[test]
+fn finished_parcels_are_not_looked_at() {
+    let mut looks = Vec::new();
+    for finished in [0, 40] {
+        let mut swarm = Swarm::new(&[8000; 4], &Links::Any);
+        for number in 0..finished {
+            // Every other one is so small that it goes before content.
+            swarm.write(NodeId(0), 1, 4 * KIB * (1 + number % 2 * 7));
+        }
+        swarm.run(LONG, |swarm| swarm.all_have(finished as usize));
+        let before = swarm.core(NodeId(0)).looked_at;
+        assert_eq!(swarm.look(NodeId(0)).live_count, u64::from(finished));
+        let all = finished as usize + 64;
+        swarm.write(NodeId(0), 64, 64 * KIB);
+        swarm.run(LONG, |swarm| swarm.all_have(all));
+        looks.push(swarm.core(NodeId(0)).looked_at - before);
+    }
+    assert!(looks[0] >= 64, "{looks:?}");
+    assert!(looks[1] <= looks[0] + 80, "{looks:?}");
+}
