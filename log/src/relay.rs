@@ -11,6 +11,7 @@ pub mod bits;
 mod cache;
 mod count;
 mod driver;
+mod foster;
 mod graph;
 mod hash;
 mod layout;

@@ -1,9 +1,9 @@
 //! [pure] What one node knows of one parcel on its way.
 
-use super::Trees;
 use super::bits::Bits;
 use super::parcel::Announcement;
 use super::state::Action;
+use super::{Trees, foster};
 use aber_proto::{ChunkRef, Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) const HOLDERS_EVERY: Duration = Duration::from_millis(500);
 /// The trees of a parcel, and whom its chunks are reported to.
 #[derive(Clone)]
 pub(super) struct Way {
+    /// Whether any node may link to any other.
+    pub(super) is_free: bool,
     pub(super) trees: Arc<Trees>,
     pub(super) shallow: Arc<Trees>,
     pub(super) ring: Arc<[NodeId]>,
@@ -45,7 +47,8 @@ pub(super) struct Slot {
     pub(super) child: NodeId,
 }
 
-/// Who stands in for a child that is gone, and until when its report is waited for.
+/// Who is sent what a child that is gone would be, or what a parent that is gone would send, and since
+/// when its report is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heir {
     pub(super) node: NodeId,
@@ -84,6 +87,8 @@ pub(super) struct Live {
     /// The chunks of each stripe.
     pub(super) stripes: Vec<Bits>,
     pub(super) slots: Vec<Slot>,
+    /// Siblings that this node feeds in stripes whose parent is gone.
+    pub(super) wards: Vec<Slot>,
     /// What is here, verified.
     pub(super) mine: Bits,
     /// What others are known to have.
@@ -139,6 +144,7 @@ impl Live {
             announcement,
             way,
             slots,
+            wards: Vec::new(),
             mine: mine.and(Bits::first(count)),
             had: BTreeMap::new(),
             offered: None,
@@ -191,26 +197,51 @@ impl Live {
 
     /// Who is sent what now, in which stripe: the children, or who stands in for them.
     pub(super) fn outlets(&self, is_alive: impl Fn(NodeId) -> bool) -> impl Iterator<Item = Slot> {
-        self.slots.iter().filter_map(move |slot| {
-            let child = self.occupant(*slot, &is_alive)?;
-            Some(Slot { child, ..*slot })
+        let own = self.slots.iter().map(|slot| (slot, true));
+        let all = own.chain(self.wards.iter().map(|slot| (slot, false)));
+        all.filter_map(move |(slot, is_own)| {
+            if is_own && is_alive(slot.child) {
+                return Some(*slot);
+            }
+            let heir = self.heirs.get(slot)?;
+            let is_fed = heir.since.is_none() && is_alive(heir.node);
+            is_fed.then_some(Slot {
+                child: heir.node,
+                ..*slot
+            })
         })
     }
 
-    /// Who is sent what goes down a slot now, if anybody.
-    fn occupant(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    /// Slots that somebody has to be found for: those of children that are gone, and all wards.
+    pub(super) fn orphaned(&self, is_alive: impl Fn(NodeId) -> bool) -> Vec<Slot> {
+        let own = self.slots.iter().filter(|slot| !is_alive(slot.child));
+        own.chain(&self.wards).copied().collect()
+    }
+
+    /// Who takes a slot: the child if it lives, else its heir.
+    pub(super) fn heir_of(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         if is_alive(slot.child) {
             return Some(slot.child);
         }
-        let heir = self.heirs.get(&slot)?;
-        (heir.since.is_none() && is_alive(heir.node)).then_some(heir.node)
+        let trees = &self.way.as_ref()?.trees;
+        foster::heir(trees, slot.stripe, slot.child, is_alive)
     }
 
-    /// The first living node below a child that is gone, by depth, then in the order of the tree.
-    pub(super) fn heir_of(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-        let trees = &self.way.as_ref()?.trees;
-        let below = |node| trees.children(slot.stripe, node);
-        first_below(slot.child, below, is_alive)
+    /// Whom this node feeds in stripes whose parent is gone. Where links are few nobody knows who of
+    /// them lives, and they ask instead.
+    pub(super) fn find_wards(&mut self, me: NodeId, is_alive: impl Fn(NodeId) -> bool) {
+        self.wards.clear();
+        let Some(way) = self.way.as_ref().filter(|way| way.is_free) else {
+            return;
+        };
+        for stripe in 0..self.stripes.len() {
+            let parent = way.trees.parent(stripe, me);
+            if let Some(gone) = parent.filter(|node| !is_alive(*node)) {
+                let wards = foster::wards(&way.trees, stripe, gone, me, &is_alive);
+                let slots = wards.into_iter().map(|child| Slot { stripe, child });
+                self.wards.extend(slots);
+            }
+        }
     }
 
     /// What lacks at the other end of an outlet and can be sent there.
@@ -227,19 +258,17 @@ impl Live {
         stripe.without(self.had_by(outlet.child)).len()
     }
 
-    /// Whether this node is the first living one among those that a stripe's dead parent feeds.
-    pub(super) fn is_eldest(
+    /// Whether this node is the one that takes the place of a stripe's parent that is gone.
+    pub(super) fn is_heir(
         &self,
         me: NodeId,
         stripe: usize,
         is_alive: impl Fn(NodeId) -> bool,
     ) -> bool {
         let Some(way) = &self.way else { return false };
-        let Some(parent) = way.trees.parent(stripe, me) else {
-            return false;
-        };
-        let mut siblings = way.trees.children(stripe, parent);
-        siblings.find(|node| *node == me || is_alive(*node)) == Some(me)
+        let is_there = |node| node == me || is_alive(node);
+        let parent = way.trees.parent(stripe, me);
+        parent.and_then(|gone| foster::heir(&way.trees, stripe, gone, is_there)) == Some(me)
     }
 
     /// The node from which a stripe comes, if it lives.
@@ -255,6 +284,14 @@ impl Live {
             .into_iter()
             .flatten()
             .find(|node| is_alive(*node))
+    }
+
+    /// A parent that was gone feeds this node again.
+    pub(super) fn came_back(&mut self, me: NodeId, node: NodeId) {
+        if let Some(trees) = self.way.as_ref().map(|way| &way.trees) {
+            self.adopters
+                .retain(|stripe, _| trees.parent(*stripe, me) != Some(node));
+        }
     }
 
     /// The living children of the announcement tree; those of one that is gone take its place.
@@ -385,20 +422,4 @@ impl Live {
         let usual = delay.saturating_mul(LAG_DELAYS);
         lag.max(usual).clamp(LAG_MIN, LAG_MAX)
     }
-}
-
-/// The first living node below one, breadth first.
-fn first_below<I: Iterator<Item = NodeId>>(
-    node: NodeId,
-    children: impl Fn(NodeId) -> I,
-    is_alive: impl Fn(NodeId) -> bool,
-) -> Option<NodeId> {
-    let mut open: VecDeque<NodeId> = children(node).collect();
-    while let Some(next) = open.pop_front() {
-        if is_alive(next) {
-            return Some(next);
-        }
-        open.extend(children(next));
-    }
-    None
 }

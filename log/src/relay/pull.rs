@@ -116,8 +116,7 @@ impl Core {
                 .filter(|node| self.is_alive(*node) && *node != live.writer())
                 .collect();
             // One asks the writer at once for all whose parent is gone; the others ask that one then.
-            let is_for_all =
-                is_orphan && live.is_eldest(self.me, stripe, |node| self.is_alive(node));
+            let is_for_all = is_orphan && live.is_heir(self.me, stripe, |node| self.is_alive(node));
             let is_last = live.offered.is_some_and(|since| now >= since + lag * 2);
             if from.is_empty() && (is_for_all || is_last) && self.is_alive(live.writer()) {
                 from.push(live.writer());

@@ -145,6 +145,8 @@ pub struct Core {
     rings: BTreeMap<LayoutDigest, Arc<[NodeId]>>,
     pub(super) up: BTreeSet<NodeId>,
     strikes: BTreeMap<NodeId, u32>,
+    /// Somebody counts as gone since the last tick.
+    is_orphaned: bool,
     pub(super) live: BTreeMap<Key, Live>,
     pub(super) names: BTreeMap<ParcelId, Key>,
     pub(super) by_hash: BTreeMap<ChunkHash, Vec<(Key, usize)>>,
@@ -181,6 +183,7 @@ impl Core {
             rings: BTreeMap::new(),
             up: BTreeSet::new(),
             strikes: BTreeMap::new(),
+            is_orphaned: false,
             live: BTreeMap::new(),
             names: BTreeMap::new(),
             by_hash: BTreeMap::new(),
@@ -257,7 +260,9 @@ impl Core {
 
     /// A node sent a chunk that is not what its hash says.
     pub fn strike(&mut self, node: NodeId) {
-        *self.strikes.entry(node).or_default() += 1;
+        let strikes = self.strikes.entry(node).or_default();
+        *strikes += 1;
+        self.is_orphaned |= *strikes == STRIKES;
     }
 
     pub(super) fn find(&mut self, parcel: ParcelId) -> Option<&mut Live> {
@@ -372,6 +377,12 @@ impl Core {
         }
         for key in unheard {
             self.mark(key);
+        }
+        if std::mem::take(&mut self.is_orphaned) {
+            let keys: Vec<Key> = self.live.keys().copied().collect();
+            for key in keys {
+                actions.extend(self.adopt_orphans(key, now));
+            }
         }
         if now >= self.have_at + HAVE_EVERY {
             self.have_at = now;

@@ -42,8 +42,8 @@ impl Core {
         Some(self.pulls(now))
     }
 
-    /// A parent's parent takes its place in a stripe. Answers what is here; `None` if the parcel is
-    /// not known.
+    /// A node takes the place of a parent that is gone: one above it, or a sibling. Answers what is
+    /// here; `None` if the parcel is not known.
     pub fn adopted(&mut self, from: NodeId, parcel: ParcelId, stripe: usize) -> Option<Bits> {
         let live = self.find(parcel)?;
         if stripe < live.stripes.len() {
@@ -123,6 +123,7 @@ impl Core {
                 live.forget_reports(*node);
                 live.forget_announcing(*node);
                 live.heirs.retain(|slot, _| slot.child != *node);
+                live.came_back(self.me, *node);
                 // It may have been told of nothing while it was away, and what it had stored and
                 // not synced may be gone: it says what it has before it is sent anything.
                 let hears = live.hearers(self.me, |node| self.is_alive(node));
@@ -135,24 +136,33 @@ impl Core {
                     live.not_before.insert(*node, now + ASK_FIRST);
                 }
             }
-            if !gone.is_empty() {
-                actions.extend(self.find_heirs(&mut live, now));
-            }
+            actions.extend(self.find_heirs(&mut live, now));
             self.live.insert(key, live);
             self.mark(key);
         }
         actions
     }
 
+    /// Finds whom this node feeds in the place of who is gone.
+    pub(super) fn adopt_orphans(&mut self, key: Key, now: Instant) -> Vec<Action> {
+        let Some(mut live) = self.live.remove(&key) else {
+            return Vec::new();
+        };
+        let actions = self.find_heirs(&mut live, now);
+        self.live.insert(key, live);
+        self.mark(key);
+        actions
+    }
+
     pub(super) fn find_heirs(&self, live: &mut Live, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let is_alive = |node| self.is_alive(node);
-        for slot in live.slots.clone() {
-            let stands = live
-                .heirs
-                .get(&slot)
-                .is_some_and(|heir| is_alive(heir.node));
-            if is_alive(slot.child) || stands {
+        live.find_wards(self.me, is_alive);
+        let orphaned = live.orphaned(is_alive);
+        live.heirs.retain(|slot, _| orphaned.contains(slot));
+        for slot in orphaned {
+            let heir = live.heirs.get(&slot);
+            if heir.is_some_and(|heir| is_alive(heir.node)) {
                 continue;
             }
             let Some(node) = live.heir_of(slot, is_alive) else {

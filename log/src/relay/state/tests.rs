@@ -62,7 +62,8 @@ fn small_chunks_are_carried_as_well() {
 /// T7: any node may die at any moment; all others complete, with few bytes twice.
 #[test]
 fn a_relay_that_dies_costs_little() {
-    for (victim, at) in [(3, 2), (5, 8), (7, 14), (2, 1)] {
+    let mut worst = (0.0_f64, 0.0_f64);
+    for (victim, at) in (1..16).flat_map(|victim| [1, 4, 8, 13].map(|at| (victim, at))) {
         let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
         swarm.write(NodeId(0), 256, 64 * KIB);
         swarm.run(Duration::from_secs(at), |_| false);
@@ -70,14 +71,16 @@ fn a_relay_that_dies_costs_little() {
         swarm.run(LONG, |swarm| swarm.all_have(256));
         let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
         let twice = swarm.twice() as f64 / (15.0 * 256.0 * 65536.0);
-        println!("{victim} dies at {at}: {took:.3}, twice {twice:.4}");
-        assert!(swarm.all_have(256), "not all have it");
-        assert!(took <= 1.8, "{victim} dies at {at} s: {took:.3}");
-        assert!(
-            twice <= 0.03,
-            "{victim} dies at {at} s: {twice:.3} came twice"
+        worst = (worst.0.max(took), worst.1.max(twice));
+        println!(
+            "{victim} dies at {at}: {took:.3}, twice {twice:.4} wants {}",
+            swarm.wants
         );
+        assert!(swarm.all_have(256), "not all have it");
     }
+    println!("{worst:?}");
+    assert!(worst.0 <= 1.2, "{worst:?}");
+    assert!(worst.1 <= 0.005, "{worst:?}");
 }
 
 /// A third of the nodes dies in the middle, and comes back later.
@@ -92,7 +95,7 @@ fn a_third_may_die_and_come_back() {
     swarm.run(LONG, |swarm| swarm.all_have(256));
     let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
     println!("{took:.3}");
-    assert!(swarm.all_have(256) && took <= 2.0, "{took:.3}");
+    assert!(swarm.all_have(256) && took <= 1.3, "{took:.3}");
     let before = swarm.sent(NodeId(0));
     for id in [2, 5, 8, 11, 14] {
         swarm.set_down(NodeId(id), false);
@@ -133,7 +136,7 @@ fn a_liar_is_left_out() {
     let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
     println!("{took:.3}");
     assert!(swarm.all_have(256), "all complete");
-    assert!(took <= 2.5, "{took:.3}");
+    assert!(took <= 1.39, "{took:.3}");
 }
 
 /// T5 on a graph: a circle with chords; nobody is asked who has no link.
