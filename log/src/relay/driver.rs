@@ -221,8 +221,8 @@ impl<E: Env> Relay<E> {
         let has = reply.filter(|reply| reply.is_taken);
         let has = has.map(|reply| reply.has.unwrap_or_default());
         let now = self.inner.env.runtime().now();
-        self.state().core.announced_to(to, id, has, now);
-        self.wake();
+        let actions = self.state().core.announced_to(to, id, has, now);
+        self.act(actions);
     }
 
     async fn report(self, to: NodeId, parcels: Vec<(ParcelId, Bits)>) {

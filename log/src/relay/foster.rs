@@ -89,6 +89,7 @@ mod tests {
         for (ups, gone) in [
             (vec![1000; 16], vec![2]),
             (vec![1000; 16], vec![3, 4, 9]),
+            (vec![1000; 16], (8..16).collect()),
             (mixed(50), vec![3, 8, 13, 20]),
         ] {
             let layout = layout(&ups, &Links::Any);

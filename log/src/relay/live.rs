@@ -2,7 +2,7 @@
 
 use super::bits::Bits;
 use super::parcel::Announcement;
-use super::state::Action;
+use super::state::{ASK_FIRST, Action};
 use super::{Trees, foster};
 use aber_proto::{ChunkRef, Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// The least that a chunk may be late before it is pulled.
 const LAG_MIN: Duration = Duration::from_secs(10);
+/// The same of a parcel that others had before this node heard of it.
+const LAG_OLD: Duration = Duration::from_secs(2);
+/// Who has all of it so soon after this node heard of it had it before.
+const OLD_WITHIN: Duration = Duration::from_secs(5);
 /// The most.
 const LAG_MAX: Duration = Duration::from_secs(300);
 /// Arrivals of a stripe that may be missing before one is late.
@@ -116,6 +120,10 @@ pub(super) struct Live {
     pub(super) adopters: BTreeMap<usize, NodeId>,
     pub(super) heirs: BTreeMap<Slot, Heir>,
     pub(super) pulls: BTreeMap<usize, (NodeId, Instant)>,
+    /// When this node heard of it.
+    since: Instant,
+    /// Others had all of it when this node heard of it.
+    pub(super) is_old: bool,
     /// Since when its writer offers to be asked.
     pub(super) offered: Option<Instant>,
     /// When something last happened to it.
@@ -163,6 +171,8 @@ impl Live {
             heirs: BTreeMap::new(),
             pulls: BTreeMap::new(),
             touched: now,
+            since: now,
+            is_old: false,
         }
     }
 
@@ -193,6 +203,27 @@ impl Live {
     pub(super) fn note_had(&mut self, node: NodeId, bits: Bits) {
         let had = self.had.entry(node).or_default();
         *had = had.or(bits);
+    }
+
+    /// Notes that somebody has all of it: if soon after this node heard of it, it comes late. Then those
+    /// whom this node would send it, and of whom nothing is known, are asked what they have.
+    pub(super) fn note_complete(&mut self, by: NodeId, now: Instant) -> Vec<Action> {
+        let all = Bits::first(self.count());
+        let is_all = by != self.writer() && self.had_by(by) == all;
+        let lacks_most = self.mine.len() * 2 < self.count();
+        if self.is_old || !is_all || !lacks_most || now >= self.since + OLD_WITHIN {
+            return Vec::new();
+        }
+        self.is_old = true;
+        let parcel = self.announcement.id;
+        let slots = self.slots.iter();
+        let unknown = slots.filter(|slot| self.had_by(slot.child).is_empty());
+        let unknown: BTreeMap<NodeId, usize> = unknown.map(|s| (s.child, s.stripe)).collect();
+        let ask = unknown.into_iter().map(|(to, stripe)| {
+            self.not_before.insert(to, now + ASK_FIRST);
+            Action::Adopt { to, parcel, stripe }
+        });
+        ask.collect()
     }
 
     /// Who is sent what now, in which stripe: the children, or who stands in for them.
@@ -415,9 +446,12 @@ impl Live {
     }
 
     /// How long after others a chunk of a stripe may come before it counts as late.
-    /// `delay` is what is usual here.
-    pub(super) fn lag(&self, stripe: usize, delay: Duration) -> Duration {
+    /// `delay` is what is usual here; `is_coming`: its parent will send it before others.
+    pub(super) fn lag(&self, stripe: usize, delay: Duration, is_coming: bool) -> Duration {
         let mean = self.arrivals.get(stripe).and_then(Arrivals::mean);
+        if self.is_old && !is_coming {
+            return LAG_OLD;
+        }
         let lag = mean.map_or(LAG_MIN, |mean| mean.saturating_mul(LAG_ARRIVALS));
         let usual = delay.saturating_mul(LAG_DELAYS);
         lag.max(usual).clamp(LAG_MIN, LAG_MAX)

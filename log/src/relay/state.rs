@@ -272,7 +272,7 @@ impl Core {
 
     /// A chunk is here now, verified; `from` is who sent it.
     pub fn stored(&mut self, hash: ChunkHash, from: Option<NodeId>, now: Instant) -> Vec<Action> {
-        let (mut actions, mut was_asked) = (Vec::new(), false);
+        let (mut actions, mut was_asked, me) = (Vec::new(), false, self.me);
         if from.is_some() {
             self.count_received(&hash);
         }
@@ -293,6 +293,11 @@ impl Core {
             if live.pulls.remove(&number).is_some() {
                 was_asked = true;
             } else {
+                // Who sends unasked what a parent would took its place, though this node was not told.
+                let (up, stripe) = (&self.up, live.stripe_of(number));
+                if live.parent(me, stripe, |node| up.contains(&node)).is_none() {
+                    live.adopters.extend(from.map(|from| (stripe, from)));
+                }
                 let delay = seen.map_or(Duration::ZERO, |seen| now - seen);
                 self.delay = (self.delay * (DELAYS - 1) + delay) / DELAYS;
             }

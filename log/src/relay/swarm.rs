@@ -291,6 +291,12 @@ impl Swarm {
         self.pump(to);
     }
 
+    fn tell_of(&mut self, at: NodeId, to: NodeId, parcel: ParcelId) {
+        let now = self.now;
+        let actions = self.site(at).core.unknown_at(to, parcel, now);
+        self.act(at, actions);
+    }
+
     fn carry_out(&mut self, at: NodeId, action: Action) {
         let now = self.now;
         match action {
@@ -308,16 +314,14 @@ impl Swarm {
                     has = actions.is_ok().then_some(present);
                     self.act(to, actions.unwrap_or_default());
                 }
-                self.site(at).core.announced_to(to, id, has, now);
+                let actions = self.site(at).core.announced_to(to, id, has, now);
+                self.act(at, actions);
             }
             Action::Have { to, parcels } if !self.is_gone(to) => {
                 for (parcel, bits) in parcels {
                     match self.site(to).core.have(at, parcel, bits, now) {
                         Some(actions) => self.act(to, actions),
-                        None => {
-                            let actions = self.site(at).core.unknown_at(to, parcel, now);
-                            self.act(at, actions);
-                        }
+                        None => self.tell_of(at, to, parcel),
                     }
                 }
                 self.pump(to);
@@ -329,10 +333,7 @@ impl Swarm {
                         let actions = self.site(at).core.have(to, parcel, has, now);
                         self.act(at, actions.unwrap_or_default());
                     }
-                    None => {
-                        let actions = self.site(at).core.unknown_at(to, parcel, now);
-                        self.act(at, actions);
-                    }
+                    None => self.tell_of(at, to, parcel),
                 }
                 self.pump(at);
             }
@@ -367,11 +368,13 @@ impl Swarm {
     /// Runs until a time, or until `is_done`.
     pub(super) fn run(&mut self, until: Duration, is_done: impl Fn(&Self) -> bool) {
         let until = Instant::default() + until;
-        while let Some(((at, _), event)) = self.events.pop_first() {
+        while let Some(first) = self.events.first_entry() {
+            let (at, _) = *first.key();
             if at > until {
                 self.now = until;
                 return;
             }
+            let event = first.remove();
             self.now = at;
             match event {
                 Event::Tick(id) if !self.is_gone(id) => {

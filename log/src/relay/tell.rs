@@ -8,10 +8,14 @@ use super::{Layout, fold};
 use aber_proto::{Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rings on which a node has two successors that it reports chunks to.
 const RINGS: u64 = 4;
 const RING_NEXT: usize = 2;
+/// Of a parcel that came late here, nothing is sent for so long to who says what it has of it: it came
+/// late there too, asks for the rest, and would get it twice.
+const ASKS_ITSELF: Duration = Duration::from_secs(3);
 
 impl Core {
     /// A node says what it has of a parcel. `None`: the parcel is not known here.
@@ -25,6 +29,7 @@ impl Core {
         let live = self.find(parcel)?;
         let new = bits.and(Bits::first(live.count()));
         live.note_had(from, new);
+        let mut actions = live.note_complete(from, now);
         live.sent = live.sent.or(new);
         if from == live.writer() {
             live.offered.get_or_insert(now);
@@ -38,8 +43,12 @@ impl Core {
             }
         }
         live.welcomed(from);
+        if live.is_old && !live.is_complete() {
+            live.not_before.insert(from, now + ASKS_ITSELF);
+        }
         self.mark_parcel(&parcel);
-        Some(self.pulls(now))
+        actions.extend(self.pulls(now));
+        Some(actions)
     }
 
     /// A node takes the place of a parent that is gone: one above it, or a sibling. Answers what is
@@ -192,7 +201,11 @@ impl Core {
             if live.writer() == me && live.sent != all {
                 continue;
             }
-            for to in way.ring.iter().filter(|node| up.contains(node)) {
+            // Parents send what they do not know to be here.
+            let parents = (0..live.stripes.len()).filter(|_| live.is_old && !live.is_complete());
+            let parents = parents.filter_map(|stripe| way.trees.parent(stripe, me));
+            let told: BTreeSet<NodeId> = way.ring.iter().copied().chain(parents).collect();
+            for to in told.iter().filter(|node| up.contains(node)) {
                 let told = live.told.get(to).copied().unwrap_or_default();
                 let new = live.mine.without(told);
                 if !new.without(live.had_by(*to)).is_empty() {

@@ -233,3 +233,37 @@ fn finished_parcels_are_not_looked_at() {
     assert!(looks[0] >= 64, "{looks:?}");
     assert!(looks[1] <= looks[0] + 80, "{looks:?}");
 }
+
+/// Half of the nodes are away at the write, and come back when the rest has it and the writer is gone:
+/// those who come back serve each other.
+#[test]
+fn half_come_back_without_the_writer() {
+    for (nodes, most, most_twice) in [(8, 0.78, 0.06), (16, 0.78, 0.12)] {
+        let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
+        let away: Vec<NodeId> = swarm.ids().split_off(nodes / 2);
+        for id in &away {
+            swarm.set_down(*id, true);
+        }
+        swarm.run(Duration::from_secs(1), |_| false);
+        swarm.write(NodeId(0), 256, 64 * KIB);
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        // Whoever stands in for a node that is away feeds its heirs, who need not ask.
+        assert!(swarm.wants < 20, "{nodes}: {} were asked for", swarm.wants);
+        let settled = Duration::from_nanos(swarm.now.0) + Duration::from_secs(3);
+        swarm.run(settled, |_| false);
+        swarm.set_down(NodeId(0), true);
+        swarm.run(settled + Duration::from_secs(1), |_| false);
+        let before = swarm.now;
+        for id in &away {
+            swarm.set_down(*id, false);
+        }
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        let has: Vec<usize> = swarm.ids().iter().map(|id| swarm.has(*id)).collect();
+        assert!(swarm.all_have(256), "{nodes}: {has:?}");
+        let took = (swarm.now - before).as_secs_f64() / swarm.bound(NodeId(0), 256 * 65536);
+        let twice = swarm.twice() as f64 / (away.len() as f64 * 256.0 * 65536.0);
+        println!("{nodes}: {took:.3} of the bound, twice {twice:.3}");
+        assert!(took <= most, "{nodes}: {took:.3} of the bound");
+        assert!(twice <= most_twice, "{nodes}: {twice:.3} came twice");
+    }
+}
