@@ -19,6 +19,7 @@ mod live;
 mod message;
 pub mod parcel;
 mod pull;
+mod pulse;
 mod push;
 mod ready;
 mod shallow;

@@ -201,6 +201,9 @@ impl<E: Env> Relay<E> {
                 Action::Adopt { to, parcel, stripe } => {
                     runtime.spawn("relay adopt", this.adopt(to, parcel, stripe));
                 }
+                Action::Beacon { to } => {
+                    runtime.spawn("relay beacon", this.report(to, Vec::new()));
+                }
                 Action::Holders { to, parcel, nodes } => {
                     runtime.spawn("relay holders", this.report_holders(to, parcel, nodes));
                 }
@@ -212,7 +215,18 @@ impl<E: Env> Relay<E> {
     async fn ask(&self, to: NodeId, word: Word) -> Option<Reply> {
         let mesh = &self.inner.mesh;
         let answer = mesh.call(to, Method::Relay, word.encode(), TELL_DEADLINE);
-        Reply::decode(answer.await.ok()?).ok()
+        let answer = answer.await.ok()?;
+        self.heard(to);
+        Reply::decode(answer).ok()
+    }
+
+    /// A node that says anything lives.
+    fn heard(&self, from: NodeId) {
+        let now = self.inner.env.runtime().now();
+        let actions = self.state().core.heard(from, now);
+        if !actions.is_empty() {
+            self.act(actions);
+        }
     }
 
     async fn announce(self, to: NodeId, announcement: Arc<Announcement>) {
@@ -368,6 +382,9 @@ impl<E: Env> Relay<E> {
                 let answer = mesh
                     .call_as(push.to, Method::Push, priority, payload, PUSH_DEADLINE)
                     .await;
+                if answer.is_ok() {
+                    self.heard(push.to);
+                }
                 answer.map_or(Taken::Failed, decode_taken)
             }
             // It rotted; others have it, and it is fetched when it is read.

@@ -6,6 +6,7 @@
 //! that is sent (T9). Every table has a bound, and all of them are bounded by the parcels.
 
 mod announce;
+mod beat;
 mod room;
 mod way;
 
@@ -13,6 +14,7 @@ use super::bits::Bits;
 use super::count::{Counts, Wait};
 use super::live::{HEIR_TIME, Live};
 use super::parcel::{Announcement, ParcelId};
+use super::pulse::Pulse;
 use super::ready::Queues;
 use super::{Layout, LayoutDigest, TreeCache};
 use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId, RequestId};
@@ -72,6 +74,11 @@ pub enum Action {
         parcel: ParcelId,
         /// Who is new among them.
         nodes: Vec<NodeId>,
+    },
+    /// Ask `to` for a sign of life; if there is one, [`Core::heard`].
+    Beacon {
+        /// Whom.
+        to: NodeId,
     },
     /// Sync the store, then call [`Core::synced`].
     Sync {
@@ -143,6 +150,9 @@ pub struct Core {
     layouts: VecDeque<Arc<Layout>>,
     cache: TreeCache,
     rings: BTreeMap<LayoutDigest, Arc<[NodeId]>>,
+    /// To whom a link is up; those of them that are not silent live.
+    links: BTreeSet<NodeId>,
+    pulse: Pulse,
     pub(super) up: BTreeSet<NodeId>,
     strikes: BTreeMap<NodeId, u32>,
     /// Somebody counts as gone since the last tick.
@@ -181,6 +191,8 @@ impl Core {
             layouts: VecDeque::new(),
             cache: TreeCache::default(),
             rings: BTreeMap::new(),
+            links: BTreeSet::new(),
+            pulse: Pulse::default(),
             up: BTreeSet::new(),
             strikes: BTreeMap::new(),
             is_orphaned: false,
@@ -365,7 +377,7 @@ impl Core {
     /// What is due: reports, pulls, what is to be forgotten. Call it twice a second while
     /// [`Core::is_busy`].
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let mut actions = self.beat(now);
         let ids: Vec<ParcelId> = self.names.keys().copied().collect();
         for id in ids {
             actions.extend(self.report(id, now));

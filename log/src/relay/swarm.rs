@@ -173,6 +173,11 @@ impl Swarm {
         self.after(NOTICE, Event::Notice);
     }
 
+    /// Its line is cut: nobody is told.
+    pub(super) fn cut(&mut self, id: NodeId) {
+        self.site(id).is_down = true;
+    }
+
     pub(super) fn make_liar(&mut self, id: NodeId) {
         self.site(id).is_liar = true;
     }
@@ -242,6 +247,10 @@ impl Swarm {
         let (to, now) = (push.to, self.now);
         let is_liar = self.site(from).is_liar;
         let is_lost = self.is_gone(to) || self.is_gone(from);
+        if !is_lost {
+            self.hear(to, from);
+            self.hear(from, to);
+        }
         let taken = if is_lost || self.site(to).core.is_blamed(from) {
             Taken::Failed
         } else if is_liar {
@@ -291,6 +300,13 @@ impl Swarm {
         self.pump(to);
     }
 
+    /// Something came from a node.
+    fn hear(&mut self, at: NodeId, from: NodeId) {
+        let now = self.now;
+        let actions = self.site(at).core.heard(from, now);
+        self.act(at, actions);
+    }
+
     fn tell_of(&mut self, at: NodeId, to: NodeId, parcel: ParcelId) {
         let now = self.now;
         let actions = self.site(at).core.unknown_at(to, parcel, now);
@@ -317,6 +333,7 @@ impl Swarm {
                 let actions = self.site(at).core.announced_to(to, id, has, now);
                 self.act(at, actions);
             }
+            Action::Beacon { to } if !self.is_gone(to) => self.hear(at, to),
             Action::Have { to, parcels } if !self.is_gone(to) => {
                 for (parcel, bits) in parcels {
                     match self.site(to).core.have(at, parcel, bits, now) {

@@ -109,8 +109,8 @@ impl Core {
         news.into_iter().collect()
     }
 
-    /// The nodes that can be reached now.
-    pub fn set_up(&mut self, up: BTreeSet<NodeId>, now: Instant) -> Vec<Action> {
+    /// Others live now than before.
+    pub(super) fn came_and_went(&mut self, up: BTreeSet<NodeId>, now: Instant) -> Vec<Action> {
         let gone: Vec<NodeId> = self.up.difference(&up).copied().collect();
         let new: Vec<NodeId> = up.difference(&self.up).copied().collect();
         self.up = up;

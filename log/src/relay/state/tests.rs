@@ -83,6 +83,22 @@ fn a_relay_that_dies_costs_little() {
     assert!(worst.1 <= 0.005, "{worst:?}");
 }
 
+/// A line that is cut says nothing: those who wait for it, and those it waits for, ask for a sign of life.
+#[test]
+fn a_line_that_is_cut_is_noticed() {
+    for (victim, at) in [(2, 1), (3, 4), (15, 8)] {
+        let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
+        swarm.write(NodeId(0), 256, 64 * KIB);
+        swarm.run(Duration::from_secs(at), |_| false);
+        swarm.cut(NodeId(victim));
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
+        println!("{victim} cut at {at}: {took:.3} wants {}", swarm.wants);
+        assert!(swarm.all_have(256), "not all have it");
+        assert!(took <= 1.4, "{victim} cut at {at}: {took:.3}");
+    }
+}
+
 /// A third of the nodes dies in the middle, and comes back later.
 #[test]
 fn a_third_may_die_and_come_back() {
