@@ -21,6 +21,7 @@ mod links;
 pub(crate) mod load;
 mod members;
 mod metrics;
+mod outflow;
 pub(crate) mod print;
 pub(crate) mod progress;
 mod put;
