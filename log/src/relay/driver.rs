@@ -18,7 +18,7 @@ use super::state::{Action, Core, Push, Taken};
 use crate::chunk::{ChunkProblem, PackStore};
 use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
-use crate::uplink::Priority;
+use crate::uplink::{Priority, Sample};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
 use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId};
@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PUSH_DEADLINE: Duration = Duration::from_secs(120);
 /// For chunks that were asked for.
 const PULL_DEADLINE: Duration = Duration::from_secs(60);
+/// A question of at most so many bytes is short enough to tell how long the way is.
+const TELLING_BYTES: usize = 1024;
 /// For everything else.
 const TELL_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes on their way at once where the uplink has no limit.
@@ -213,10 +215,16 @@ impl<E: Env> Relay<E> {
     }
 
     async fn ask(&self, to: NodeId, word: Word) -> Option<Reply> {
-        let mesh = &self.inner.mesh;
-        let answer = mesh.call(to, Method::Relay, word.encode(), TELL_DEADLINE);
+        let (mesh, runtime) = (&self.inner.mesh, self.inner.env.runtime());
+        let (payload, asked) = (word.encode(), runtime.now());
+        let tells = payload.len() <= TELLING_BYTES && mesh.uplink().is_prompt();
+        let answer = mesh.call(to, Method::Relay, payload, TELL_DEADLINE);
         let answer = answer.await.ok()?;
         self.heard(to);
+        if tells {
+            let trip = Sample::RoundTrip(to, runtime.now() - asked);
+            mesh.uplink().sample(trip);
+        }
         Reply::decode(answer).ok()
     }
 
@@ -384,6 +392,8 @@ impl<E: Env> Relay<E> {
                     .await;
                 if answer.is_ok() {
                     self.heard(push.to);
+                    let acknowledged = Sample::Acknowledged(u64::from(push.chunk.length));
+                    mesh.uplink().sample(acknowledged);
                 }
                 answer.map_or(Taken::Failed, decode_taken)
             }
@@ -425,6 +435,10 @@ impl<E: Env> Relay<E> {
             })
         };
         let mut state = self.state();
+        let bytes: u64 = state.under_way.values().map(|(_, bytes)| bytes).sum();
+        let is_full = bytes >= state.most_bytes || state.under_way.len() >= UNDER_WAY;
+        let uplink = self.inner.mesh.uplink();
+        uplink.sample(Sample::Waiting(is_full || uplink.has_content()));
         state.most_bytes = in_time(UNDER_WAY_TIME).min(UNDER_WAY_BYTES);
         state
             .core
