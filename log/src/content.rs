@@ -8,6 +8,7 @@
 mod ahead;
 mod answer;
 mod plan;
+mod turn;
 
 use crate::chunk::store::PackStore;
 use crate::chunk::{ChunkProblem, ChunkStore};
@@ -28,6 +29,10 @@ use std::time::Duration;
 
 /// For one group of chunks, at the slowest rate we serve.
 const CHUNKS_DEADLINE: Duration = Duration::from_secs(60);
+/// A node that says nothing for so long may be cut off: the next one is asked too.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And for so many bytes a millisecond more: it may have a slow uplink.
+const PATIENT_BYTES_PER_MS: u64 = 32;
 /// For a parcel to be fetched, verified and synced by another node.
 const HOLD_DEADLINE: Duration = Duration::from_secs(300);
 /// A peer that does not hold content after so long may hang: the next one is asked as well.
@@ -167,14 +172,19 @@ impl<E: Env> NodeContent<E> {
     ) -> Result<(), ChunkProblem> {
         let lacking = self.inner.store.missing(chunks)?;
         let (claim, others) = self.claim(&lacking);
-        for peer in self.peers_from(first) {
-            let wanted = self.inner.store.missing(&claim.chunks)?;
-            if wanted.is_empty() {
-                break;
+        let missing = || self.inner.store.missing(&claim.chunks);
+        let missing = &missing;
+        let is_done = || missing().map(|chunks| chunks.is_empty());
+        let ask = |peer| async move {
+            if let Ok(wanted) = missing() {
+                // The next peer is asked for what this one could not give.
+                let _failed = self.fetch_from(peer, wanted).await.is_err();
             }
-            // The next peer is asked for what this one could not give.
-            let _failed = self.fetch_from(peer, wanted).await.is_err();
-        }
+        };
+        let (runtime, peers) = (self.inner.env.runtime(), self.peers_from(first));
+        let bytes: u64 = lacking.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let patience = PATIENCE + Duration::from_millis(bytes / PATIENT_BYTES_PER_MS);
+        turn::in_turn(runtime, patience, peers, is_done, ask).await?;
         drop(claim);
         self.wait_for(&others).await;
         Ok(())
