@@ -1,48 +1,53 @@
 //! [driver] Content between nodes: who holds it before it is ordered, and fetching what lacks.
 //!
 //! `hold`: another node is asked to fetch, verify and sync what a change refers to; only its answer
-//! counts as a copy (promise D2). `fetch`: chunks are asked for in groups, from one peer after the
-//! other, and verified before they are stored (promise I1). Every node that has a chunk serves it.
+//! counts as a copy (promise D2). `want`: what lacks is asked for of all peers at once (`plan`);
+//! what is read, of one peer after the other. All of it is verified before it is stored (promise I1).
+//! Every node that has a chunk serves it.
 
+mod ahead;
 mod answer;
+mod plan;
+mod turn;
 
 use crate::chunk::store::PackStore;
 use crate::chunk::{ChunkProblem, ChunkStore};
 use crate::env::{Env, Runtime};
 use crate::ingest::{self, ContentProblem};
 use crate::mesh::{CallProblem, Mesh, Method};
-use crate::relay::{Holders, Relay, Roster};
+use crate::relay::{Holders, Relay, Roster, fold};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
 use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, NodeId, RequestId, limit, manifest};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
+use plan::Plan;
 use prost::Message;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
 
 /// For one group of chunks, at the slowest rate we serve.
 const CHUNKS_DEADLINE: Duration = Duration::from_secs(60);
+/// A node that says nothing for so long may be cut off: the next one is asked too.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And for so many bytes a millisecond more: it may have a slow uplink.
+const PATIENT_BYTES_PER_MS: u64 = 32;
 /// For a parcel to be fetched, verified and synced by another node.
 const HOLD_DEADLINE: Duration = Duration::from_secs(300);
 /// A peer that does not hold content after so long may hang: the next one is asked as well.
 const HOLD_PATIENCE: Duration = Duration::from_secs(1);
 /// And for so many bytes a millisecond more: a slow uplink is no reason to send content twice.
 const HOLD_BYTES_PER_MS: u64 = 64;
-/// Raw bytes asked for in one group: compressed or not, it fits one message.
-const GROUP_BYTES: u64 = 2 * 1024 * 1024;
-/// Groups on their way at the same time.
-const GROUPS_AT_ONCE: usize = 4;
+/// Raw bytes asked for in one group: compressed or not, it fits one message, and it comes in time over
+/// the slowest uplink that is paced.
+const GROUP_BYTES: u64 = 256 * 1024;
 /// Waits between rounds over all peers.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// Rounds before a read gives up.
 const READ_ROUNDS: usize = 3;
 /// Bytes of frames in one answer.
 const ANSWER_BYTES: usize = limit::MESSAGE_BYTES - 64 * 1024;
-/// Groups of chunks to fetch ahead that may wait.
-const AHEAD_QUEUE: usize = 256;
 
 /// The content of this node, backed by that of the others.
 pub struct NodeContent<E: Env> {
@@ -56,8 +61,10 @@ struct Inner<E: Env> {
     mesh: Mesh<E>,
     fetching: Mutex<BTreeSet<ChunkHash>>,
     fetched: Watched<u64>,
-    groups: Arc<Semaphore>,
-    ahead: mpsc::Sender<Vec<ChunkRef>>,
+    /// What lacks, and who is asked for it.
+    plan: Mutex<Plan>,
+    /// It may have something new to say.
+    news: Watched<u64>,
     relay: Relay<E>,
 }
 
@@ -109,7 +116,7 @@ impl<E: Env> ChunkStore for NodeContent<E> {
             if round > 0 {
                 self.inner.env.runtime().sleep(ROUND_PAUSE).await;
             }
-            self.fetch_group(&[chunk], None).await?;
+            self.fetch_group(&[chunk], self.peer_for(chunk)).await?;
         }
         self.inner.store.read(chunk)
     }
@@ -125,9 +132,8 @@ impl<E: Env> NodeContent<E> {
         roster: Arc<dyn Roster>,
     ) -> Self {
         let relay = Relay::start(env.clone(), me, store.clone(), mesh.clone(), roster);
-        let (ahead, queue) = mpsc::channel(AHEAD_QUEUE);
         let (fetching, fetched) = (Mutex::default(), Watched::new(0));
-        let groups = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
+        let (plan, news) = (Mutex::new(Plan::new(me)), Watched::new(0));
         let runtime = env.runtime().clone();
         let inner = Inner {
             env,
@@ -136,14 +142,14 @@ impl<E: Env> NodeContent<E> {
             mesh,
             fetching,
             fetched,
-            groups,
-            ahead,
+            plan,
+            news,
             relay,
         };
         let this = Self {
             inner: Arc::new(inner),
         };
-        runtime.spawn("fetch ahead", this.clone().fetch_ahead(queue));
+        runtime.spawn("fetch ahead", this.clone().fetch_ahead());
         this
     }
 
@@ -157,36 +163,6 @@ impl<E: Env> NodeContent<E> {
         &self.inner.relay
     }
 
-    /// Asks for chunks before anybody reads them, from any peer; what is here already costs
-    /// nothing. Where too much waits, nothing is asked for: reading fetches too.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn want(&self, chunks: &[ChunkRef]) -> Result<(), ChunkProblem> {
-        let mut missing = self.inner.store.missing(chunks)?;
-        missing.retain(|chunk| !self.inner.relay.expects(&chunk.hash));
-        for group in groups(missing) {
-            if self.inner.ahead.try_send(group).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    async fn fetch_ahead(self, mut queue: mpsc::Receiver<Vec<ChunkRef>>) {
-        while let Some(group) = queue.recv().await {
-            let Ok(permit) = Arc::clone(&self.inner.groups).acquire_owned().await else {
-                return;
-            };
-            let this = self.clone();
-            self.inner.env.runtime().spawn("fetch group", async move {
-                // What could not be had is asked for again by whoever reads it.
-                let _not_here = this.fetch_group(&group, None).await.is_err();
-                drop(permit);
-            });
-        }
-    }
-
     /// Fetches what lacks of `chunks` from the peers, each once, beginning with `first` or with
     /// the one after this node. Chunks that another task fetches are waited for.
     async fn fetch_group(
@@ -196,14 +172,19 @@ impl<E: Env> NodeContent<E> {
     ) -> Result<(), ChunkProblem> {
         let lacking = self.inner.store.missing(chunks)?;
         let (claim, others) = self.claim(&lacking);
-        for peer in self.peers_from(first) {
-            let wanted = self.inner.store.missing(&claim.chunks)?;
-            if wanted.is_empty() {
-                break;
+        let missing = || self.inner.store.missing(&claim.chunks);
+        let missing = &missing;
+        let is_done = || missing().map(|chunks| chunks.is_empty());
+        let ask = |peer| async move {
+            if let Ok(wanted) = missing() {
+                // The next peer is asked for what this one could not give.
+                let _failed = self.fetch_from(peer, wanted).await.is_err();
             }
-            // The next peer is asked for what this one could not give.
-            let _failed = self.fetch_from(peer, wanted).await.is_err();
-        }
+        };
+        let (runtime, peers) = (self.inner.env.runtime(), self.peers_from(first));
+        let bytes: u64 = lacking.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let patience = PATIENCE + Duration::from_millis(bytes / PATIENT_BYTES_PER_MS);
+        turn::in_turn(runtime, patience, peers, is_done, ask).await?;
         drop(claim);
         self.wait_for(&others).await;
         Ok(())
@@ -234,6 +215,13 @@ impl<E: Env> NodeContent<E> {
             .await;
     }
 
+    /// Who is asked first for a chunk that is read: not the same for all chunks, nor here and elsewhere.
+    fn peer_for(&self, chunk: ChunkRef) -> Option<NodeId> {
+        let word = chunk.hash.0.first_chunk().copied().map(u64::from_le_bytes);
+        let up = self.inner.mesh.peers_up().into_iter();
+        up.min_by_key(|peer| fold([self.inner.me.0, peer.0, word.unwrap_or(0)]))
+    }
+
     /// Reachable peers in ring order: `first`, or the one after this node, comes first.
     fn peers_from(&self, first: Option<NodeId>) -> Vec<NodeId> {
         let start = first.unwrap_or(NodeId(self.inner.me.0 + 1));
@@ -248,35 +236,42 @@ impl<E: Env> NodeContent<E> {
         mut wanted: Vec<ChunkRef>,
     ) -> Result<(), FetchProblem> {
         while !wanted.is_empty() {
-            let hashes = wanted
-                .iter()
-                .map(|chunk| Bytes::copy_from_slice(&chunk.hash.0));
-            let request = rpc::ChunksRequest {
-                hashes: hashes.collect(),
-            };
-            let answer: rpc::ChunksResponse = self
-                .ask(peer, Method::Chunks, &request, CHUNKS_DEADLINE)
-                .await?;
-            if answer.frames.is_empty() {
+            let (got, lacking) = self.ask_chunks(peer, &wanted).await?;
+            if got.is_empty() {
                 return Ok(());
             }
-            let asked: BTreeMap<_, _> = wanted.iter().map(|c| (c.hash, c.length)).collect();
-            for frame in answer.frames {
-                let got = self.inner.store.put_frame(&frame)?;
-                if asked.get(&got.hash) != Some(&got.length) {
-                    return Err(FetchProblem::Lied(peer));
-                }
-                self.inner.relay.stored(got.hash, Some(peer));
-                wanted.retain(|chunk| chunk.hash != got.hash);
-            }
-            let lacks: BTreeSet<_> = answer
-                .missing
-                .iter()
-                .filter_map(|hash| ChunkHash::from_slice(hash))
-                .collect();
-            wanted.retain(|chunk| !lacks.contains(&chunk.hash));
+            wanted.retain(|chunk| !got.contains(chunk) && !lacking.contains(&chunk.hash));
         }
         Ok(())
+    }
+
+    /// Asks a node for chunks: those that came, verified and stored, and those it lacks. It may leave
+    /// out what does not fit one message.
+    async fn ask_chunks(
+        &self,
+        peer: NodeId,
+        wanted: &[ChunkRef],
+    ) -> Result<(Vec<ChunkRef>, BTreeSet<ChunkHash>), FetchProblem> {
+        let hashes = wanted.iter();
+        let hashes = hashes.map(|chunk| Bytes::copy_from_slice(&chunk.hash.0));
+        let request = rpc::ChunksRequest {
+            hashes: hashes.collect(),
+        };
+        let answer: rpc::ChunksResponse = self
+            .ask(peer, Method::Chunks, &request, CHUNKS_DEADLINE)
+            .await?;
+        let mut got = Vec::new();
+        for frame in answer.frames {
+            let chunk = self.inner.store.put_frame(&frame)?;
+            if !wanted.contains(&chunk) {
+                return Err(FetchProblem::Lied(peer));
+            }
+            self.inner.relay.stored(chunk.hash, Some(peer));
+            got.push(chunk);
+        }
+        let lacking = answer.missing.iter();
+        let lacking = lacking.filter_map(|hash| ChunkHash::from_slice(hash));
+        Ok((got, lacking.collect()))
     }
 
     async fn ask<T: Message + Default>(

@@ -6,14 +6,16 @@
 //! nor a timer; with one, a task runs while something waits for the line.
 
 mod bucket;
-pub mod estimate;
+mod estimate;
 mod schedule;
 
 pub use bucket::{FRAME_MAX_BYTES, PART_PERCENT, UNLIMITED_BITS_PER_S};
+pub use estimate::Sample;
 pub use schedule::{Backlog, Priority, Route};
 
 use crate::env::Runtime;
 use aber_proto::{Instant, NodeId};
+use estimate::Estimate;
 use schedule::Schedule;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +38,8 @@ pub struct UplinkState {
 
 struct State {
     schedule: Schedule,
+    /// What the line carries, as far as was seen.
+    estimate: Estimate,
     /// Those who wait for their turn.
     waiting: BTreeMap<u64, oneshot::Sender<usize>>,
     /// Until when the task sleeps; `None`: there is none.
@@ -66,6 +70,7 @@ impl<R: Runtime> Uplink<R> {
     pub fn new(runtime: R) -> Self {
         let state = State {
             schedule: Schedule::default(),
+            estimate: Estimate::new(None),
             waiting: BTreeMap::new(),
             sleeps_until: None,
         };
@@ -78,13 +83,50 @@ impl<R: Runtime> Uplink<R> {
         }
     }
 
-    /// From now on the line has this rate, in bits a second. `None`, and all from
-    /// [`UNLIMITED_BITS_PER_S`] on: nothing is held back.
+    /// From now on the line is said to have this rate, in bits a second. `None`, and all from
+    /// [`UNLIMITED_BITS_PER_S`] on: nothing is held back, unless messages are seen to queue.
     pub fn set_rate(&self, line: Option<u64>) {
         let now = self.inner.runtime.now();
         let mut state = self.state();
+        if state.estimate.declared() != line {
+            state.estimate = Estimate::new(line);
+        }
+        let line = state.estimate.line();
         state.schedule.set_line(now, line);
         self.settle(state, now);
+    }
+
+    /// Something was seen of what the line carries.
+    pub fn sample(&self, sample: Sample) {
+        let now = self.inner.runtime.now();
+        let mut state = self.state();
+        let before = state.estimate.line();
+        state.estimate.step(now, sample);
+        let line = state.estimate.line();
+        if line != before {
+            state.schedule.set_line(now, line);
+            self.settle(state, now);
+        }
+    }
+
+    /// Whether content waits for the line.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        let state = self.state();
+        let lanes = [Priority::Content, Priority::CatchUp];
+        lanes
+            .iter()
+            .any(|lane| state.schedule.backlog(*lane).bytes > 0)
+    }
+
+    /// Whether a small question would go at once: nothing as urgent waits.
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        let state = self.state();
+        let lanes = [Priority::Vital, Priority::Log];
+        lanes
+            .iter()
+            .all(|lane| state.schedule.backlog(*lane).bytes == 0)
     }
 
     /// From now on so many hundredths of the line are used, 1 to 100; [`PART_PERCENT`] unless told.
@@ -138,7 +180,9 @@ impl<R: Runtime> Uplink<R> {
 
     /// Forgets what was counted for one who is no member any more.
     pub fn forget(&self, peer: NodeId) {
-        self.state().schedule.forget(peer);
+        let mut state = self.state();
+        state.schedule.forget(peer);
+        state.estimate.forget(peer);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -28,6 +28,7 @@ mod log;
 mod members;
 mod metrics;
 mod moment;
+mod outflow;
 pub(crate) mod print;
 pub(crate) mod progress;
 mod put;

@@ -51,7 +51,7 @@ fn groups_are_bounded_in_bytes_and_chunks() {
         hash: ChunkHash::default(),
         length,
     };
-    let mut chunks = vec![chunk(1024 * 1024); 5];
+    let mut chunks = vec![chunk(128 * 1024); 5];
     chunks.extend(vec![chunk(1); 600]);
     let groups = groups(chunks);
     let shape: Vec<_> = groups.iter().map(Vec::len).collect();

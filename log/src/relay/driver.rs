@@ -18,7 +18,7 @@ use super::state::{Action, Core, Push, Taken};
 use crate::chunk::{ChunkProblem, PackStore};
 use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
-use crate::uplink::Priority;
+use crate::uplink::{Priority, Sample};
 use crate::watch::Watched;
 use aber_proto::generated::rpc;
 use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId};
@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PUSH_DEADLINE: Duration = Duration::from_secs(120);
 /// For chunks that were asked for.
 const PULL_DEADLINE: Duration = Duration::from_secs(60);
+/// A question of at most so many bytes is short enough to tell how long the way is.
+const TELLING_BYTES: usize = 1024;
 /// For everything else.
 const TELL_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes on their way at once where the uplink has no limit.
@@ -201,6 +203,9 @@ impl<E: Env> Relay<E> {
                 Action::Adopt { to, parcel, stripe } => {
                     runtime.spawn("relay adopt", this.adopt(to, parcel, stripe));
                 }
+                Action::Beacon { to } => {
+                    runtime.spawn("relay beacon", this.report(to, Vec::new()));
+                }
                 Action::Holders { to, parcel, nodes } => {
                     runtime.spawn("relay holders", this.report_holders(to, parcel, nodes));
                 }
@@ -210,9 +215,26 @@ impl<E: Env> Relay<E> {
     }
 
     async fn ask(&self, to: NodeId, word: Word) -> Option<Reply> {
-        let mesh = &self.inner.mesh;
-        let answer = mesh.call(to, Method::Relay, word.encode(), TELL_DEADLINE);
-        Reply::decode(answer.await.ok()?).ok()
+        let (mesh, runtime) = (&self.inner.mesh, self.inner.env.runtime());
+        let (payload, asked) = (word.encode(), runtime.now());
+        let tells = payload.len() <= TELLING_BYTES && mesh.uplink().is_prompt();
+        let answer = mesh.call(to, Method::Relay, payload, TELL_DEADLINE);
+        let answer = answer.await.ok()?;
+        self.heard(to);
+        if tells {
+            let trip = Sample::RoundTrip(to, runtime.now() - asked);
+            mesh.uplink().sample(trip);
+        }
+        Reply::decode(answer).ok()
+    }
+
+    /// A node that says anything lives.
+    fn heard(&self, from: NodeId) {
+        let now = self.inner.env.runtime().now();
+        let actions = self.state().core.heard(from, now);
+        if !actions.is_empty() {
+            self.act(actions);
+        }
     }
 
     async fn announce(self, to: NodeId, announcement: Arc<Announcement>) {
@@ -221,8 +243,8 @@ impl<E: Env> Relay<E> {
         let has = reply.filter(|reply| reply.is_taken);
         let has = has.map(|reply| reply.has.unwrap_or_default());
         let now = self.inner.env.runtime().now();
-        self.state().core.announced_to(to, id, has, now);
-        self.wake();
+        let actions = self.state().core.announced_to(to, id, has, now);
+        self.act(actions);
     }
 
     async fn report(self, to: NodeId, parcels: Vec<(ParcelId, Bits)>) {
@@ -368,6 +390,11 @@ impl<E: Env> Relay<E> {
                 let answer = mesh
                     .call_as(push.to, Method::Push, priority, payload, PUSH_DEADLINE)
                     .await;
+                if answer.is_ok() {
+                    self.heard(push.to);
+                    let acknowledged = Sample::Acknowledged(u64::from(push.chunk.length));
+                    mesh.uplink().sample(acknowledged);
+                }
                 answer.map_or(Taken::Failed, decode_taken)
             }
             // It rotted; others have it, and it is fetched when it is read.
@@ -408,6 +435,10 @@ impl<E: Env> Relay<E> {
             })
         };
         let mut state = self.state();
+        let bytes: u64 = state.under_way.values().map(|(_, bytes)| bytes).sum();
+        let is_full = bytes >= state.most_bytes || state.under_way.len() >= UNDER_WAY;
+        let uplink = self.inner.mesh.uplink();
+        uplink.sample(Sample::Waiting(is_full || uplink.has_content()));
         state.most_bytes = in_time(UNDER_WAY_TIME).min(UNDER_WAY_BYTES);
         state
             .core

@@ -1,9 +1,9 @@
 //! [pure] What one node knows of one parcel on its way.
 
-use super::Trees;
 use super::bits::Bits;
 use super::parcel::Announcement;
-use super::state::Action;
+use super::state::{ASK_FIRST, Action};
+use super::{Trees, foster};
 use aber_proto::{ChunkRef, Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// The least that a chunk may be late before it is pulled.
 const LAG_MIN: Duration = Duration::from_secs(10);
+/// The same of a parcel that others had before this node heard of it.
+const LAG_OLD: Duration = Duration::from_secs(2);
+/// Who has all of it so soon after this node heard of it had it before.
+const OLD_WITHIN: Duration = Duration::from_secs(5);
 /// The most.
 const LAG_MAX: Duration = Duration::from_secs(300);
 /// Arrivals of a stripe that may be missing before one is late.
@@ -33,6 +37,8 @@ pub(super) const HOLDERS_EVERY: Duration = Duration::from_millis(500);
 /// The trees of a parcel, and whom its chunks are reported to.
 #[derive(Clone)]
 pub(super) struct Way {
+    /// Whether any node may link to any other.
+    pub(super) is_free: bool,
     pub(super) trees: Arc<Trees>,
     pub(super) shallow: Arc<Trees>,
     pub(super) ring: Arc<[NodeId]>,
@@ -45,7 +51,8 @@ pub(super) struct Slot {
     pub(super) child: NodeId,
 }
 
-/// Who stands in for a child that is gone, and until when its report is waited for.
+/// Who is sent what a child that is gone would be, or what a parent that is gone would send, and since
+/// when its report is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heir {
     pub(super) node: NodeId,
@@ -84,6 +91,8 @@ pub(super) struct Live {
     /// The chunks of each stripe.
     pub(super) stripes: Vec<Bits>,
     pub(super) slots: Vec<Slot>,
+    /// Siblings that this node feeds in stripes whose parent is gone.
+    pub(super) wards: Vec<Slot>,
     /// What is here, verified.
     pub(super) mine: Bits,
     /// What others are known to have.
@@ -111,6 +120,10 @@ pub(super) struct Live {
     pub(super) adopters: BTreeMap<usize, NodeId>,
     pub(super) heirs: BTreeMap<Slot, Heir>,
     pub(super) pulls: BTreeMap<usize, (NodeId, Instant)>,
+    /// When this node heard of it.
+    since: Instant,
+    /// Others had all of it when this node heard of it.
+    pub(super) is_old: bool,
     /// Since when its writer offers to be asked.
     pub(super) offered: Option<Instant>,
     /// When something last happened to it.
@@ -139,6 +152,7 @@ impl Live {
             announcement,
             way,
             slots,
+            wards: Vec::new(),
             mine: mine.and(Bits::first(count)),
             had: BTreeMap::new(),
             offered: None,
@@ -157,6 +171,8 @@ impl Live {
             heirs: BTreeMap::new(),
             pulls: BTreeMap::new(),
             touched: now,
+            since: now,
+            is_old: false,
         }
     }
 
@@ -189,49 +205,101 @@ impl Live {
         *had = had.or(bits);
     }
 
-    /// Who is sent what goes down a slot now, if anybody.
-    pub(super) fn occupant(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    /// Notes that somebody has all of it: if soon after this node heard of it, it comes late. Then those
+    /// whom this node would send it, and of whom nothing is known, are asked what they have.
+    pub(super) fn note_complete(&mut self, by: NodeId, now: Instant) -> Vec<Action> {
+        let all = Bits::first(self.count());
+        let is_all = by != self.writer() && self.had_by(by) == all;
+        let lacks_most = self.mine.len() * 2 < self.count();
+        if self.is_old || !is_all || !lacks_most || now >= self.since + OLD_WITHIN {
+            return Vec::new();
+        }
+        self.is_old = true;
+        let parcel = self.announcement.id;
+        let slots = self.slots.iter();
+        let unknown = slots.filter(|slot| self.had_by(slot.child).is_empty());
+        let unknown: BTreeMap<NodeId, usize> = unknown.map(|s| (s.child, s.stripe)).collect();
+        let ask = unknown.into_iter().map(|(to, stripe)| {
+            self.not_before.insert(to, now + ASK_FIRST);
+            Action::Adopt { to, parcel, stripe }
+        });
+        ask.collect()
+    }
+
+    /// Who is sent what now, in which stripe: the children, or who stands in for them.
+    pub(super) fn outlets(&self, is_alive: impl Fn(NodeId) -> bool) -> impl Iterator<Item = Slot> {
+        let own = self.slots.iter().map(|slot| (slot, true));
+        let all = own.chain(self.wards.iter().map(|slot| (slot, false)));
+        all.filter_map(move |(slot, is_own)| {
+            if is_own && is_alive(slot.child) {
+                return Some(*slot);
+            }
+            let heir = self.heirs.get(slot)?;
+            let is_fed = heir.since.is_none() && is_alive(heir.node);
+            is_fed.then_some(Slot {
+                child: heir.node,
+                ..*slot
+            })
+        })
+    }
+
+    /// Slots that somebody has to be found for: those of children that are gone, and all wards.
+    pub(super) fn orphaned(&self, is_alive: impl Fn(NodeId) -> bool) -> Vec<Slot> {
+        let own = self.slots.iter().filter(|slot| !is_alive(slot.child));
+        own.chain(&self.wards).copied().collect()
+    }
+
+    /// Who takes a slot: the child if it lives, else its heir.
+    pub(super) fn heir_of(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         if is_alive(slot.child) {
             return Some(slot.child);
         }
-        let heir = self.heirs.get(&slot)?;
-        (heir.since.is_none() && is_alive(heir.node)).then_some(heir.node)
-    }
-
-    /// The first living node below a child that is gone, by depth, then in the order of the tree.
-    pub(super) fn heir_of(&self, slot: Slot, is_alive: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let trees = &self.way.as_ref()?.trees;
-        let below = |node| trees.children(slot.stripe, node);
-        first_below(slot.child, below, is_alive)
+        foster::heir(trees, slot.stripe, slot.child, is_alive)
     }
 
-    /// What lacks at the other end of a slot and can be sent there.
-    pub(super) fn to_send(&self, slot: Slot, to: NodeId) -> Bits {
-        let stripe = self.stripes.get(slot.stripe).copied().unwrap_or_default();
-        let flying = self.flying.get(&to).copied().unwrap_or_default();
-        let there = self.had_by(to).or(flying);
+    /// Whom this node feeds in stripes whose parent is gone. Where links are few nobody knows who of
+    /// them lives, and they ask instead.
+    pub(super) fn find_wards(&mut self, me: NodeId, is_alive: impl Fn(NodeId) -> bool) {
+        self.wards.clear();
+        let Some(way) = self.way.as_ref().filter(|way| way.is_free) else {
+            return;
+        };
+        for stripe in 0..self.stripes.len() {
+            let parent = way.trees.parent(stripe, me);
+            if let Some(gone) = parent.filter(|node| !is_alive(*node)) {
+                let wards = foster::wards(&way.trees, stripe, gone, me, &is_alive);
+                let slots = wards.into_iter().map(|child| Slot { stripe, child });
+                self.wards.extend(slots);
+            }
+        }
+    }
+
+    /// What lacks at the other end of an outlet and can be sent there.
+    pub(super) fn to_send(&self, outlet: Slot) -> Bits {
+        let stripe = self.stripes.get(outlet.stripe).copied().unwrap_or_default();
+        let flying = self.flying.get(&outlet.child).copied().unwrap_or_default();
+        let there = self.had_by(outlet.child).or(flying);
         stripe.and(self.mine).without(there)
     }
 
-    /// How many chunks are still to go through a slot, those included that are not here yet.
-    pub(super) fn left(&self, slot: Slot, to: NodeId) -> usize {
-        let stripe = self.stripes.get(slot.stripe).copied().unwrap_or_default();
-        stripe.without(self.had_by(to)).len()
+    /// How many chunks are still to go there, those included that are not here yet.
+    pub(super) fn left(&self, outlet: Slot) -> usize {
+        let stripe = self.stripes.get(outlet.stripe).copied().unwrap_or_default();
+        stripe.without(self.had_by(outlet.child)).len()
     }
 
-    /// Whether this node is the first living one among those that a stripe's dead parent feeds.
-    pub(super) fn is_eldest(
+    /// Whether this node is the one that takes the place of a stripe's parent that is gone.
+    pub(super) fn is_heir(
         &self,
         me: NodeId,
         stripe: usize,
         is_alive: impl Fn(NodeId) -> bool,
     ) -> bool {
         let Some(way) = &self.way else { return false };
-        let Some(parent) = way.trees.parent(stripe, me) else {
-            return false;
-        };
-        let mut siblings = way.trees.children(stripe, parent);
-        siblings.find(|node| *node == me || is_alive(*node)) == Some(me)
+        let is_there = |node| node == me || is_alive(node);
+        let parent = way.trees.parent(stripe, me);
+        parent.and_then(|gone| foster::heir(&way.trees, stripe, gone, is_there)) == Some(me)
     }
 
     /// The node from which a stripe comes, if it lives.
@@ -247,6 +315,14 @@ impl Live {
             .into_iter()
             .flatten()
             .find(|node| is_alive(*node))
+    }
+
+    /// A parent that was gone feeds this node again.
+    pub(super) fn came_back(&mut self, me: NodeId, node: NodeId) {
+        if let Some(trees) = self.way.as_ref().map(|way| &way.trees) {
+            self.adopters
+                .retain(|stripe, _| trees.parent(*stripe, me) != Some(node));
+        }
     }
 
     /// The living children of the announcement tree; those of one that is gone take its place.
@@ -370,27 +446,14 @@ impl Live {
     }
 
     /// How long after others a chunk of a stripe may come before it counts as late.
-    /// `delay` is what is usual here.
-    pub(super) fn lag(&self, stripe: usize, delay: Duration) -> Duration {
+    /// `delay` is what is usual here; `is_coming`: its parent will send it before others.
+    pub(super) fn lag(&self, stripe: usize, delay: Duration, is_coming: bool) -> Duration {
         let mean = self.arrivals.get(stripe).and_then(Arrivals::mean);
+        if self.is_old && !is_coming {
+            return LAG_OLD;
+        }
         let lag = mean.map_or(LAG_MIN, |mean| mean.saturating_mul(LAG_ARRIVALS));
         let usual = delay.saturating_mul(LAG_DELAYS);
         lag.max(usual).clamp(LAG_MIN, LAG_MAX)
     }
-}
-
-/// The first living node below one, breadth first.
-fn first_below<I: Iterator<Item = NodeId>>(
-    node: NodeId,
-    children: impl Fn(NodeId) -> I,
-    is_alive: impl Fn(NodeId) -> bool,
-) -> Option<NodeId> {
-    let mut open: VecDeque<NodeId> = children(node).collect();
-    while let Some(next) = open.pop_front() {
-        if is_alive(next) {
-            return Some(next);
-        }
-        open.extend(children(next));
-    }
-    None
 }

@@ -1,5 +1,6 @@
 //! [pure] What is asked for because its way is broken or it is late.
 
+use super::bits::Bits;
 use super::fold;
 use super::live::Live;
 use super::state::{Action, Core, Key};
@@ -12,6 +13,9 @@ use std::time::Duration;
 const OPEN_EACH: usize = 2;
 /// Open requests in all.
 const OPEN: usize = 8;
+/// Chunks of each stripe of a parcel that comes late which its parent sends before it hears that they
+/// are here.
+const COMING: usize = 4;
 /// Chunks looked at in one go.
 const LOOKED_AT: usize = 1024;
 /// After which an answer is not waited for any more.
@@ -40,8 +44,8 @@ impl Core {
             *open.entry(*from).or_default() += 1;
         }
         let mut wishes = self.wishes(now);
-        // Each in an order of its own: what one gets another can ask it for.
         let turn = |node: u64, wish: &Wish| fold([self.me.0, node, wish.number as u64]);
+        // Each in an order of its own: what one gets another can ask it for.
         wishes.sort_by_key(|wish| (wish.from.len(), wish.key, turn(self.me.0, wish)));
         let mut asked: BTreeMap<(NodeId, bool), Vec<_>> = BTreeMap::new();
         for wish in wishes {
@@ -75,7 +79,7 @@ impl Core {
 
     fn wishes(&self, now: Instant) -> Vec<Wish> {
         let mut wishes = Vec::new();
-        for (key, live) in &self.live {
+        for (key, live) in self.live.iter().filter(|(_, live)| !live.is_complete()) {
             if wishes.len() >= LOOKED_AT {
                 break;
             }
@@ -98,6 +102,7 @@ impl Core {
             })
             .collect();
         let missing = live.missing();
+        let coming = self.coming(live);
         let wanted: Vec<usize> = missing
             .iter()
             .filter(|n| !live.pulls.contains_key(n))
@@ -105,7 +110,7 @@ impl Core {
         wanted.into_iter().filter_map(move |number| {
             let stripe = live.stripe_of(number);
             let is_orphan = is_orphan.get(stripe).copied().unwrap_or(true);
-            let lag = live.lag(stripe, self.delay);
+            let lag = live.lag(stripe, self.delay, coming.has(number));
             let is_late = live
                 .seen
                 .get(&number)
@@ -116,8 +121,7 @@ impl Core {
                 .filter(|node| self.is_alive(*node) && *node != live.writer())
                 .collect();
             // One asks the writer at once for all whose parent is gone; the others ask that one then.
-            let is_for_all =
-                is_orphan && live.is_eldest(self.me, stripe, |node| self.is_alive(node));
+            let is_for_all = is_orphan && live.is_heir(self.me, stripe, |node| self.is_alive(node));
             let is_last = live.offered.is_some_and(|since| now >= since + lag * 2);
             if from.is_empty() && (is_for_all || is_last) && self.is_alive(live.writer()) {
                 from.push(live.writer());
@@ -133,6 +137,21 @@ impl Core {
                 is_orphan,
             })
         })
+    }
+
+    /// What parents will send next of a parcel that comes late: who asks for it gets it twice.
+    fn coming(&self, live: &Live) -> Bits {
+        let mut coming = Bits::default();
+        for (stripe, bits) in live.stripes.iter().enumerate() {
+            let parent = live.parent(self.me, stripe, |node| self.is_alive(node));
+            let had = parent.map(|parent| live.had_by(parent));
+            // One that came late as well sends nothing to who asks.
+            if had.is_some_and(|had| had.is_empty() || had == Bits::first(live.count())) {
+                let next = bits.without(live.mine);
+                coming = coming.or(next.iter().take(COMING).collect());
+            }
+        }
+        coming
     }
 
     /// How a request ended; what came was told by [`Core::stored`].
@@ -153,6 +172,7 @@ impl Core {
             && let Some(had) = live.had.get_mut(&from)
         {
             had.take(number);
+            self.mark_parcel(&parcel);
         }
     }
 }

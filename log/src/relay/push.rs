@@ -2,6 +2,7 @@
 
 use super::bits::Bits;
 use super::live::Live;
+use super::parcel::ParcelId;
 use super::state::{Core, Key, Push, Window};
 use aber_proto::{Instant, NodeId, RequestId};
 use std::collections::BTreeMap;
@@ -30,12 +31,12 @@ impl Core {
     /// whose window is open. Until [`Core::pushed`] it counts as on its way.
     pub fn next_push(&mut self, now: Instant) -> Option<Push> {
         let mut changes: BTreeMap<(NodeId, RequestId), Candidate> = BTreeMap::new();
-        for (key, live) in self.live.iter().filter(|(_, live)| !is_small(live)) {
-            let next = self.next_of(live, now, |node| self.is_open(node));
-            let Some((number, to, left)) = next else {
+        self.ready.big.wake(now);
+        for key in self.ready.big.keys(|node| self.is_open(node)) {
+            let next = self.look_at(key, now, Self::is_open);
+            let (Some((number, to, left)), Some(live)) = (next, self.live.get(&key)) else {
                 continue;
             };
-            let key = *key;
             let id = &live.announcement.id;
             let change = changes.entry((id.writer, id.request));
             // Parcels of a change go in the order in which they were announced.
@@ -78,14 +79,69 @@ impl Core {
         Some(push)
     }
 
+    #[cfg(test)]
+    fn count_look(&mut self) {
+        self.looked_at += 1;
+    }
+
+    /// Who lacks something that could be sent and is in no index: nobody, ever.
+    #[cfg(test)]
+    pub(super) fn unindexed(&self) -> Vec<(Key, NodeId)> {
+        let mut lost = Vec::new();
+        for (key, live) in &self.live {
+            let ready = match is_small(live) {
+                true => &self.ready.small,
+                false => &self.ready.big,
+            };
+            let outlets = live.outlets(|node| self.is_alive(node));
+            let lacking = outlets.filter(|outlet| !live.to_send(*outlet).is_empty());
+            let lacking = lacking.filter(|outlet| !ready.has(*key, outlet.child));
+            lost.extend(lacking.map(|outlet| (*key, outlet.child)));
+        }
+        lost
+    }
+
     /// The next chunk of a parcel so small that it waits for no other, nor for a window.
     pub fn next_small_push(&mut self, now: Instant) -> Option<Push> {
-        let mut small = self.live.iter().filter(|(_, live)| is_small(live));
-        let (key, number, to) = small.find_map(|(key, live)| {
-            let (number, to, _) = self.next_of(live, now, |_| true)?;
-            Some((*key, number, to))
-        })?;
-        self.take_off(key, number, to)
+        self.ready.small.wake(now);
+        while let Some(key) = self.ready.small.first() {
+            if let Some((number, to, _)) = self.look_at(key, now, |_, _| true) {
+                return self.take_off(key, number, to);
+            }
+            self.ready.small.take_all(key);
+        }
+        None
+    }
+
+    /// Something of a parcel may be to be sent now that was not before.
+    pub(super) fn mark(&mut self, key: Key) {
+        let Some(live) = self.live.get(&key) else {
+            return;
+        };
+        let lacking: Vec<NodeId> = live
+            .outlets(|node| self.is_alive(node))
+            .filter(|slot| !live.to_send(*slot).is_empty())
+            .map(|slot| slot.child)
+            .collect();
+        let ready = self.ready.of(is_small(live));
+        for to in lacking {
+            ready.add(key, to);
+        }
+    }
+
+    /// The same of one by its name.
+    pub(super) fn mark_parcel(&mut self, parcel: &ParcelId) {
+        if let Some(key) = self.names.get(parcel).copied() {
+            self.mark(key);
+        }
+    }
+
+    /// The same of all parcels.
+    pub(super) fn mark_all(&mut self) {
+        let keys: Vec<Key> = self.live.keys().copied().collect();
+        for key in keys {
+            self.mark(key);
+        }
     }
 
     fn take_off(&mut self, key: Key, number: usize, to: NodeId) -> Option<Push> {
@@ -110,26 +166,49 @@ impl Core {
         chunks < WINDOW_CHUNKS || bytes < self.window_bytes
     }
 
-    /// The first chunk of a parcel that can go, to whom, and how much of it is left to send.
-    fn next_of(
-        &self,
-        live: &Live,
+    /// The first chunk of a parcel that can go, to whom, and how much of it is left to send. Whom
+    /// nothing can be sent now is not looked for again before something happens.
+    fn look_at(
+        &mut self,
+        key: Key,
         now: Instant,
-        is_open: impl Fn(NodeId) -> bool,
+        is_open: impl Fn(&Self, NodeId) -> bool,
     ) -> Option<(usize, NodeId, usize)> {
-        let mut left = 0;
-        let mut first: Option<(usize, NodeId)> = None;
-        for slot in &live.slots {
-            let occupant = live.occupant(*slot, |node| self.is_alive(node));
-            let Some(to) = occupant else { continue };
-            if live.not_before.get(&to).is_some_and(|at| now < *at) {
+        #[cfg(test)]
+        self.count_look();
+        let live = self.live.get(&key)?;
+        let (mut left, mut first) = (0, None);
+        let mut lacking: BTreeMap<NodeId, Bits> = BTreeMap::new();
+        for slot in live.outlets(|node| self.is_alive(node)) {
+            let to = slot.child;
+            let lacks = lacking.entry(to).or_default();
+            *lacks = lacks.or(live.to_send(slot));
+            if live.not_before.get(&to).is_none_or(|at| now >= *at) {
+                left += live.left(slot);
+            }
+        }
+        let mut asleep = Vec::new();
+        let mut done = self.ready.of(is_small(live)).who_lacks(key);
+        for (to, lacks) in lacking {
+            let Some(number) = lacks.lowest() else {
                 continue;
+            };
+            done.retain(|node| *node != to);
+            match live.not_before.get(&to).filter(|at| now < **at) {
+                Some(until) => asleep.push((to, *until)),
+                None if is_open(self, to) => {
+                    let found = first.unwrap_or((number, to));
+                    first = Some(found.min((number, to)));
+                }
+                None => {}
             }
-            let lacking: Bits = live.to_send(*slot, to);
-            left += live.left(*slot, to);
-            if let Some(number) = lacking.lowest().filter(|_| is_open(to)) {
-                first = Some(first.map_or((number, to), |found| found.min((number, to))));
-            }
+        }
+        let ready = self.ready.of(is_small(live));
+        for (to, until) in asleep {
+            ready.put_off(key, to, until);
+        }
+        for to in done {
+            ready.take(key, to);
         }
         first.map(|(number, to)| (number, to, left))
     }

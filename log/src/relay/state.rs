@@ -6,6 +6,7 @@
 //! that is sent (T9). Every table has a bound, and all of them are bounded by the parcels.
 
 mod announce;
+mod beat;
 mod room;
 mod way;
 
@@ -13,6 +14,8 @@ use super::bits::Bits;
 use super::count::{Counts, Wait};
 use super::live::{HEIR_TIME, Live};
 use super::parcel::{Announcement, ParcelId};
+use super::pulse::Pulse;
+use super::ready::Queues;
 use super::{Layout, LayoutDigest, TreeCache};
 use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId, RequestId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -71,6 +74,11 @@ pub enum Action {
         parcel: ParcelId,
         /// Who is new among them.
         nodes: Vec<NodeId>,
+    },
+    /// Ask `to` for a sign of life; if there is one, [`Core::heard`].
+    Beacon {
+        /// Whom.
+        to: NodeId,
     },
     /// Sync the store, then call [`Core::synced`].
     Sync {
@@ -142,11 +150,21 @@ pub struct Core {
     layouts: VecDeque<Arc<Layout>>,
     cache: TreeCache,
     rings: BTreeMap<LayoutDigest, Arc<[NodeId]>>,
+    /// To whom a link is up; those of them that are not silent live.
+    links: BTreeSet<NodeId>,
+    pulse: Pulse,
     pub(super) up: BTreeSet<NodeId>,
     strikes: BTreeMap<NodeId, u32>,
+    /// Somebody counts as gone since the last tick.
+    is_orphaned: bool,
     pub(super) live: BTreeMap<Key, Live>,
     pub(super) names: BTreeMap<ParcelId, Key>,
     pub(super) by_hash: BTreeMap<ChunkHash, Vec<(Key, usize)>>,
+    /// Of which of them something may be to be sent.
+    pub(super) ready: Queues,
+    /// How many of them were looked at for something to send.
+    #[cfg(test)]
+    pub(super) looked_at: u64,
     next_key: Key,
     pub(super) windows: BTreeMap<NodeId, Window>,
     pub(super) window_bytes: u64,
@@ -173,11 +191,17 @@ impl Core {
             layouts: VecDeque::new(),
             cache: TreeCache::default(),
             rings: BTreeMap::new(),
+            links: BTreeSet::new(),
+            pulse: Pulse::default(),
             up: BTreeSet::new(),
             strikes: BTreeMap::new(),
+            is_orphaned: false,
             live: BTreeMap::new(),
             names: BTreeMap::new(),
             by_hash: BTreeMap::new(),
+            ready: Queues::default(),
+            #[cfg(test)]
+            looked_at: 0,
             next_key: 0,
             windows: BTreeMap::new(),
             window_bytes: u64::MAX,
@@ -219,6 +243,7 @@ impl Core {
         for key in waiting {
             actions.extend(self.find_way(key, now));
         }
+        self.mark_all();
         actions
     }
 
@@ -247,7 +272,9 @@ impl Core {
 
     /// A node sent a chunk that is not what its hash says.
     pub fn strike(&mut self, node: NodeId) {
-        *self.strikes.entry(node).or_default() += 1;
+        let strikes = self.strikes.entry(node).or_default();
+        *strikes += 1;
+        self.is_orphaned |= *strikes == STRIKES;
     }
 
     pub(super) fn find(&mut self, parcel: ParcelId) -> Option<&mut Live> {
@@ -257,7 +284,7 @@ impl Core {
 
     /// A chunk is here now, verified; `from` is who sent it.
     pub fn stored(&mut self, hash: ChunkHash, from: Option<NodeId>, now: Instant) -> Vec<Action> {
-        let (mut actions, mut was_asked) = (Vec::new(), false);
+        let (mut actions, mut was_asked, me) = (Vec::new(), false, self.me);
         if from.is_some() {
             self.count_received(&hash);
         }
@@ -278,10 +305,16 @@ impl Core {
             if live.pulls.remove(&number).is_some() {
                 was_asked = true;
             } else {
+                // Who sends unasked what a parent would took its place, though this node was not told.
+                let (up, stripe) = (&self.up, live.stripe_of(number));
+                if live.parent(me, stripe, |node| up.contains(&node)).is_none() {
+                    live.adopters.extend(from.map(|from| (stripe, from)));
+                }
                 let delay = seen.map_or(Duration::ZERO, |seen| now - seen);
                 self.delay = (self.delay * (DELAYS - 1) + delay) / DELAYS;
             }
             actions.extend(if_complete(live));
+            self.mark(key);
         }
         if was_asked {
             actions.extend(self.pulls(now));
@@ -304,6 +337,7 @@ impl Core {
         if let Some(flying) = live.flying.get_mut(&push.to) {
             *flying = flying.without(bit);
         }
+        let mut announced = None;
         match taken {
             Taken::Stored | Taken::Had => {
                 live.touched = now;
@@ -313,13 +347,14 @@ impl Core {
             }
             Taken::Unknown => {
                 live.refused(push.to, now);
-                return live.announce(push.to, now).into_iter().collect();
+                announced = live.announce(push.to, now);
             }
             // It takes nothing more from here, and gets it elsewhere.
             Taken::Bad => live.note_had(push.to, bit),
             Taken::Failed => live.refused(push.to, now),
         }
-        Vec::new()
+        self.mark_parcel(&push.parcel);
+        announced.into_iter().collect()
     }
 
     /// The store was synced after a parcel was complete.
@@ -342,17 +377,29 @@ impl Core {
     /// What is due: reports, pulls, what is to be forgotten. Call it twice a second while
     /// [`Core::is_busy`].
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let mut actions = self.beat(now);
         let ids: Vec<ParcelId> = self.names.keys().copied().collect();
         for id in ids {
             actions.extend(self.report(id, now));
         }
-        for live in self.live.values_mut() {
+        let mut unheard = Vec::new();
+        for (key, live) in &mut self.live {
             for heir in live.heirs.values_mut() {
-                let is_late = |since| now >= since + HEIR_TIME;
-                heir.since = heir.since.filter(|since| !is_late(*since));
+                if heir.since.is_some_and(|since| now >= since + HEIR_TIME) {
+                    heir.since = None;
+                    unheard.push(*key);
+                }
             }
             actions.extend(if_complete(live));
+        }
+        for key in unheard {
+            self.mark(key);
+        }
+        if std::mem::take(&mut self.is_orphaned) {
+            let keys: Vec<Key> = self.live.keys().copied().collect();
+            for key in keys {
+                actions.extend(self.adopt_orphans(key, now));
+            }
         }
         if now >= self.have_at + HAVE_EVERY {
             self.have_at = now;

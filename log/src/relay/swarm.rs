@@ -173,6 +173,11 @@ impl Swarm {
         self.after(NOTICE, Event::Notice);
     }
 
+    /// Its line is cut: nobody is told.
+    pub(super) fn cut(&mut self, id: NodeId) {
+        self.site(id).is_down = true;
+    }
+
     pub(super) fn make_liar(&mut self, id: NodeId) {
         self.site(id).is_liar = true;
     }
@@ -226,7 +231,8 @@ impl Swarm {
             return;
         }
         let next = site.core.next_small_push(now);
-        if let Some(push) = next.or_else(|| site.core.next_push(now)) {
+        let next = next.or_else(|| site.core.next_push(now));
+        if let Some(push) = next {
             let there = self.transmit(id, push.chunk.length);
             self.after(there, Event::Pump(id));
             self.after(there + DELAY, Event::Arrive { from: id, push });
@@ -241,6 +247,10 @@ impl Swarm {
         let (to, now) = (push.to, self.now);
         let is_liar = self.site(from).is_liar;
         let is_lost = self.is_gone(to) || self.is_gone(from);
+        if !is_lost {
+            self.hear(to, from);
+            self.hear(from, to);
+        }
         let taken = if is_lost || self.site(to).core.is_blamed(from) {
             Taken::Failed
         } else if is_liar {
@@ -290,6 +300,19 @@ impl Swarm {
         self.pump(to);
     }
 
+    /// Something came from a node.
+    fn hear(&mut self, at: NodeId, from: NodeId) {
+        let now = self.now;
+        let actions = self.site(at).core.heard(from, now);
+        self.act(at, actions);
+    }
+
+    fn tell_of(&mut self, at: NodeId, to: NodeId, parcel: ParcelId) {
+        let now = self.now;
+        let actions = self.site(at).core.unknown_at(to, parcel, now);
+        self.act(at, actions);
+    }
+
     fn carry_out(&mut self, at: NodeId, action: Action) {
         let now = self.now;
         match action {
@@ -307,16 +330,15 @@ impl Swarm {
                     has = actions.is_ok().then_some(present);
                     self.act(to, actions.unwrap_or_default());
                 }
-                self.site(at).core.announced_to(to, id, has, now);
+                let actions = self.site(at).core.announced_to(to, id, has, now);
+                self.act(at, actions);
             }
+            Action::Beacon { to } if !self.is_gone(to) => self.hear(at, to),
             Action::Have { to, parcels } if !self.is_gone(to) => {
                 for (parcel, bits) in parcels {
                     match self.site(to).core.have(at, parcel, bits, now) {
                         Some(actions) => self.act(to, actions),
-                        None => {
-                            let actions = self.site(at).core.unknown_at(to, parcel, now);
-                            self.act(at, actions);
-                        }
+                        None => self.tell_of(at, to, parcel),
                     }
                 }
                 self.pump(to);
@@ -328,10 +350,7 @@ impl Swarm {
                         let actions = self.site(at).core.have(to, parcel, has, now);
                         self.act(at, actions.unwrap_or_default());
                     }
-                    None => {
-                        let actions = self.site(at).core.unknown_at(to, parcel, now);
-                        self.act(at, actions);
-                    }
+                    None => self.tell_of(at, to, parcel),
                 }
                 self.pump(at);
             }
@@ -366,14 +385,17 @@ impl Swarm {
     /// Runs until a time, or until `is_done`.
     pub(super) fn run(&mut self, until: Duration, is_done: impl Fn(&Self) -> bool) {
         let until = Instant::default() + until;
-        while let Some(((at, _), event)) = self.events.pop_first() {
+        while let Some(first) = self.events.first_entry() {
+            let (at, _) = *first.key();
             if at > until {
                 self.now = until;
                 return;
             }
+            let event = first.remove();
             self.now = at;
             match event {
                 Event::Tick(id) if !self.is_gone(id) => {
+                    assert_eq!(self.site(id).core.unindexed(), [], "{id} overlooks");
                     let actions = self.site(id).core.tick(at);
                     self.act(id, actions);
                     self.pump(id);

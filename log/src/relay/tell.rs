@@ -8,10 +8,14 @@ use super::{Layout, fold};
 use aber_proto::{Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rings on which a node has two successors that it reports chunks to.
 const RINGS: u64 = 4;
 const RING_NEXT: usize = 2;
+/// Of a parcel that came late here, nothing is sent for so long to who says what it has of it: it came
+/// late there too, asks for the rest, and would get it twice.
+const ASKS_ITSELF: Duration = Duration::from_secs(3);
 
 impl Core {
     /// A node says what it has of a parcel. `None`: the parcel is not known here.
@@ -25,6 +29,7 @@ impl Core {
         let live = self.find(parcel)?;
         let new = bits.and(Bits::first(live.count()));
         live.note_had(from, new);
+        let mut actions = live.note_complete(from, now);
         live.sent = live.sent.or(new);
         if from == live.writer() {
             live.offered.get_or_insert(now);
@@ -38,11 +43,16 @@ impl Core {
             }
         }
         live.welcomed(from);
-        Some(self.pulls(now))
+        if live.is_old && !live.is_complete() {
+            live.not_before.insert(from, now + ASKS_ITSELF);
+        }
+        self.mark_parcel(&parcel);
+        actions.extend(self.pulls(now));
+        Some(actions)
     }
 
-    /// A parent's parent takes its place in a stripe. Answers what is here; `None` if the parcel is
-    /// not known.
+    /// A node takes the place of a parent that is gone: one above it, or a sibling. Answers what is
+    /// here; `None` if the parcel is not known.
     pub fn adopted(&mut self, from: NodeId, parcel: ParcelId, stripe: usize) -> Option<Bits> {
         let live = self.find(parcel)?;
         if stripe < live.stripes.len() {
@@ -99,8 +109,8 @@ impl Core {
         news.into_iter().collect()
     }
 
-    /// The nodes that can be reached now.
-    pub fn set_up(&mut self, up: BTreeSet<NodeId>, now: Instant) -> Vec<Action> {
+    /// Others live now than before.
+    pub(super) fn came_and_went(&mut self, up: BTreeSet<NodeId>, now: Instant) -> Vec<Action> {
         let gone: Vec<NodeId> = self.up.difference(&up).copied().collect();
         let new: Vec<NodeId> = up.difference(&self.up).copied().collect();
         self.up = up;
@@ -122,6 +132,7 @@ impl Core {
                 live.forget_reports(*node);
                 live.forget_announcing(*node);
                 live.heirs.retain(|slot, _| slot.child != *node);
+                live.came_back(self.me, *node);
                 // It may have been told of nothing while it was away, and what it had stored and
                 // not synced may be gone: it says what it has before it is sent anything.
                 let hears = live.hearers(self.me, |node| self.is_alive(node));
@@ -134,23 +145,33 @@ impl Core {
                     live.not_before.insert(*node, now + ASK_FIRST);
                 }
             }
-            if !gone.is_empty() {
-                actions.extend(self.find_heirs(&mut live, now));
-            }
+            actions.extend(self.find_heirs(&mut live, now));
             self.live.insert(key, live);
+            self.mark(key);
         }
+        actions
+    }
+
+    /// Finds whom this node feeds in the place of who is gone.
+    pub(super) fn adopt_orphans(&mut self, key: Key, now: Instant) -> Vec<Action> {
+        let Some(mut live) = self.live.remove(&key) else {
+            return Vec::new();
+        };
+        let actions = self.find_heirs(&mut live, now);
+        self.live.insert(key, live);
+        self.mark(key);
         actions
     }
 
     pub(super) fn find_heirs(&self, live: &mut Live, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let is_alive = |node| self.is_alive(node);
-        for slot in live.slots.clone() {
-            let stands = live
-                .heirs
-                .get(&slot)
-                .is_some_and(|heir| is_alive(heir.node));
-            if is_alive(slot.child) || stands {
+        live.find_wards(self.me, is_alive);
+        let orphaned = live.orphaned(is_alive);
+        live.heirs.retain(|slot, _| orphaned.contains(slot));
+        for slot in orphaned {
+            let heir = live.heirs.get(&slot);
+            if heir.is_some_and(|heir| is_alive(heir.node)) {
                 continue;
             }
             let Some(node) = live.heir_of(slot, is_alive) else {
@@ -180,7 +201,11 @@ impl Core {
             if live.writer() == me && live.sent != all {
                 continue;
             }
-            for to in way.ring.iter().filter(|node| up.contains(node)) {
+            // Parents send what they do not know to be here.
+            let parents = (0..live.stripes.len()).filter(|_| live.is_old && !live.is_complete());
+            let parents = parents.filter_map(|stripe| way.trees.parent(stripe, me));
+            let told: BTreeSet<NodeId> = way.ring.iter().copied().chain(parents).collect();
+            for to in told.iter().filter(|node| up.contains(node)) {
                 let told = live.told.get(to).copied().unwrap_or_default();
                 let new = live.mine.without(told);
                 if !new.without(live.had_by(*to)).is_empty() {

@@ -124,6 +124,12 @@ impl Trees {
         self.id(self.root)
     }
 
+    /// What the line of a node carries, in kbit/s; 0 of one that passes nothing on, or is no member.
+    pub(super) fn up_kbit(&self, node: NodeId) -> u64 {
+        let row = self.position(node).and_then(|at| self.rows.get(at.index()));
+        row.map_or(0, |row| row.up_kbit * u64::from(row.relay_ok))
+    }
+
     /// How many trees there are.
     #[must_use]
     pub fn stripes(&self) -> usize {
@@ -137,7 +143,7 @@ impl Trees {
         Some(self.id(tree.parent[self.position(node)?]?))
     }
 
-    /// To whom `node` sends the stripe, in tree order: the first that lives inherits its slot.
+    /// To whom `node` sends the stripe, in tree order.
     pub fn children(
         &self,
         stripe: usize,

@@ -116,3 +116,31 @@ fn the_urgent_do_not_wait_for_content() {
         assert_eq!(sent, 1 << 20);
     });
 }
+
+/// A line that was declared too fast, or not at all, is held back once messages queue behind it.
+#[test]
+fn a_line_that_queues_is_held_back() {
+    run(|env| async move {
+        let runtime = env.runtime.clone();
+        let uplink = Uplink::new(runtime.clone());
+        uplink.set_rate(None);
+        let trip = |ms| Sample::RoundTrip(NodeId(2), Duration::from_millis(ms));
+        uplink.sample(trip(10));
+        for _ in 0..80 {
+            runtime.sleep(Duration::from_millis(100)).await;
+            uplink.sample(Sample::Waiting(true));
+            uplink.sample(Sample::Acknowledged(11_916));
+            uplink.sample(trip(900));
+        }
+        let rate = uplink.rate().expect("a limit");
+        assert!((800_000..900_000).contains(&rate), "{rate}");
+        uplink.set_rate(None);
+        assert_eq!(
+            uplink.rate(),
+            Some(rate),
+            "the same word again says nothing"
+        );
+        uplink.set_rate(Some(8_000_000));
+        assert_eq!(uplink.rate(), Some(6_800_000));
+    });
+}

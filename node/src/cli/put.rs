@@ -2,6 +2,7 @@
 
 use super::file::{WriteArgs, waiting_text};
 use super::load::{self, Source, Summary, event};
+use super::outflow;
 use super::print::{self, Output};
 use super::progress::Progress;
 use super::write::Writer;
@@ -60,23 +61,39 @@ pub(crate) async fn put(context: &Context, args: PutArgs) -> Outcome {
         let problem = Problem::new(Reason::NoParent);
         return Err(problem.with("path", base.join("x").map_or(base, |_| destination)));
     }
+    if stdin && is_directory {
+        return Err(Problem::new(Reason::IsADirectory).with("path", destination));
+    }
     let progress = Progress::show(&context.out, "put", &writer.movement);
-    let put = if stdin {
-        if is_directory {
-            return Err(Problem::new(Reason::IsADirectory).with("path", destination));
-        }
+    let look = || client.get_status(v1::GetStatusRequest {});
+    let outflow = outflow::watch(writer.movement.clone(), outflow::LOOK_EVERY, look);
+    let put = put_all(context, &writer, &args, &destination, into);
+    let put = tokio::select! {
+        biased;
+        put = put => put,
+        never = outflow => match never {},
+    };
+    drop(progress);
+    put_result(&context.out, &put?, writer.level)
+}
+
+async fn put_all(
+    context: &Context,
+    writer: &Writer,
+    args: &PutArgs,
+    destination: &TreePath,
+    into: bool,
+) -> Result<Summary, Problem> {
+    if args.sources.iter().any(|source| source == Path::new("-")) {
         let path = destination.as_str().to_owned();
         let header = v1::UploadHeader {
             path,
             ..Default::default()
         };
-        upload::upload_reader(&writer, header, tokio::io::stdin()).await
-    } else {
-        let sources = sources(&args.sources, &destination, into)?;
-        load::load(&writer, sources, &context.out).await
-    };
-    drop(progress);
-    put_result(&context.out, &put?, writer.level)
+        return upload::upload_reader(writer, header, tokio::io::stdin()).await;
+    }
+    let sources = sources(&args.sources, destination, into)?;
+    load::load(writer, sources, &context.out).await
 }
 
 /// Refuses what cannot be put before anything is sent.

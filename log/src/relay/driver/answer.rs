@@ -23,6 +23,7 @@ impl<E: Env> Relay<E> {
         method: Method,
         payload: Bytes,
     ) -> Result<Bytes, String> {
+        self.heard(from);
         match method {
             Method::Push => self.take(from, payload),
             _ => {

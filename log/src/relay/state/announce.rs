@@ -1,7 +1,7 @@
 //! [pure] Parcels become known here, and are told on.
 
 use super::super::bits::Bits;
-use super::super::live::Live;
+use super::super::live::{Live, Slot};
 use super::super::parcel::{Announcement, ParcelId};
 use super::{ASK_FIRST, Action, AnnounceProblem, Core, Key, PARCELS_OF_WRITER, if_complete};
 use aber_proto::{Instant, NodeId, limit};
@@ -76,6 +76,7 @@ impl Core {
         }
         self.names.insert(id, key);
         self.live.insert(key, live);
+        self.mark(key);
         Ok(actions)
     }
 
@@ -106,20 +107,36 @@ impl Core {
         announced.flatten().collect()
     }
 
-    /// What `to` answered to an announcement; `None`: it did not, or did not take it.
-    pub fn announced_to(&mut self, to: NodeId, parcel: ParcelId, has: Option<Bits>, now: Instant) {
+    /// What `to` answered to an announcement; `None`: it did not, or did not take it. If this node is
+    /// to feed it, it may not have understood that before.
+    pub fn announced_to(
+        &mut self,
+        to: NodeId,
+        parcel: ParcelId,
+        has: Option<Bits>,
+        now: Instant,
+    ) -> Vec<Action> {
         let Some(live) = self.find(parcel) else {
-            return;
+            return Vec::new();
         };
+        let mut actions = Vec::new();
         match has {
             Some(has) => {
                 live.note_had(to, has);
                 live.welcomed(to);
                 // What was reported before was not heard.
                 live.told.remove(&to);
+                let fed = live.heirs.iter().filter(|(_, heir)| heir.node == to);
+                actions.extend(fed.map(|(Slot { stripe, .. }, _)| Action::Adopt {
+                    to,
+                    parcel,
+                    stripe: *stripe,
+                }));
             }
             None => live.refused(to, now),
         }
+        self.mark_parcel(&parcel);
+        actions
     }
 
     /// A parcel under a layout that came only now.
@@ -136,6 +153,7 @@ impl Core {
         live.is_syncing = old.is_syncing;
         let actions = self.forward(&mut live, now);
         self.live.insert(key, live);
+        self.mark(key);
         actions
     }
 }

@@ -1,6 +1,6 @@
 //! [pure] Parcels are forgotten once they are of no use, and make room for others.
 
-use super::super::live::{Live, Slot};
+use super::super::live::Live;
 use super::{Core, Key};
 use aber_proto::{Instant, limit};
 use std::time::Duration;
@@ -30,11 +30,8 @@ impl Core {
 
     /// Whether nothing of a parcel is to come or to go, as far as is known.
     fn is_over(&self, live: &Live) -> bool {
-        let lacks = |slot: &Slot| {
-            let to = live.occupant(*slot, |node| self.is_alive(node));
-            to.is_some_and(|to| live.left(*slot, to) > 0)
-        };
-        live.is_complete() && !live.slots.iter().any(lacks)
+        let mut outlets = live.outlets(|node| self.is_alive(node));
+        live.is_complete() && outlets.all(|outlet| live.left(outlet) == 0)
     }
 
     /// Makes room for chunks of a new parcel: of what is done the oldest goes.
@@ -57,6 +54,7 @@ impl Core {
             return;
         };
         self.names.remove(&live.announcement.id);
+        self.ready.forget(key);
         for chunk in live.announcement.chunks.iter() {
             if let Some(parcels) = self.by_hash.get_mut(&chunk.hash) {
                 parcels.retain(|(of, _)| *of != key);

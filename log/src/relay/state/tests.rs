@@ -62,7 +62,8 @@ fn small_chunks_are_carried_as_well() {
 /// T7: any node may die at any moment; all others complete, with few bytes twice.
 #[test]
 fn a_relay_that_dies_costs_little() {
-    for (victim, at) in [(3, 2), (5, 8), (7, 14), (2, 1)] {
+    let mut worst = (0.0_f64, 0.0_f64);
+    for (victim, at) in (1..16).flat_map(|victim| [1, 4, 8, 13].map(|at| (victim, at))) {
         let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
         swarm.write(NodeId(0), 256, 64 * KIB);
         swarm.run(Duration::from_secs(at), |_| false);
@@ -70,13 +71,31 @@ fn a_relay_that_dies_costs_little() {
         swarm.run(LONG, |swarm| swarm.all_have(256));
         let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
         let twice = swarm.twice() as f64 / (15.0 * 256.0 * 65536.0);
-        println!("{victim} dies at {at}: {took:.3}, twice {twice:.4}");
-        assert!(swarm.all_have(256), "not all have it");
-        assert!(took <= 1.8, "{victim} dies at {at} s: {took:.3}");
-        assert!(
-            twice <= 0.03,
-            "{victim} dies at {at} s: {twice:.3} came twice"
+        worst = (worst.0.max(took), worst.1.max(twice));
+        println!(
+            "{victim} dies at {at}: {took:.3}, twice {twice:.4} wants {}",
+            swarm.wants
         );
+        assert!(swarm.all_have(256), "not all have it");
+    }
+    println!("{worst:?}");
+    assert!(worst.0 <= 1.2, "{worst:?}");
+    assert!(worst.1 <= 0.005, "{worst:?}");
+}
+
+/// A line that is cut says nothing: those who wait for it, and those it waits for, ask for a sign of life.
+#[test]
+fn a_line_that_is_cut_is_noticed() {
+    for (victim, at) in [(2, 1), (3, 4), (15, 8)] {
+        let mut swarm = Swarm::new(&[8000; 16], &Links::Any);
+        swarm.write(NodeId(0), 256, 64 * KIB);
+        swarm.run(Duration::from_secs(at), |_| false);
+        swarm.cut(NodeId(victim));
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
+        println!("{victim} cut at {at}: {took:.3} wants {}", swarm.wants);
+        assert!(swarm.all_have(256), "not all have it");
+        assert!(took <= 1.4, "{victim} cut at {at}: {took:.3}");
     }
 }
 
@@ -92,7 +111,7 @@ fn a_third_may_die_and_come_back() {
     swarm.run(LONG, |swarm| swarm.all_have(256));
     let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
     println!("{took:.3}");
-    assert!(swarm.all_have(256) && took <= 2.0, "{took:.3}");
+    assert!(swarm.all_have(256) && took <= 1.3, "{took:.3}");
     let before = swarm.sent(NodeId(0));
     for id in [2, 5, 8, 11, 14] {
         swarm.set_down(NodeId(id), false);
@@ -133,7 +152,7 @@ fn a_liar_is_left_out() {
     let took = ratio(&swarm, NodeId(0), 256 * 64 * 1024);
     println!("{took:.3}");
     assert!(swarm.all_have(256), "all complete");
-    assert!(took <= 2.5, "{took:.3}");
+    assert!(took <= 1.39, "{took:.3}");
 }
 
 /// T5 on a graph: a circle with chords; nobody is asked who has no link.
@@ -207,4 +226,60 @@ fn a_small_file_overtakes_a_big_one() {
     let took = swarm.now - before;
     println!("{took:?}");
     assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+/// What is finished costs nothing: a look for the next chunk looks at what is under way alone.
+#[test]
+fn finished_parcels_are_not_looked_at() {
+    let mut looks = Vec::new();
+    for finished in [0, 40] {
+        let mut swarm = Swarm::new(&[8000; 4], &Links::Any);
+        for number in 0..finished {
+            // Every other one is so small that it goes before content.
+            swarm.write(NodeId(0), 1, 4 * KIB * (1 + number % 2 * 7));
+        }
+        swarm.run(LONG, |swarm| swarm.all_have(finished as usize));
+        let before = swarm.core(NodeId(0)).looked_at;
+        assert_eq!(swarm.look(NodeId(0)).live_count, u64::from(finished));
+        let all = finished as usize + 64;
+        swarm.write(NodeId(0), 64, 64 * KIB);
+        swarm.run(LONG, |swarm| swarm.all_have(all));
+        looks.push(swarm.core(NodeId(0)).looked_at - before);
+    }
+    assert!(looks[0] >= 64, "{looks:?}");
+    assert!(looks[1] <= looks[0] + 80, "{looks:?}");
+}
+
+/// Half of the nodes are away at the write, and come back when the rest has it and the writer is gone:
+/// those who come back serve each other.
+#[test]
+fn half_come_back_without_the_writer() {
+    for (nodes, most, most_twice) in [(8, 0.78, 0.06), (16, 0.78, 0.12)] {
+        let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
+        let away: Vec<NodeId> = swarm.ids().split_off(nodes / 2);
+        for id in &away {
+            swarm.set_down(*id, true);
+        }
+        swarm.run(Duration::from_secs(1), |_| false);
+        swarm.write(NodeId(0), 256, 64 * KIB);
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        // Whoever stands in for a node that is away feeds its heirs, who need not ask.
+        assert!(swarm.wants < 20, "{nodes}: {} were asked for", swarm.wants);
+        let settled = Duration::from_nanos(swarm.now.0) + Duration::from_secs(3);
+        swarm.run(settled, |_| false);
+        swarm.set_down(NodeId(0), true);
+        swarm.run(settled + Duration::from_secs(1), |_| false);
+        let before = swarm.now;
+        for id in &away {
+            swarm.set_down(*id, false);
+        }
+        swarm.run(LONG, |swarm| swarm.all_have(256));
+        let has: Vec<usize> = swarm.ids().iter().map(|id| swarm.has(*id)).collect();
+        assert!(swarm.all_have(256), "{nodes}: {has:?}");
+        let took = (swarm.now - before).as_secs_f64() / swarm.bound(NodeId(0), 256 * 65536);
+        let twice = swarm.twice() as f64 / (away.len() as f64 * 256.0 * 65536.0);
+        println!("{nodes}: {took:.3} of the bound, twice {twice:.3}");
+        assert!(took <= most, "{nodes}: {took:.3} of the bound");
+        assert!(twice <= most_twice, "{nodes}: {twice:.3} came twice");
+    }
 }

@@ -40,6 +40,7 @@ impl Core {
         let ring = self.rings.entry(layout.digest());
         let ring = Arc::clone(ring.or_insert_with(|| ring_of(&layout, me)));
         Some(Way {
+            is_free: layout.near().is_none(),
             trees,
             shallow,
             ring,
