@@ -1,9 +1,11 @@
 //! aber-materializer: the tree and the directory.
 
+pub mod audit;
 pub mod compare;
 pub mod effect;
 pub mod judge;
 pub mod members;
+pub mod memory;
 pub mod mirror;
 pub mod plan;
 pub mod replay;

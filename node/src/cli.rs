@@ -9,6 +9,7 @@
 )]
 
 mod at;
+mod audit;
 mod batch;
 mod blame;
 pub(crate) mod cluster;
@@ -42,6 +43,7 @@ mod tree;
 mod unit;
 mod upload;
 pub(crate) mod walk;
+mod watch;
 mod when;
 mod where_is;
 pub(crate) mod write;

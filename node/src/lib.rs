@@ -4,6 +4,7 @@
 //! how the parts are wired.
 
 pub mod api;
+mod audit_file;
 pub mod cli;
 pub mod client;
 pub mod daemon;

@@ -1,8 +1,10 @@
 //! [adapter] The commands there are, and who runs each.
 
 use super::{Context, Outcome, help};
-use super::{at, blame, cluster, diff, doctor, file, get, history, invite, join, links, log};
-use super::{members, metrics, put, revert, service, show, start, tree, where_is};
+use super::{
+    at, audit, blame, cluster, diff, doctor, file, get, history, invite, join, links, log,
+};
+use super::{members, metrics, put, revert, service, show, start, tree, watch, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -44,6 +46,8 @@ pub(super) enum Command {
     Mkdir(file::MkdirArgs),
     /// Which nodes have a file
     Where(where_is::WhereArgs),
+    /// What happens, as it happens; goes on from any cursor without a gap
+    Watch(watch::WatchArgs),
     /// Who did what, newest first
     #[command(after_help = help::LOG_HELP)]
     Log(log::LogArgs),
@@ -74,6 +78,11 @@ pub(super) enum Command {
     /// Take one change back, or one event of it
     #[command(after_help = help::REVERT_HELP)]
     Revert(revert::RevertArgs),
+    /// Check the whole history: one chain, signed, and who did how much
+    #[command(after_help = help::AUDIT_HELP)]
+    Audit(audit::AuditArgs),
+    /// Write the log down, to be audited anywhere
+    Export(audit::ExportArgs),
     /// Who belongs to the cluster, and how they are
     #[command(after_help = help::MEMBERS_HELP)]
     Members(members::MembersArgs),
@@ -117,6 +126,7 @@ impl Command {
             Self::Rm(_) => "rm",
             Self::Mkdir(_) => "mkdir",
             Self::Where(_) => "where",
+            Self::Watch(_) => "watch",
             Self::Log(_) => "log",
             Self::Show(_) => "show",
             Self::Diff(_) => "diff",
@@ -127,6 +137,8 @@ impl Command {
             Self::Undo(_) => "undo",
             Self::Redo(_) => "redo",
             Self::Revert(_) => "revert",
+            Self::Audit(_) => "audit",
+            Self::Export(_) => "export",
             Self::Members(_) => "members",
             Self::Links => "links",
             Self::Tree(_) => "tree",
@@ -180,6 +192,7 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Rm(args) => file::rm(context, args).await,
         Command::Mkdir(args) => file::mkdir(context, args).await,
         Command::Where(args) => where_is::where_is(context, args).await,
+        Command::Watch(args) => watch::watch(context, args).await,
         Command::Log(args) => log::log(context, args).await,
         Command::Show(args) => show::show(context, args).await,
         Command::Diff(args) => diff::diff(context, args).await,
@@ -190,6 +203,8 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Undo(args) => revert::step(context, args, false).await,
         Command::Redo(args) => revert::step(context, args, true).await,
         Command::Revert(args) => revert::revert(context, args).await,
+        Command::Audit(args) => audit::audit(context, args).await,
+        Command::Export(args) => audit::export(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,
         Command::Tree(args) => tree::tree(context, args).await,

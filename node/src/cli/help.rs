@@ -68,6 +68,18 @@ Examples:
   aber revert 3:1842                             the whole change
   aber revert 3:1842.7 --dry-run                 its seventh event alone";
 
+pub(super) const AUDIT_HELP: &str = "\
+Reads every entry from the genesis on and believes nobody: each must follow from the one before,
+and be signed by a member that the log itself admitted. The hashes at the end prove all that came
+before them: write them down, and nobody can rewrite history unnoticed.
+
+Examples:
+  aber audit                                     what this machine's node holds
+  aber audit --pin 3:1842:5f0c...                and is it still what I wrote down?
+  aber export --log log.aud                      take it along
+  aber audit --file log.aud                      on another machine, without any node
+  aber audit --compare log.aud                   do two copies tell one history?";
+
 pub(super) const DEMO_HELP: &str = "\
 Each node is a process with a directory and a mirror of its own; one that dies is started again.
 Without --data everything is in a temporary directory that is removed at the end.

@@ -105,9 +105,72 @@ fn a_folder_that_was_deleted_comes_back_and_the_edit_stays() -> Result<()> {
         digests.windows(2).all(|pair| pair[0] == pair[1]),
         "{digests:?}"
     );
+    audit_elsewhere(&cluster)?;
     let old = bob.ok(&["at", &before, "cat", "/docs/plans/party"])?;
     ensure!(old == "music\n");
     ensure!(bob.ok(&["cat", "--at", "-1", "/docs/list"])? == "one\n");
+    Ok(())
+}
+
+/// The log is taken along and checked without any node; what was changed in it is named.
+fn audit_elsewhere(cluster: &Cluster) -> Result<()> {
+    let [anna, bob, _] = &cluster.nodes[..] else {
+        anyhow::bail!("three nodes")
+    };
+    let file = cluster.directory.path().join("log.aud");
+    let text = file.display().to_string();
+    anna.ok(&["export", "--log", &text])?;
+    let nowhere = cluster.directory.path().join("nowhere");
+    let audit = |arguments: &[&str]| -> Result<(i32, String)> {
+        let out = std::process::Command::new(ABER)
+            .args(["--json", "--data"])
+            .arg(&nowhere)
+            .arg("audit")
+            .args(arguments)
+            .output()?;
+        Ok((
+            out.status.code().unwrap_or(-1),
+            String::from_utf8(out.stdout)?,
+        ))
+    };
+    let (code, said) = audit(&["--file", &text])?;
+    let last: Value = serde_json::from_str(said.lines().last().context("a result")?)?;
+    ensure!(code == 0 && last["wrong"] == 0, "{said}");
+    ensure!(
+        last["authors"].as_array().map(Vec::len) == Some(3),
+        "{said}"
+    );
+    let here = result(bob, &["audit", "--compare", &text])?;
+    ensure!(
+        here["wrong"] == 0 && here["heads"] == last["heads"],
+        "{here} {last}"
+    );
+    let head = last["heads"]
+        .as_array()
+        .and_then(|heads| heads.last())
+        .context("a head")?;
+    let hash = head["chain_hash"].as_str().context("a hash")?;
+    let place = format!("{}:{}", head["partition"], head["index"]);
+    let (code, _) = audit(&["--file", &text, "--pin", &format!("{place}:{hash}")])?;
+    ensure!(code == 0, "the hash that was written down is there");
+    let other = hash.replace(
+        hash.split_at(1).0,
+        if hash.starts_with('0') { "1" } else { "0" },
+    );
+    let (code, said) = audit(&["--file", &text, "--pin", &format!("{place}:{other}")])?;
+    ensure!(code == 8 && said.contains("PIN_DIFFERS"), "{said}");
+
+    let mut bytes = std::fs::read(&file)?;
+    let at = bytes.len() * 2 / 3;
+    bytes[at] ^= 1;
+    let forged = cluster.directory.path().join("forged.aud");
+    std::fs::write(&forged, &bytes)?;
+    let (code, said) = audit(&["--file", &forged.display().to_string()])?;
+    ensure!(code != 0, "{said}");
+    bytes.truncate(at);
+    std::fs::write(&forged, &bytes)?;
+    let (code, said) = audit(&["--file", &forged.display().to_string()])?;
+    ensure!(code == 1 && said.contains("SOURCE_UNREADABLE"), "{said}");
     Ok(())
 }
 
@@ -161,6 +224,51 @@ fn undo_walks_back_and_redo_forward() -> Result<()> {
     let restored = other.ok(&["restore", "/note", "--at", "-1", "--yes"])?;
     ensure!(restored.contains("committed"), "{restored}");
     ensure!(other.ok(&["cat", "/note"])? == "x");
+    Ok(())
+}
+
+/// A watch that ended goes on from its cursor without a gap, filtered; and what it tells once the
+/// mirror shows it can be opened.
+#[test]
+fn a_watch_goes_on_where_it_ended() -> Result<()> {
+    let cluster = Cluster::start(ABER, 2)?;
+    let [one, other] = &cluster.nodes[..] else {
+        anyhow::bail!("two nodes")
+    };
+    one.ok(&["mkdir", "/d"])?;
+    write(one, "/d/a", "1")?;
+    write(one, "/e", "1")?;
+    write(one, "/d/b", "1")?;
+    one.ok(&["rm", "/d/a"])?;
+    cluster.settle(PATIENCE)?;
+    let watch = |arguments: &[&str]| lines(other, &[&["watch"], arguments].concat());
+    let first = watch(&["--since", "1h", "-n", "2", "--kind", "put", "/d"])?;
+    let path = |line: &Value| line["events"][0]["path"].as_str().map(str::to_owned);
+    ensure!(path(&first[0]).as_deref() == Some("/d/a"), "{first:?}");
+    ensure!(path(&first[1]).as_deref() == Some("/d/b"), "{first:?}");
+    let cursor = first[0]["cursor"].as_str().context("a cursor")?;
+    let again = watch(&["--cursor", cursor, "-n", "2", "--materialized", "/d"])?;
+    ensure!(path(&again[0]).as_deref() == Some("/d/b"), "{again:?}");
+    ensure!(again[1]["events"][0]["kind"] == "remove", "{again:?}");
+
+    let since = again[1]["cursor"].as_str().context("a cursor")?.to_owned();
+    for number in 0..20 {
+        write(one, &format!("/d/new{number}"), &"x".repeat(20_000))?;
+    }
+    let told = watch(&["--cursor", &since, "-n", "20", "--materialized", "/d"])?;
+    ensure!(told.len() == 21, "{told:?}");
+    for line in &told[..20] {
+        let shown = other
+            .mirror()
+            .join(path(line).context("a path")?.trim_start_matches('/'));
+        ensure!(
+            std::fs::metadata(&shown)?.len() == 20_000,
+            "{}",
+            shown.display()
+        );
+    }
+    let ran = other.aber(&["watch", "--cursor", "not!a!cursor"])?;
+    ensure!(ran.code == 2, "{ran:?}");
     Ok(())
 }
 

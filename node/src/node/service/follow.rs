@@ -8,7 +8,8 @@ use aber_log::chunk::frame;
 use aber_log::env::{Env, Runtime};
 use aber_log::reader::{ReadProblem, Reader, SnapshotSource};
 use aber_proto::generated::v1;
-use aber_proto::{ChunkHash, ChunkList, Entry, PartitionId, TreePath, limit, manifest};
+use aber_proto::{Change, ChunkHash, ChunkList, Entry, Operation, PartitionId, Revived, TreePath};
+use aber_proto::{limit, manifest};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,46 @@ const HEARTBEAT_LEAST: Duration = Duration::from_secs(1);
 const BATCH_BYTES: usize = 512 * 1024;
 /// The format of snapshots that are offered.
 const SNAPSHOT_FORMAT: u32 = 1;
+
+/// Between looks at how far the mirror is.
+const MIRROR_LOOK: Duration = Duration::from_millis(100);
+
+/// What a watcher wants to hear of.
+struct Wanted {
+    path: TreePath,
+    /// None: all.
+    kinds: Vec<v1::EventKind>,
+    /// Events told of one change.
+    events: usize,
+    /// Only what the mirror shows.
+    until_materialized: bool,
+}
+
+impl Wanted {
+    fn is_of_kind(&self, change: &Change) -> bool {
+        let mut kinds = change.events.iter().map(|event| kind_of(&event.operation));
+        self.kinds.is_empty() || kinds.any(|kind| self.kinds.contains(&kind))
+    }
+}
+
+fn kind_of(operation: &Operation) -> v1::EventKind {
+    use v1::EventKind as Kind;
+    match operation {
+        Operation::Put { .. } => Kind::Put,
+        Operation::MakeDirectory { .. } => Kind::MakeDirectory,
+        Operation::MakeSymlink { .. } => Kind::MakeSymlink,
+        Operation::Rename { .. } => Kind::Rename,
+        Operation::Copy { .. } => Kind::Copy,
+        Operation::Remove { .. } => Kind::Remove,
+        Operation::SetAttributes { .. } => Kind::SetAttributes,
+        Operation::Revive { what, .. } => match what {
+            Revived::File(_) => Kind::Put,
+            Revived::Symlink(_) => Kind::MakeSymlink,
+            Revived::Directory => Kind::MakeDirectory,
+        },
+        _ => Kind::Control,
+    }
+}
 
 fn read_problem(problem: &ReadProblem) -> Problem {
     match problem {
@@ -73,15 +114,20 @@ impl<E: Env> NodeService<E> {
             .as_ref()
             .and_then(|time| Duration::try_from(*time).ok());
         let pause = pause.unwrap_or(HEARTBEAT).max(HEARTBEAT_LEAST);
-        let events = match request.events_per_change {
-            0 => usize::MAX,
-            some => some as usize,
+        let wanted = Wanted {
+            path,
+            kinds: request.kinds().collect(),
+            events: match request.events_per_change {
+                0 => usize::MAX,
+                some => some as usize,
+            },
+            until_materialized: request.until_materialized,
         };
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
         let this = self.clone();
         self.node.parts.env.runtime().spawn("watch", async move {
             loop {
-                match this.send_applied(&sender, &mut next, &path, events).await {
+                match this.send_applied(&sender, &mut next, &wanted).await {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(problem) => {
@@ -90,11 +136,8 @@ impl<E: Env> NodeService<E> {
                     }
                 }
                 let runtime = this.node.parts.env.runtime();
-                if runtime
-                    .timeout(pause, this.any_applied(&next))
-                    .await
-                    .is_none()
-                {
+                let more = this.any_ready(&next, &wanted);
+                if runtime.timeout(pause, more).await.is_none() {
                     let beat = v1::Heartbeat {
                         time: Some(render::stamp_message(runtime.wall_clock())),
                         caught_up: true,
@@ -112,6 +155,30 @@ impl<E: Env> NodeService<E> {
             }
         });
         Ok(answers)
+    }
+
+    /// Waits until there is something to tell.
+    async fn any_ready(&self, next: &BTreeMap<PartitionId, u64>, wanted: &Wanted) {
+        self.any_applied(next).await;
+        if !wanted.until_materialized {
+            return;
+        }
+        let is_shown = || {
+            let Some(shown) = self.mirrored() else {
+                return true;
+            };
+            next.iter().any(|(partition, next)| {
+                shown.get(partition).is_some_and(|shown| shown >= next)
+                    && self.applied_to(*partition) >= Some(*next)
+            })
+        };
+        while !is_shown() {
+            self.node.parts.env.runtime().sleep(MIRROR_LOOK).await;
+        }
+    }
+
+    fn applied_to(&self, partition: PartitionId) -> Option<u64> {
+        self.node.parts.applied.get(&partition)?.get()
     }
 
     /// Waits until some partition is applied at or past its next index.
@@ -136,17 +203,15 @@ impl<E: Env> NodeService<E> {
         &self,
         sender: &mpsc::Sender<Result<v1::WatchResponse, Problem>>,
         next: &mut BTreeMap<PartitionId, u64>,
-        path: &TreePath,
-        events: usize,
+        wanted: &Wanted,
     ) -> Result<bool, Problem> {
         let names = self.names();
+        let mirrored = self.mirrored();
         for partition in self.node.parts.config.genesis.partition_ids() {
-            let applied = self
-                .node
-                .parts
-                .applied
-                .get(&partition)
-                .and_then(|at| at.get());
+            let mut applied = self.applied_to(partition);
+            if let (true, Some(mirrored)) = (wanted.until_materialized, &mirrored) {
+                applied = applied.min(mirrored.get(&partition).copied());
+            }
             loop {
                 let from = next.get(&partition).copied().unwrap_or(0);
                 if applied.is_none_or(|applied| applied < from) {
@@ -167,10 +232,12 @@ impl<E: Env> NodeService<E> {
                     let Some(told) = decode_entry(entry) else {
                         continue;
                     };
-                    if !touches(&told.change, path, &names) {
+                    if !wanted.is_of_kind(&told.change)
+                        || !touches(&told.change, &wanted.path, &names)
+                    {
                         continue;
                     }
-                    let shown = self.tell(&told, events, &names);
+                    let shown = self.tell(&told, wanted.events, &names);
                     let message = Some(v1::watch_response::Message::Entry(shown));
                     let cursor = cursor_of(next);
                     if sender

@@ -12,6 +12,7 @@ use aber_proto::generated::{rpc, v1};
 use aber_proto::{NodeId, PartitionId};
 use bytes::Bytes;
 use prost::Message;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A node that does not say how far it is within this counts as away.
@@ -72,11 +73,7 @@ impl<E: Env> NodeService<E> {
 
     fn own_positions(&self) -> Vec<rpc::PartitionPosition> {
         let parts = &self.node.parts;
-        let mirrored = parts
-            .mirror
-            .as_ref()
-            .map(|mirror| mirror.status.get().positions);
-        let mirrored = mirrored.unwrap_or_default();
+        let mirrored = self.mirrored().unwrap_or_default();
         let position = |partition: PartitionId| rpc::PartitionPosition {
             partition: partition.0,
             committed: 0,
@@ -227,14 +224,16 @@ impl<E: Env> NodeService<E> {
         })
     }
 
+    /// How far the mirror shows each partition; `None` if there is no mirror.
+    pub(super) fn mirrored(&self) -> Option<BTreeMap<PartitionId, u64>> {
+        let mirror = self.node.parts.mirror.as_ref()?;
+        Some(mirror.status.get().positions)
+    }
+
     pub(super) fn partitions(&self) -> Answer<v1::ListPartitionsResponse> {
         let parts = &self.node.parts;
         let volumes = parts.tree.volumes().map_err(index_problem)?;
-        let mirrored = parts
-            .mirror
-            .as_ref()
-            .map(|mirror| mirror.status.get().positions);
-        let mirrored = mirrored.unwrap_or_default();
+        let mirrored = self.mirrored().unwrap_or_default();
         let mut partitions = Vec::new();
         for (id, group) in &parts.partitions {
             let (applied, digest) = parts.tree.digest(*id).map_err(index_problem)?;
