@@ -21,6 +21,7 @@ mod divisor;
 mod etcd;
 pub mod fanout;
 pub mod goal;
+mod history;
 mod ingest;
 mod join;
 mod machine;
@@ -43,6 +44,7 @@ const GOALS: [u8; 6] = [1, 4, 6, 8, 18, 19];
 /// What is measured beside the goals.
 const JOIN: &str = "join";
 const FANOUT: &str = "fanout";
+const HISTORY: &str = "history";
 /// Only draws what rows say.
 const DRAW: &str = "draw";
 const ROUNDS: usize = 5;
@@ -52,7 +54,7 @@ const ROUNDS_LONG: usize = 3;
 /// Measures aber: prints a table, and appends one JSON object a row.
 #[derive(Parser, Debug)]
 pub struct Options {
-    /// Which goals, `join` or `fanout`, or `draw`, which only draws what --out holds
+    /// Which goals, `join`, `fanout` or `history`, or `draw`, which only draws what --out holds
     /// [default: 1 4 6 8 18 19 join fanout]
     #[arg(value_name = "GOAL", value_parser = Task::parse)]
     tasks: Vec<Task>,
@@ -71,6 +73,9 @@ pub struct Options {
     /// Little data: only shows that everything runs
     #[arg(long)]
     quick: bool,
+    /// Of history: 1,000,000 entries
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
     /// The binary to measure [default: aber beside this program, else target/release/aber]
     #[arg(long, value_name = "PATH")]
     aber: Option<PathBuf>,
@@ -84,6 +89,7 @@ enum Task {
     Goal(u8),
     Join,
     Fanout,
+    History,
     Draw,
 }
 
@@ -95,12 +101,17 @@ impl Task {
         if text == FANOUT {
             return Ok(Self::Fanout);
         }
+        if text == HISTORY {
+            return Ok(Self::History);
+        }
         if text == DRAW {
             return Ok(Self::Draw);
         }
         let goal = text.parse().ok().filter(|goal| GOALS.contains(goal));
         let goal = goal.with_context(|| {
-            format!("{text} is not measured here; these are: {GOALS:?}, {JOIN} and {FANOUT}")
+            format!(
+                "{text} is not measured here; these are: {GOALS:?}, {JOIN}, {FANOUT} and {HISTORY}"
+            )
         })?;
         Ok(Self::Goal(goal))
     }
@@ -175,10 +186,18 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         Scale::FULL
     };
+    let entries_count = if options.full {
+        1_000_000
+    } else {
+        scale.entries_count
+    };
     let mut bench = Bench {
         aber,
         machine,
-        scale,
+        scale: Scale {
+            entries_count,
+            ..scale
+        },
         rounds: options.rounds,
         fanout: options.fanout.clone(),
         scratch: process::Scratch::new(&options.dir)?,
@@ -191,6 +210,7 @@ pub fn run(options: &Options) -> Result<()> {
             Task::Goal(goal) => format!("goal {goal}: {}", goal::name(goal)),
             Task::Join => "join, and a cluster that is left alone".to_owned(),
             Task::Fanout => "fanout: one writer, slow lines, every mirror".to_owned(),
+            Task::History => "history: one path among all that happened".to_owned(),
             Task::Draw => "the picture of fanout".to_owned(),
         };
         say(&name);
@@ -211,6 +231,7 @@ impl Bench {
             Task::Goal(_) => memory::measure(self),
             Task::Join => join::measure(self),
             Task::Fanout => fanout::measure(self),
+            Task::History => history::measure(self),
             Task::Draw => fanout::draw_rows(self),
         }
     }

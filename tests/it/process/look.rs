@@ -2,6 +2,8 @@
 
 use super::ABER;
 use super::golden::transcript;
+use aber_node::client::Client;
+use aber_proto::generated::v1;
 use aber_tests::process::content::content;
 use aber_tests::process::{Cluster, Node, PATIENCE};
 use anyhow::{Context, Result, ensure};
@@ -18,6 +20,49 @@ fn records(node: &Node, arguments: &[&str], kind: &str) -> Result<(Vec<Value>, V
     let last = rows.last().cloned().context("a result")?;
     let rows = rows.into_iter().filter(|row| row["type"] == kind).collect();
     Ok((rows, last))
+}
+
+/// All entries, so many a page.
+fn paged(node: &Node, request: &v1::ListEntriesRequest, size: i32) -> Result<Vec<v1::Entry>> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let client = Client::connect_data(&node.data).await?;
+        let (mut request, mut found) = (request.clone(), Vec::new());
+        request.page_size = size;
+        loop {
+            let page = client.list_entries(request.clone()).await?;
+            ensure!(
+                i32::try_from(page.entries.len())? <= size,
+                "a page too large"
+            );
+            found.extend(page.entries);
+            if page.next_page_token.is_empty() {
+                return Ok(found);
+            }
+            request.page_token = page.next_page_token;
+        }
+    })
+}
+
+/// A page after the other is what one page is, in either direction.
+fn pages_are_of_one_list(node: &Node, path: &str) -> Result<()> {
+    for (oldest_first, follow_renames) in [(false, false), (true, false), (false, true)] {
+        let mut request = v1::ListEntriesRequest {
+            path: path.to_owned(),
+            oldest_first,
+            follow_renames,
+            ..v1::ListEntriesRequest::default()
+        };
+        let whole = paged(node, &request, 1000)?;
+        ensure!(whole.len() > 1, "{path}: {whole:?}");
+        assert_eq!(paged(node, &request, 1)?, whole, "{request:?}");
+        assert_eq!(paged(node, &request, 2)?, whole, "{request:?}");
+        request.oldest_first = !oldest_first;
+        let mut other = paged(node, &request, 3)?;
+        other.reverse();
+        assert_eq!(other, whole, "{request:?}");
+    }
+    Ok(())
 }
 
 /// A change by one of two nodes, which the other has then.
@@ -130,6 +175,10 @@ fn the_log_tells_what_happened_to_what() -> Result<()> {
     ensure!(all.len() > 8 && whole as usize >= all.len(), "{last}");
     let (song, last) = records(node, &["log", "/music/song"], "entry")?;
     assert_eq!((song.len(), &last["looked_at"]), (4, &Value::from(4)));
+
+    for path in ["/music/song", "/music/tune", "/music", "/"] {
+        pages_are_of_one_list(node, path)?;
+    }
 
     // From the first of these moments on, up to the second.
     let (renamed, first) = (song[1]["id"].as_str(), song[3]["id"].as_str());

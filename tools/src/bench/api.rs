@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use v1::cluster_service_client::ClusterServiceClient;
 use v1::file_service_client::FileServiceClient;
+use v1::history_service_client::HistoryServiceClient;
 
 /// How long one call may take.
 const CALL_PATIENCE: Duration = Duration::from_secs(60);
@@ -59,6 +60,24 @@ impl Api {
         let answer = stub.get_item(request).await;
         let answer = answer.map_err(|s| anyhow!("{:?}: {}", s.code(), s.message()))?;
         Ok(answer.into_inner().item)
+    }
+
+    /// A page of the log.
+    pub(crate) async fn log(&self, request: v1::ListEntriesRequest) -> Result<usize> {
+        let mut stub = HistoryServiceClient::new(self.channel.clone());
+        let page = stub.list_entries(request).await?.into_inner();
+        Ok(page.entries.len())
+    }
+
+    /// Who wrote which line of a file: how many spans, and versions that were looked at.
+    pub(crate) async fn blame(&self, path: &str) -> Result<(usize, u64)> {
+        let mut stub = HistoryServiceClient::new(self.channel.clone());
+        let request = v1::BlameRequest {
+            path: path.to_owned(),
+            read: None,
+        };
+        let answer = stub.blame(request).await?.into_inner();
+        Ok((answer.spans.len(), answer.versions_count))
     }
 
     /// Puts one small file, and waits until it is committed.

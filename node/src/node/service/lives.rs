@@ -4,7 +4,7 @@
 use super::{NodeService, index_problem};
 use crate::reason::Problem;
 use aber_log::env::Env;
-use aber_materializer::tree::ROOT;
+use aber_materializer::tree::{ROOT, Tree};
 use aber_materializer::view::{Found, TreeView};
 use aber_proto::{EventId, FileId, Operation, PartitionId, Timestamp, TreePath};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,11 +111,34 @@ impl<E: Env> NodeService<E> {
         match tree.lookup(path).map_err(index_problem)? {
             Found::Root => Ok(false),
             Found::Node(node) => Ok(!node.is_directory()),
-            Found::Missing { .. } | Found::NotADirectory(_) => {
-                let last = self.last_at(path)?;
-                Ok(last.is_some_and(|(_, node)| !node.is_directory()))
+            Found::Missing { .. } | Found::NotADirectory(_) => self.was_one_file(path),
+        }
+    }
+
+    /// Whether what stood last at a path was a file or symlink.
+    fn was_one_file(&self, path: &TreePath) -> Result<bool, Problem> {
+        let tree = &self.node.parts.tree;
+        let mut newest: Option<(Timestamp, bool)> = None;
+        for (partition, lives) in self.lives_of(path, false)? {
+            let mut gathered = Gathered {
+                newest_first: true,
+                indexes: BTreeSet::new(),
+                complete_to: None,
+            };
+            let lives = holders(tree, &lives, (0, u64::MAX), &mut gathered)?;
+            let Some(life) = lives.into_iter().max_by_key(|life| life.last) else {
+                continue;
+            };
+            let then = self.tree_after(partition, life.last.saturating_sub(1), u64::MAX);
+            let node = then.node(life.id).map_err(index_problem)?;
+            let time = self.time_of(partition, life.last)?.unwrap_or_default();
+            if let Some(node) = node
+                && newest.is_none_or(|(before, _)| before <= time)
+            {
+                newest = Some((time, !node.is_directory()));
             }
         }
+        Ok(newest.is_some_and(|(_, is_file)| is_file))
     }
 
     /// For each partition, how to find who was ever called so.
