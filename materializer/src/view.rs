@@ -15,6 +15,7 @@ pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
 mod guard;
+pub(crate) mod keep;
 mod membership;
 mod moment;
 mod namespace;
@@ -23,6 +24,7 @@ mod outcome;
 mod overlay;
 pub(crate) mod past;
 mod position;
+mod prune;
 mod read;
 mod rehearse;
 mod requests;
@@ -30,10 +32,13 @@ pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use keep::Tag;
 pub use moment::Moment;
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};
 pub use past::{Fate, Happened};
+pub use prune::{Gone, NamePrune, Passed, PrunePlan, Pruned, Release};
+pub use read::is_forgotten;
 pub use read::{Found, Resolved, TreeView, Version, Volume};
 
 use crate::effect::Effect;
@@ -290,7 +295,9 @@ fn decode(entry: &Entry) -> Decoded {
 fn of_problem(problem: &ChangeProblem) -> Rejection {
     match problem {
         ChangeProblem::TooManyEvents { .. } | ChangeProblem::TooLong { .. } => Rejection::TooLarge,
-        ChangeProblem::Path { .. } | ChangeProblem::MemberName(_) => Rejection::NameNotAllowed,
+        ChangeProblem::Path { .. } | ChangeProblem::MemberName(_) | ChangeProblem::TagName(_) => {
+            Rejection::NameNotAllowed
+        }
         ChangeProblem::WrongPartition(_) => Rejection::OtherCluster,
         _ => Rejection::Malformed,
     }

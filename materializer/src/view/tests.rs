@@ -3,10 +3,12 @@
 mod faults;
 pub(crate) mod fold;
 mod guards;
+mod keep;
 mod members;
 mod membership;
 pub(crate) mod model;
 mod past;
+mod prune;
 mod reading;
 mod rules;
 mod volumes;

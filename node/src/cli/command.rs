@@ -2,12 +2,12 @@
 
 use super::help::{
     AT_HELP, DEMO_HELP, DOCTOR_HELP, INVITE_HELP, JOIN_HELP, MATERIALIZE_HELP, MEMBERS_HELP,
-    METRICS_HELP, PUT_HELP, RESTORE_HELP, REVERT_HELP, ROLLBACK_HELP, STATUS_HELP, TREE_HELP,
-    UNDO_HELP, UP_HELP,
+    METRICS_HELP, PRUNE_HELP, PUT_HELP, RESTORE_HELP, REVERT_HELP, ROLLBACK_HELP, STATUS_HELP,
+    TAG_HELP, TREE_HELP, UNDO_HELP, UP_HELP,
 };
 use super::{Context, Outcome};
 use super::{at, cluster, doctor, file, get, history, invite, join, links, members, metrics, put};
-use super::{revert, service, start, tree, where_is};
+use super::{prune, revert, service, start, tag, tree, volume, where_is};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -69,6 +69,9 @@ pub(super) enum Command {
     /// Take one change back, or one event of it
     #[command(after_help = REVERT_HELP)]
     Revert(revert::RevertArgs),
+    /// Names of moments: all of them, or set or remove one
+    #[command(after_help = TAG_HELP)]
+    Tag(tag::TagArgs),
     /// Who belongs to the cluster, and how they are
     #[command(after_help = MEMBERS_HELP)]
     Members(members::MembersArgs),
@@ -77,11 +80,16 @@ pub(super) enum Command {
     /// The trees down which content or entries go
     #[command(after_help = TREE_HELP)]
     Tree(tree::TreeArgs),
+    /// The top-level directories, and how much of their past is kept
+    Volume(volume::VolumeArgs),
     /// Counters and gauges of the node, as text that Prometheus reads
     #[command(after_help = METRICS_HELP)]
     Metrics,
     /// Read everything again and check it
     Verify(history::VerifyArgs),
+    /// Let go of the past that is not to be kept, now
+    #[command(after_help = PRUNE_HELP)]
+    Prune(prune::PruneArgs),
     /// Is everything here as a node needs it?
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
@@ -119,11 +127,14 @@ impl Command {
             Self::Undo(_) => "undo",
             Self::Redo(_) => "redo",
             Self::Revert(_) => "revert",
+            Self::Tag(_) => "tag",
             Self::Members(_) => "members",
             Self::Links => "links",
             Self::Tree(_) => "tree",
+            Self::Volume(_) => "volume",
             Self::Metrics => "metrics",
             Self::Verify(_) => "verify",
+            Self::Prune(_) => "prune",
             Self::Doctor => "doctor",
             Self::Service(_) => "service",
             Self::Materialize(_) => "materialize",
@@ -147,6 +158,8 @@ impl Command {
         match self {
             Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_) => true,
             Restore(_) | Rollback(_) | Undo(_) | Redo(_) | Revert(_) => true,
+            Self::Tag(args) => args.writes(),
+            Self::Volume(args) => args.writes(),
             Members(args) => args.writes(),
             Invite(args) => args.writes(),
             _ => false,
@@ -179,11 +192,14 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Undo(args) => revert::step(context, args, false).await,
         Command::Redo(args) => revert::step(context, args, true).await,
         Command::Revert(args) => revert::revert(context, args).await,
+        Command::Tag(args) => tag::tag(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,
         Command::Tree(args) => tree::tree(context, args).await,
+        Command::Volume(args) => volume::volume(context, args).await,
         Command::Metrics => metrics::metrics(context).await,
         Command::Verify(args) => history::verify(context, args).await,
+        Command::Prune(args) => prune::prune(context, args).await,
         Command::Doctor => doctor::doctor(context).await,
         Command::Service(args) => service::service(context, args).await,
         Command::Materialize(args) => start::materialize(context, args).await,

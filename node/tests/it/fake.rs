@@ -1,5 +1,6 @@
 //! A node without an inside: a tree in memory behind the `Service` trait.
 
+mod keep;
 mod members;
 mod tree;
 
@@ -488,4 +489,6 @@ impl Service for Fake {
         self.state().stopped = true;
         Ok(v1::StopResponse {})
     }
+
+    keep::answers!();
 }

@@ -214,19 +214,6 @@ impl<E: Env> NodeService<E> {
         })
     }
 
-    pub(super) fn volumes(&self) -> Answer<v1::ListVolumesResponse> {
-        let volumes = self.node.parts.tree.volumes().map_err(index_problem)?;
-        let shown = volumes.into_iter().map(|volume| v1::Volume {
-            name: volume.name,
-            partition: volume.partition.0,
-            ..v1::Volume::default()
-        });
-        Ok(v1::ListVolumesResponse {
-            volumes: shown.collect(),
-            next_page_token: String::new(),
-        })
-    }
-
     pub(super) fn partitions(&self) -> Answer<v1::ListPartitionsResponse> {
         let parts = &self.node.parts;
         let volumes = parts.tree.volumes().map_err(index_problem)?;
