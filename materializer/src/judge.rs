@@ -153,6 +153,8 @@ fn needed(operation: &Operation, author: NodeId) -> Role {
             Role::Reader
         }
         operation if operation.is_membership() => Role::Admin,
+        // What is forgotten does not come back.
+        Operation::SetRetention { .. } => Role::Admin,
         _ => Role::Writer,
     }
 }

@@ -192,7 +192,7 @@ impl<K: Kv> SnapshotWriter<K> {
             return Ok(None);
         };
         let partition = self.header.partition;
-        let end = table::table_key(partition, Table::Ticket);
+        let end = table::table_key(partition, Table::Retention);
         let to = prefix_end(&end);
         let mut last = false;
         while self.out.0.len() < PIECE_BYTES && !last {

@@ -418,7 +418,7 @@ impl World {
     pub(crate) fn tree_rows(&self) -> BTreeMap<Bytes, Bytes> {
         let mut rows = self.kv.rows();
         rows.retain(|key, _| {
-            let of_view = key[0] == b'V' && matches!(key[5], 2 | 3 | 7 | 8 | 9 | 12 | 13);
+            let of_view = key[0] == b'V' && matches!(key[5], 2 | 3 | 7 | 8 | 9 | 12..=15);
             key[0] == b'R' || of_view
         });
         rows

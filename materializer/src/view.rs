@@ -16,6 +16,7 @@ mod control;
 pub(crate) mod digest;
 mod guard;
 mod history;
+pub(crate) mod keep;
 mod membership;
 mod moment;
 mod namespace;
@@ -24,6 +25,7 @@ mod outcome;
 mod overlay;
 pub(crate) mod past;
 mod position;
+mod prune;
 mod read;
 mod rehearse;
 mod requests;
@@ -33,10 +35,13 @@ pub(crate) mod table;
 pub(crate) mod tests;
 
 pub use history::Tenure;
+pub use keep::Tag;
 pub use moment::Moment;
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};
 pub use past::{Fate, Happened};
+pub use prune::{Gone, NamePrune, Passed, PrunePlan, Pruned, Release};
+pub use read::is_forgotten;
 pub use read::{Found, Resolved, TreeView, Version, Volume};
 
 use crate::effect::Effect;
@@ -293,7 +298,9 @@ fn decode(entry: &Entry) -> Decoded {
 fn of_problem(problem: &ChangeProblem) -> Rejection {
     match problem {
         ChangeProblem::TooManyEvents { .. } | ChangeProblem::TooLong { .. } => Rejection::TooLarge,
-        ChangeProblem::Path { .. } | ChangeProblem::MemberName(_) => Rejection::NameNotAllowed,
+        ChangeProblem::Path { .. } | ChangeProblem::MemberName(_) | ChangeProblem::TagName(_) => {
+            Rejection::NameNotAllowed
+        }
         ChangeProblem::WrongPartition(_) => Rejection::OtherCluster,
         _ => Rejection::Malformed,
     }

@@ -295,6 +295,16 @@ unary_calls! {
     ClusterServiceClient create_ticket CreateTicketRequest CreateTicketResponse;
     /// Stops the daemon.
     UpkeepServiceClient stop StopRequest StopResponse;
+    /// Names a moment.
+    HistoryServiceClient create_tag CreateTagRequest CreateTagResponse;
+    /// All tags.
+    HistoryServiceClient list_tags ListTagsRequest ListTagsResponse;
+    /// Takes a tag away.
+    HistoryServiceClient delete_tag DeleteTagRequest DeleteTagResponse;
+    /// Sets a volume's retention.
+    ClusterServiceClient update_volume UpdateVolumeRequest UpdateVolumeResponse;
+    /// What retention lets go of now.
+    UpkeepServiceClient plan_prune PlanPruneRequest PlanPruneResponse;
 }
 
 /// Declares the calls whose answer is a stream.
@@ -342,6 +352,8 @@ streamed_calls! {
     ClusterServiceClient apply_cluster_plan ApplyClusterPlanRequest ApplyClusterPlanResponse;
     /// Reads everything again.
     UpkeepServiceClient verify VerifyRequest VerifyResponse;
+    /// Lets go of what retention does not keep.
+    UpkeepServiceClient apply_prune ApplyPruneRequest ApplyPruneResponse;
 }
 
 impl Client {

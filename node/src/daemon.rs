@@ -37,6 +37,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The port that nodes listen on for other nodes unless told otherwise.
 pub const LINK_PORT: u16 = 7787;
@@ -77,6 +78,10 @@ pub struct UpOptions {
     pub snapshot_every: Option<u64>,
     /// Bytes of a segment of the log. `None`: as a node has it.
     pub segment_bytes: Option<u64>,
+    /// Bytes of a pack of chunks. `None`: as a node has it.
+    pub pack_bytes: Option<u32>,
+    /// For how long content that nothing needs stays. `None`: as a node has it.
+    pub grace: Option<Duration>,
 }
 
 /// Whether the API is open over TCP.
@@ -397,6 +402,8 @@ impl NodeOptions {
         if let Some(bytes) = told.segment_bytes {
             all.segment.segment_bytes = bytes;
         }
+        all.store.pack_bytes = told.pack_bytes.unwrap_or(all.store.pack_bytes);
+        all.sweep.grace = told.grace.unwrap_or(all.sweep.grace);
         all
     }
 }

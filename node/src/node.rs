@@ -163,6 +163,8 @@ pub struct Parts<E: Env> {
     pub notices: Watched<Vec<String>>,
     /// What the other members said of themselves the last time.
     pub(crate) sightings: Watched<sighting::Sightings>,
+    /// Held by whoever prunes and sweeps.
+    pub(crate) upkeep: tokio::sync::Mutex<()>,
 }
 
 impl<E: Env> Node<E> {

@@ -264,4 +264,34 @@ pub trait Service: Clone + Send + Sync + 'static {
         &self,
         request: v1::StopRequest,
     ) -> impl Future<Output = Answer<v1::StopResponse>> + Send;
+    /// Names a moment.
+    fn create_tag(
+        &self,
+        request: v1::CreateTagRequest,
+    ) -> impl Future<Output = Answer<v1::CreateTagResponse>> + Send;
+    /// All tags.
+    fn list_tags(
+        &self,
+        request: v1::ListTagsRequest,
+    ) -> impl Future<Output = Answer<v1::ListTagsResponse>> + Send;
+    /// Takes a tag away.
+    fn delete_tag(
+        &self,
+        request: v1::DeleteTagRequest,
+    ) -> impl Future<Output = Answer<v1::DeleteTagResponse>> + Send;
+    /// Sets a volume's retention.
+    fn update_volume(
+        &self,
+        request: v1::UpdateVolumeRequest,
+    ) -> impl Future<Output = Answer<v1::UpdateVolumeResponse>> + Send;
+    /// What retention lets go of now.
+    fn plan_prune(
+        &self,
+        request: v1::PlanPruneRequest,
+    ) -> impl Future<Output = Answer<v1::PlanPruneResponse>> + Send;
+    /// Lets it go.
+    fn apply_prune(
+        &self,
+        request: v1::ApplyPruneRequest,
+    ) -> impl Future<Output = Answer<Answers<v1::ApplyPruneResponse>>> + Send;
 }

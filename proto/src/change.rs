@@ -3,6 +3,7 @@
 use crate::event::{Event, Operation, Precondition, Revived};
 use crate::hash::ChangeHash;
 use crate::id::{ClusterId, NodeId, PartitionId, RequestId};
+use crate::keep::is_tag_name;
 use crate::key::{BatchSignature, PublicKey, SignatureProblem};
 use crate::limit;
 use crate::manifest::ManifestProblem;
@@ -89,8 +90,13 @@ pub enum ChangeProblem {
     /// A name outside `[a-z0-9-]{1,32}`; of an overlong one its first bytes.
     #[error("{0:?} is no member name: 1 to 32 of a-z, 0-9 and '-'")]
     MemberName(String),
+    /// A name that no tag can have; of an overlong one its first bytes.
+    #[error("{0:?} is no tag: 1 to 64 of a-z, 0-9, '-', '.' and '_', a letter first")]
+    TagName(String),
     /// An event that must be the only one of its change, or must not be guarded, and is not so.
-    #[error("an admission is alone in its change, and nothing guards an event on members")]
+    #[error(
+        "an admission is alone in its change, and only an event on paths or volumes is guarded"
+    )]
     NotAlone,
     /// A control event outside the control partition, or the reverse.
     #[error("the event does not belong in partition {0}")]
@@ -142,8 +148,8 @@ impl Change {
             let operation = &event.operation;
             let is_admission = matches!(operation, Operation::Admit { .. });
             let is_guarded = event.precondition != Precondition::default();
-            if (is_admission && self.events.len() > 1) || (operation.is_membership() && is_guarded)
-            {
+            let has_guards = !(operation.is_membership() || operation.is_about_history());
+            if (is_admission && self.events.len() > 1) || (is_guarded && !has_guards) {
                 return Err(ChangeProblem::NotAlone);
             }
             self.check_operation(operation)
@@ -179,9 +185,46 @@ impl Change {
             Operation::MakeVolume { name, .. } | Operation::RenameVolume { name, .. } => {
                 crate::path::check_name(name).map_err(|problem| ChangeProblem::path(name, problem))
             }
+            Operation::SetTag { .. }
+            | Operation::RemoveTag { .. }
+            | Operation::SetRetention { .. } => check_history(operation),
             _ => check_membership(operation),
         }
     }
+}
+
+fn check_history(operation: &Operation) -> Result<(), ChangeProblem> {
+    match operation {
+        Operation::SetTag {
+            name,
+            moment,
+            comment,
+        } => {
+            if comment.len() > limit::COMMENT_BYTES {
+                return Err(ChangeProblem::TextTooLong("the comment of a tag"));
+            }
+            let most = u32::try_from(limit::PARTITIONS).unwrap_or(u32::MAX);
+            let is_place =
+                |(partition, index): (&PartitionId, &u64)| partition.0 < most && *index > 0;
+            if !moment.iter().all(is_place) {
+                return Err(ChangeProblem::Encoding("a tag's place that no log has"));
+            }
+            check_tag_name(name)
+        }
+        Operation::RemoveTag { name } => check_tag_name(name),
+        Operation::SetRetention { retention, .. } if !retention.is_sane() => {
+            Err(ChangeProblem::Encoding("a retention that keeps nothing"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_tag_name(name: &str) -> Result<(), ChangeProblem> {
+    if is_tag_name(name) {
+        return Ok(());
+    }
+    let shown = name.chars().take(limit::TAG_NAME_BYTES).collect();
+    Err(ChangeProblem::TagName(shown))
 }
 
 fn check_membership(operation: &Operation) -> Result<(), ChangeProblem> {

@@ -6,11 +6,13 @@
 
 use crate::hash::TicketId;
 use crate::id::{EventId, FileId, NodeId, PartitionId, VolumeId};
+use crate::keep::Retention;
 use crate::key::PublicKey;
 use crate::manifest::{Attributes, Content};
 use crate::member::{Rates, Role};
 use crate::path::RelPath;
 use crate::unit::{FileTime, Timestamp};
+use std::collections::BTreeMap;
 
 /// A path in a partition: volume, and path relative to it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -194,6 +196,27 @@ pub enum Operation {
         /// Which.
         node: NodeId,
     },
+    /// Control partition: names a moment; retention keeps what it shows.
+    SetTag {
+        /// See [`crate::keep::is_tag_name`].
+        name: String,
+        /// The last entry that is seen of each partition, from 1; of one that is not named: none.
+        moment: BTreeMap<PartitionId, u64>,
+        /// For people; at most [`crate::limit::COMMENT_BYTES`].
+        comment: String,
+    },
+    /// Control partition: takes the name away; the moment stays as long as retention says.
+    RemoveTag {
+        /// Which.
+        name: String,
+    },
+    /// Control partition: how much of a volume's past is kept from now on, by all nodes.
+    SetRetention {
+        /// The volume; [`VolumeId::ROOT`] for the root's own files.
+        volume: VolumeId,
+        /// How much.
+        retention: Retention,
+    },
 }
 
 /// What a node is that stands again.
@@ -235,10 +258,20 @@ impl Operation {
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.is_membership()
+            || self.is_about_history()
             || matches!(
                 self,
                 Self::MakeVolume { .. } | Self::RenameVolume { .. } | Self::RemoveVolume { .. }
             )
+    }
+
+    /// Whether it says what stays of the past, and concerns no path.
+    #[must_use]
+    pub fn is_about_history(&self) -> bool {
+        matches!(
+            self,
+            Self::SetTag { .. } | Self::RemoveTag { .. } | Self::SetRetention { .. }
+        )
     }
 
     /// Whether it may change who is a member, in which role: entries after it are judged anew

@@ -83,6 +83,8 @@ pub const TREES_KEPT: usize = 64;
 pub const MEMBER_ROLES: usize = 256;
 /// Longest name of a tag, in bytes.
 pub const TAG_NAME_BYTES: usize = 64;
+/// Most tags of a cluster.
+pub const TAGS: usize = 1024;
 /// Most tickets that are neither used, revoked nor expired.
 pub const TICKETS_OPEN: usize = 1024;
 /// Most tickets remembered, open or not.
@@ -125,6 +127,8 @@ const _: () = assert!(
     MEMBER_ADDRESSES * (ADDRESS_BYTES + 2) + MEMBER_NEIGHBOURS * 10 + MEMBER_ROLES * 12 + 256
         < 64 * 1024
 );
+// So is a tag's row: comment, times, and a partition and an index for each place.
+const _: () = assert!(PARTITIONS * 15 + COMMENT_BYTES + 256 < 64 * 1024);
 const _: () = assert!(INLINE_BYTES < CHUNK_MIN_BYTES);
 // The relay's sums: all uplinks in 16 stripes, in fixed point of scale 1,024, as u64.
 const _: () = assert!((MEMBERS as u64) < u64::MAX / (UPLINK_KBIT * 16 * 1024));

@@ -82,7 +82,10 @@ impl Item {
                 | Op::RevokeTicket { .. }
                 | Op::Admit { .. }
                 | Op::SetMember { .. }
-                | Op::RemoveMember { .. } => [None, None],
+                | Op::RemoveMember { .. }
+                | Op::SetTag { .. }
+                | Op::RemoveTag { .. }
+                | Op::SetRetention { .. } => [None, None],
             };
             for place in places.into_iter().flatten() {
                 if place.volume == PENDING_VOLUME {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{Log, at, event, genesis, key_of, make_dir, make_volume};
-use aber_proto::{Event, Rates, TicketId, Timestamp};
+use aber_proto::{Event, Rates, Retention, TicketId, Timestamp, VolumeId};
 
 const V: u64 = 1 << 10;
 
@@ -141,12 +141,30 @@ fn s2_each_operation_has_its_role() {
         set(3, Some("x"), None),
         set(3, None, Some(Role::Admin)),
         set(2, Some("x"), None),
+        event(Operation::SetRetention {
+            volume: VolumeId::ROOT,
+            retention: Retention::Versions(1),
+        }),
     ];
     let others = [
         (set(3, None, None), [true, false, true]),
         (set(2, None, None), [true, true, false]),
         (remove(3), [true, false, true]),
         (make_volume("v", 1), [true, true, false]),
+        (
+            event(Operation::SetTag {
+                name: "v1".to_owned(),
+                moment: BTreeMap::new(),
+                comment: String::new(),
+            }),
+            [true, true, false],
+        ),
+        (
+            event(Operation::RemoveTag {
+                name: "v1".to_owned(),
+            }),
+            [true, true, false],
+        ),
     ];
     let admins = admins
         .into_iter()

@@ -36,6 +36,7 @@ struct Counted {
     names: u64,
     members: usize,
     tickets: usize,
+    tags: usize,
 }
 
 impl Decoder {
@@ -119,6 +120,9 @@ impl Decoder {
             self.buckets.add(&key, value);
         }
         self.count(table, &key, value);
+        if self.counted.tags > limit::TAGS {
+            return self.damaged("more tags than there may be");
+        }
         // They are kept in memory.
         if self.counted.members > limit::MEMBERS_EVER || self.counted.tickets > limit::TICKETS {
             return self.damaged("more members or tickets than there may be");
@@ -139,6 +143,7 @@ impl Decoder {
             Table::Name => self.counted.names += 1,
             Table::Member => self.counted.members += 1,
             Table::Ticket => self.counted.tickets += 1,
+            Table::Tag => self.counted.tags += 1,
             Table::Inode => {
                 self.counted.inodes += 1;
                 if let Ok(row) = InodeRow::decode(key, value)

@@ -214,7 +214,12 @@ impl<K: Kv> TreeView<K> {
         let mut row = row.map_err(|_| table::damaged(&key))?;
         if past::is_file(&row) {
             let version = self.version(id, row.node.version)?;
-            let version = version.ok_or_else(|| table::damaged(&key))?;
+            let missing = || match self.passed(id.partition) {
+                Ok(passed) if index < passed => table::forgotten(&key),
+                Ok(_) => table::damaged(&key),
+                Err(problem) => problem,
+            };
+            let version = version.ok_or_else(missing)?;
             row.node.kind = NodeKind::File(version.content);
         }
         Ok(Some(row))

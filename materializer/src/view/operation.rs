@@ -69,6 +69,9 @@ impl<K: Kv> Fold<K> {
             | Operation::Admit { .. }
             | Operation::SetMember { .. }
             | Operation::RemoveMember { .. } => self.apply_membership(&event.operation, author),
+            Operation::SetTag { .. }
+            | Operation::RemoveTag { .. }
+            | Operation::SetRetention { .. } => self.apply_history(&event.operation, author),
         }
     }
 
@@ -115,7 +118,10 @@ impl<K: Kv> Fold<K> {
             | Operation::RevokeTicket { .. }
             | Operation::Admit { .. }
             | Operation::SetMember { .. }
-            | Operation::RemoveMember { .. } => reject(Rejection::Malformed, walk.place),
+            | Operation::RemoveMember { .. }
+            | Operation::SetTag { .. }
+            | Operation::RemoveTag { .. }
+            | Operation::SetRetention { .. } => reject(Rejection::Malformed, walk.place),
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Rejection {
     CrossPartition = 11,
     /// A volume or member cannot take a name that is in use.
     NameTaken = 46,
+    /// No tag has this name.
+    TagUnknown = 49,
     /// The author may not do this at the entry's control index.
     NotAllowed = 50,
     /// The author is no member at the entry's control index.
@@ -75,11 +77,13 @@ pub enum Rejection {
     TooManyTickets = 214,
     /// The member's role was set as often as it can be.
     TooManyRoles = 215,
+    /// As many tags as there may be.
+    TooManyTags = 216,
 }
 
 impl Rejection {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::NotFound,
         Self::Exists,
         Self::Stale,
@@ -92,6 +96,7 @@ impl Rejection {
         Self::TooLarge,
         Self::CrossPartition,
         Self::NameTaken,
+        Self::TagUnknown,
         Self::NotAllowed,
         Self::NotAMember,
         Self::TicketExpired,
@@ -114,6 +119,7 @@ impl Rejection {
         Self::TooManyMembers,
         Self::TooManyTickets,
         Self::TooManyRoles,
+        Self::TooManyTags,
     ];
 
     /// Its durable number.
@@ -145,6 +151,8 @@ impl Rejection {
             Self::TooLarge => "CHANGE_TOO_LARGE",
             Self::CrossPartition => "CROSS_PARTITION",
             Self::NameTaken => "NAME_TAKEN",
+            Self::TagUnknown => "TAG_UNKNOWN",
+            Self::TooManyTags => "TOO_MANY_TAGS",
             Self::NotAllowed => "NOT_ALLOWED",
             Self::NotAMember => "NOT_A_MEMBER",
             Self::OtherCluster => "OTHER_CLUSTER",
@@ -225,6 +233,11 @@ pub enum EventOutcome {
     Ticket {
         /// Which.
         ticket: TicketId,
+        /// Why nothing was done, if so.
+        idle: Option<Idle>,
+    },
+    /// A tag was set or removed.
+    Tag {
         /// Why nothing was done, if so.
         idle: Option<Idle>,
     },

@@ -41,6 +41,10 @@ pub(crate) enum PastTable {
     Name = 5,
     /// plan (8 bytes), index u64: empty. The applied changes of one action.
     Plan = 6,
+    /// volume u64: how far back its names can be told (`prune.rs`).
+    Horizon = 7,
+    /// One row: versions that were replaced up to this entry may be gone (`prune.rs`).
+    Passed = 8,
 }
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]

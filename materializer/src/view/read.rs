@@ -130,10 +130,19 @@ impl<K: Kv> TreeView<K> {
         if directory == ROOT || directory.partition != PartitionId::CONTROL {
             return Ok(Some(directory.partition));
         }
-        Ok(self.node(directory)?.map(|node| match node.kind {
-            NodeKind::Volume(partition) => partition,
-            _ => PartitionId::CONTROL,
-        }))
+        let Some(node) = self.node(directory)? else {
+            return Ok(None);
+        };
+        let NodeKind::Volume(partition) = node.kind else {
+            return Ok(Some(PartitionId::CONTROL));
+        };
+        if let Some(moment) = &self.moment {
+            let (volume, index) = (VolumeId::made_by(directory), moment.index(partition));
+            if self.forgotten(partition, volume, index)?.is_some() {
+                return Err(table::forgotten(&table::inode_key(directory)));
+            }
+        }
+        Ok(Some(partition))
     }
 
     /// What a path names now.
@@ -367,6 +376,12 @@ impl<K: Kv> TreeView<K> {
     pub fn is_referenced(&self, chunk: &ChunkHash) -> Result<bool, KvProblem> {
         Ok(self.kv.get(&table::reference_key(chunk))?.is_some())
     }
+}
+
+/// Whether a read failed because retention let go of what it asked for: the index is in order.
+#[must_use]
+pub fn is_forgotten(problem: &KvProblem) -> bool {
+    problem.what.starts_with(table::FORGOTTEN)
 }
 
 fn earlier(file: FileId, version: EventId, row: VersionRow) -> Version {

@@ -4,6 +4,7 @@
 //! A key is `V`, the partition (u32, big-endian), the table's byte, and the fields named at the
 //! table, big-endian, so that it sorts as they do. Values are in the encoding of `view::code`.
 
+mod keep;
 mod member;
 mod row;
 
@@ -11,10 +12,11 @@ pub(crate) use row::{AppliedRow, AuthorRow, FileRow, InodeRow, Kind, NameRow, Or
 pub(crate) use row::{RequestRow, Row, VersionRow, VolumeRow};
 
 use super::code::Damaged;
+use super::keep::Tag;
 use crate::members::{MemberRow, TicketRow};
 use crate::tree::NodeKind;
 use aber_proto::{ChunkHash, Content, EventId, FileId, NodeId, PartitionId};
-use aber_proto::{RequestId, TicketId, VolumeId};
+use aber_proto::{RequestId, Retention, TicketId, VolumeId};
 
 /// The format of all rows; written in the applied row. Another one means: rebuild the index.
 pub(crate) const FORMAT: u8 = 3;
@@ -56,10 +58,14 @@ pub(crate) enum Table {
     Member = 12,
     /// ticket id (32 bytes); control partition only: [`TicketRow`].
     Ticket = 13,
+    /// name; control partition only: [`Tag`].
+    Tag = 14,
+    /// volume id u64; control partition only: [`Retention`]. Without a row all is kept.
+    Retention = 15,
 }
 
 impl Table {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Applied,
         Self::Inode,
         Self::Name,
@@ -73,6 +79,8 @@ impl Table {
         Self::Installing,
         Self::Member,
         Self::Ticket,
+        Self::Tag,
+        Self::Retention,
     ];
 
     /// The table of a key of a view.
@@ -93,7 +101,10 @@ impl Table {
 
     /// Whether only the control partition has it, beside volumes.
     fn is_of_control(self) -> bool {
-        matches!(self, Self::Member | Self::Ticket)
+        matches!(
+            self,
+            Self::Member | Self::Ticket | Self::Tag | Self::Retention
+        )
     }
 
     /// Whether a partition may have rows of it.
@@ -111,6 +122,16 @@ pub(crate) fn damaged(key: &[u8]) -> aber_log::env::kv::KvProblem {
         ),
     }
 }
+
+/// What was asked for is a thing of the past that retention let go.
+pub(crate) fn forgotten(key: &[u8]) -> aber_log::env::kv::KvProblem {
+    aber_log::env::kv::KvProblem {
+        what: format!("{FORGOTTEN} ({})", key.escape_ascii()),
+    }
+}
+
+/// How the text of such a problem begins.
+pub(crate) const FORGOTTEN: &str = "retention let it go";
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
 fn big(value: u64) -> [u8; 8] {
@@ -218,6 +239,25 @@ pub(crate) fn ticket_key(ticket: TicketId) -> Vec<u8> {
     key
 }
 
+/// Key of a tag.
+pub(crate) fn tag_key(name: &str) -> Vec<u8> {
+    let mut key = table_key(PartitionId::CONTROL, Table::Tag);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The name in a key made by [`tag_key`].
+pub(crate) fn tag_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(PREFIX_BYTES..)?).ok()
+}
+
+/// Key of a volume's retention.
+pub(crate) fn retention_key(volume: VolumeId) -> Vec<u8> {
+    let mut key = table_key(PartitionId::CONTROL, Table::Retention);
+    key.extend_from_slice(&big(volume.0));
+    key
+}
+
 /// What the keys of all earlier versions of a file start with.
 pub(crate) fn versions_prefix(file: FileId) -> Vec<u8> {
     let mut key = table_key(file.partition, Table::Version);
@@ -297,7 +337,10 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Content>, Dam
         Table::Inode | Table::VersionFile => fields.len() == 12,
         Table::Name => name_of(key).is_some_and(|name| aber_proto::path::check_name(name).is_ok()),
         Table::Request => fields.len() == 16,
-        Table::RequestOrder | Table::Author | Table::Volume | Table::Member => fields.len() == 8,
+        Table::RequestOrder | Table::Author | Table::Volume | Table::Member | Table::Retention => {
+            fields.len() == 8
+        }
+        Table::Tag => tag_of(key).is_some_and(aber_proto::keep::is_tag_name),
         Table::Ticket => fields.len() == 32,
         Table::Version => fields.len() == 24,
         Table::Bucket => fields.len() == 1,
@@ -320,6 +363,8 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Content>, Dam
         Table::VersionFile => FileRow::decode(key, value).map(|_| None),
         Table::Member => MemberRow::decode(key, value).map(|_| None),
         Table::Ticket => TicketRow::decode(key, value).map(|_| None),
+        Table::Tag => Tag::decode(key, value).map(|_| None),
+        Table::Retention => Retention::decode(key, value).map(|_| None),
         Table::Bucket | Table::Installing => Err(Damaged),
     }
 }

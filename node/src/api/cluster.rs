@@ -106,4 +106,11 @@ impl<S: Service> generated::ClusterService for Adapter<S> {
     ) -> Result<Response<v1::CreateTicketResponse>, Status> {
         unary(self.service.create_ticket(request.into_inner())).await
     }
+
+    async fn update_volume(
+        &self,
+        request: Request<v1::UpdateVolumeRequest>,
+    ) -> Result<Response<v1::UpdateVolumeResponse>, Status> {
+        unary(self.service.update_volume(request.into_inner())).await
+    }
 }

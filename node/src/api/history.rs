@@ -75,4 +75,25 @@ impl<S: Service> generated::HistoryService for Adapter<S> {
     ) -> Result<Response<v1::BlameResponse>, Status> {
         unary(self.service.blame(request.into_inner())).await
     }
+
+    async fn create_tag(
+        &self,
+        request: Request<v1::CreateTagRequest>,
+    ) -> Result<Response<v1::CreateTagResponse>, Status> {
+        unary(self.service.create_tag(request.into_inner())).await
+    }
+
+    async fn list_tags(
+        &self,
+        request: Request<v1::ListTagsRequest>,
+    ) -> Result<Response<v1::ListTagsResponse>, Status> {
+        unary(self.service.list_tags(request.into_inner())).await
+    }
+
+    async fn delete_tag(
+        &self,
+        request: Request<v1::DeleteTagRequest>,
+    ) -> Result<Response<v1::DeleteTagResponse>, Status> {
+        unary(self.service.delete_tag(request.into_inner())).await
+    }
 }

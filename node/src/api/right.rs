@@ -93,14 +93,20 @@ pub(super) fn needed(call: &str) -> Right {
         | "ClusterService/GetMetrics"
         | "ClusterService/ListTickets"
         | "ClusterService/ListVolumes"
-        | "ClusterService/ListPartitions" => Right::Read,
+        | "ClusterService/ListPartitions"
+        | "HistoryService/ListTags"
+        | "UpkeepService/PlanPrune" => Right::Read,
         "FileService/AppendChange" | "HistoryService/ApplyRevert" | UPLOAD => Right::Write,
         "UpkeepService/Verify" => Right::Admin,
         "ClusterService/UpdateMember"
         | "ClusterService/CreateTicket"
         | "ClusterService/RevokeTicket"
         | "ClusterService/PlanRemoval"
-        | "ClusterService/ApplyClusterPlan" => Right::Own,
+        | "ClusterService/ApplyClusterPlan"
+        | "HistoryService/CreateTag"
+        | "HistoryService/DeleteTag"
+        | "ClusterService/UpdateVolume"
+        | "UpkeepService/ApplyPrune" => Right::Own,
         _ => Right::Local,
     }
 }
@@ -127,6 +133,12 @@ mod tests {
             ("/aber.v1.ClusterService/UpdateMember", Right::Own),
             ("/aber.v1.ClusterService/PlanRemoval", Right::Own),
             ("/aber.v1.ClusterService/ApplyClusterPlan", Right::Own),
+            ("/aber.v1.HistoryService/ListTags", Right::Read),
+            ("/aber.v1.HistoryService/CreateTag", Right::Own),
+            ("/aber.v1.HistoryService/DeleteTag", Right::Own),
+            ("/aber.v1.ClusterService/UpdateVolume", Right::Own),
+            ("/aber.v1.UpkeepService/PlanPrune", Right::Read),
+            ("/aber.v1.UpkeepService/ApplyPrune", Right::Own),
             ("/aber.v1.FileService/getitem", Right::Local),
             ("/aber.v1.FileService/GetItem/", Right::Local),
             ("/aber.v2.FileService/GetItem", Right::Local),

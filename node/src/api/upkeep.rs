@@ -28,4 +28,20 @@ impl<S: Service> generated::UpkeepService for Adapter<S> {
     ) -> Result<Response<v1::StopResponse>, Status> {
         unary(self.service.stop(request.into_inner())).await
     }
+
+    async fn plan_prune(
+        &self,
+        request: Request<v1::PlanPruneRequest>,
+    ) -> Result<Response<v1::PlanPruneResponse>, Status> {
+        unary(self.service.plan_prune(request.into_inner())).await
+    }
+
+    type ApplyPruneStream = AnswerStream<v1::ApplyPruneResponse>;
+
+    async fn apply_prune(
+        &self,
+        request: Request<v1::ApplyPruneRequest>,
+    ) -> Result<Response<Self::ApplyPruneStream>, Status> {
+        streamed(Cut::Follow, self.service.apply_prune(request.into_inner())).await
+    }
 }

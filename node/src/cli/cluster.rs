@@ -66,10 +66,12 @@ async fn read(client: &Client) -> Result<Report, Problem> {
         .list_partitions(v1::ListPartitionsRequest::default())
         .await?
         .partitions;
-    let volumes = client
+    let mut volumes = client
         .list_volumes(v1::ListVolumesRequest::default())
         .await?
         .volumes;
+    // The root's own files are no directory of it.
+    volumes.retain(|volume| volume.name != "/");
     Ok(Report {
         status,
         members,

@@ -1,10 +1,11 @@
 //! [adapter] The commands there are, and who runs each.
 
+use super::where_is;
 use super::{Context, Outcome, help};
 use super::{
     at, audit, blame, cluster, diff, doctor, file, get, history, invite, join, links, log,
 };
-use super::{members, metrics, put, revert, service, show, start, tree, watch, where_is};
+use super::{members, metrics, prune, put, revert, service, show, start, tag, tree, volume, watch};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -83,6 +84,14 @@ pub(super) enum Command {
     Audit(audit::AuditArgs),
     /// Write the log down, to be audited anywhere
     Export(audit::ExportArgs),
+    /// Names of moments: all of them, or set or remove one
+    #[command(after_help = help::TAG_HELP)]
+    Tag(tag::TagArgs),
+    /// The top-level directories, and how much of their past is kept
+    Volume(volume::VolumeArgs),
+    /// Let go of the past that is not to be kept, now
+    #[command(after_help = help::PRUNE_HELP)]
+    Prune(prune::PruneArgs),
     /// Who belongs to the cluster, and how they are
     #[command(after_help = help::MEMBERS_HELP)]
     Members(members::MembersArgs),
@@ -139,6 +148,9 @@ impl Command {
             Self::Revert(_) => "revert",
             Self::Audit(_) => "audit",
             Self::Export(_) => "export",
+            Self::Tag(_) => "tag",
+            Self::Volume(_) => "volume",
+            Self::Prune(_) => "prune",
             Self::Members(_) => "members",
             Self::Links => "links",
             Self::Tree(_) => "tree",
@@ -166,6 +178,8 @@ impl Command {
         use Command::{Redo, Restore, Revert, Rollback, Undo};
         match self {
             Put(_) | Mv(_) | Cp(_) | Rm(_) | Mkdir(_) => true,
+            Self::Tag(args) => args.writes(),
+            Self::Volume(args) => args.writes(),
             Restore(_) | Rollback(_) | Undo(_) | Redo(_) | Revert(_) => true,
             Members(args) => args.writes(),
             Invite(args) => args.writes(),
@@ -205,6 +219,9 @@ pub(super) async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Revert(args) => revert::revert(context, args).await,
         Command::Audit(args) => audit::audit(context, args).await,
         Command::Export(args) => audit::export(context, args).await,
+        Command::Tag(args) => tag::tag(context, args).await,
+        Command::Volume(args) => volume::volume(context, args).await,
+        Command::Prune(args) => prune::prune(context, args).await,
         Command::Members(args) => members::members(context, args).await,
         Command::Links => links::links(context).await,
         Command::Tree(args) => tree::tree(context, args).await,

@@ -80,6 +80,24 @@ Examples:
   aber audit --file log.aud                      on another machine, without any node
   aber audit --compare log.aud                   do two copies tell one history?";
 
+pub(super) const TAG_HELP: &str = "\
+A tag names a moment of the whole tree, and what it shows is kept, whatever the volumes keep.
+
+Examples:
+  aber tag                                       all tags, the newest moment first
+  aber tag before-the-party                      as it is now
+  aber tag release-1 3:1842 --comment \"sent out\"
+  aber ls /photos --at before-the-party          anywhere a WHEN can be
+  aber tag rm before-the-party                   the name goes, not the files";
+
+pub(super) const PRUNE_HELP: &str = "\
+Each node does this by itself once a day. What a volume keeps is set by aber volume set. What goes
+does not come back, so look first.
+
+Examples:
+  aber prune --dry-run                           what would go
+  aber prune /music                              now, here, of this volume alone";
+
 pub(super) const DEMO_HELP: &str = "\
 Each node is a process with a directory and a mirror of its own; one that dies is started again.
 Without --data everything is in a temporary directory that is removed at the end.

@@ -67,6 +67,12 @@ pub(crate) struct UpArgs {
     /// Bytes of a segment of the log: for tests on small disks
     #[arg(long, hide = true, value_name = "BYTES")]
     segment_bytes: Option<u64>,
+    /// Bytes of a pack of chunks: for tests of what is swept
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pack_bytes: Option<u32>,
+    /// Seconds that content which nothing needs stays: for tests of what is swept
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    grace: Option<u64>,
 }
 
 /// Arguments of `demo`.
@@ -126,6 +132,8 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
         name: args.name,
         snapshot_every: args.snapshot_every,
         segment_bytes: args.segment_bytes,
+        pack_bytes: args.pack_bytes,
+        grace: args.grace.map(Duration::from_secs),
     };
     if args.until_eof {
         tokio::spawn(stop_at_eof());

@@ -33,7 +33,6 @@ pub(super) fn parse(text: &str, now: &Zoned) -> Result<v1::At, Problem> {
     Ok(v1::At { at: Some(at) })
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody makes tags yet"))]
 /// Whether a tag may be called so: what reads as another form may not.
 pub(super) fn may_name_a_tag(text: &str, now: &Zoned) -> bool {
     is_tag_name(text)

@@ -16,17 +16,20 @@ mod notices;
 mod operations;
 mod outcome;
 mod prepare;
+mod prune;
 mod read;
 mod relay;
 mod removal;
 mod render;
 mod revert;
 mod status;
+mod tags;
 mod ticket;
 mod tickets;
 mod tree;
 mod verify;
 mod versions;
+mod volumes;
 mod walk;
 mod write;
 
@@ -35,6 +38,7 @@ use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, Service, Upload};
 use aber_log::env::kv::KvProblem;
 use aber_log::env::{Env, Runtime};
+use aber_materializer::view::is_forgotten;
 use aber_proto::generated::v1;
 use aber_proto::{PartitionId, TreePath};
 use removal::Plans;
@@ -110,6 +114,10 @@ impl<E: Env> NodeService<E> {
 
 /// The index failed under a read; the replay sees to its rebuild.
 fn index_problem(problem: KvProblem) -> Problem {
+    if is_forgotten(&problem) {
+        let detail = "retention has let go of something that was there at that time";
+        return Problem::new(Reason::HistoryForgotten).with("detail", detail);
+    }
     Problem::new(Reason::StorageFailed).with("detail", problem)
 }
 
@@ -318,5 +326,35 @@ impl<E: Env> Service for NodeService<E> {
         // A stop that is under way already is what was asked for.
         let _full = self.stop.try_send(()).is_err();
         Ok(v1::StopResponse {})
+    }
+
+    async fn create_tag(&self, request: v1::CreateTagRequest) -> Answer<v1::CreateTagResponse> {
+        self.set_tag(request).await
+    }
+
+    async fn list_tags(&self, request: v1::ListTagsRequest) -> Answer<v1::ListTagsResponse> {
+        self.tags(&request)
+    }
+
+    async fn delete_tag(&self, request: v1::DeleteTagRequest) -> Answer<v1::DeleteTagResponse> {
+        self.remove_tag(request).await
+    }
+
+    async fn update_volume(
+        &self,
+        request: v1::UpdateVolumeRequest,
+    ) -> Answer<v1::UpdateVolumeResponse> {
+        self.set_volume(request).await
+    }
+
+    async fn plan_prune(&self, request: v1::PlanPruneRequest) -> Answer<v1::PlanPruneResponse> {
+        self.prune_plan(&request).await
+    }
+
+    async fn apply_prune(
+        &self,
+        request: v1::ApplyPruneRequest,
+    ) -> Answer<Answers<v1::ApplyPruneResponse>> {
+        self.prune_now(&request)
     }
 }

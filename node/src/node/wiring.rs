@@ -101,6 +101,7 @@ impl<E: Env> Wiring<E> {
             mirror,
             notices: self.notices,
             sightings: self.sightings,
+            upkeep: tokio::sync::Mutex::new(()),
         }
     }
 

@@ -150,17 +150,24 @@ with_local_reasons! {
         mend "install a newer aber; nothing was changed";
     /// What was asked for is no longer kept.
     HistoryForgotten "HISTORY_FORGOTTEN" OutOfRange exit 1 retry false
-        keys ["partition", "wanted", "oldest", "oldestTime"]
+        keys ["partition", "wanted", "oldest", "oldestTime", "detail"]
         what "this part of history is not kept here"
-        why "index {wanted} of partition {partition} was asked for, and the oldest here is \
-            {oldest}[, of {oldestTime}]"
-        mend "start at index {oldest}, or ask a node that keeps more";
+        why "[index {wanted} of partition {partition} was asked for, and the oldest here is \
+            {oldest}][, of {oldestTime}][{detail}]"
+        mend "[start at index {oldest}, or ]ask a node that keeps more; what each volume keeps: aber \
+            volume; to keep a moment from now on: aber tag";
     /// Nobody gave a moment this name.
     TagUnknown "TAG_UNKNOWN" NotFound exit 4 retry false
         keys ["tag"]
         what "there is no tag {tag}"
         why "a WHEN that is no time, no entry and no number of versions names a tag"
         mend "see which there are: aber tag; and what else a WHEN can be: aber at --help";
+    /// The cluster has as many tags as it may have.
+    TooManyTags "TOO_MANY_TAGS" ResourceExhausted exit 1 retry false
+        keys []
+        what "the cluster takes no more tags"
+        why "1,024 are the most"
+        mend "remove some: aber tag, aber tag rm NAME";
     /// Nothing was done that could be undone.
     NothingToUndo "NOTHING_TO_UNDO" NotFound exit 4 retry false
         keys []

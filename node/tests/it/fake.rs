@@ -1,6 +1,7 @@
 //! A node without an inside: a tree in memory behind the `Service` trait.
 
 mod history;
+mod keep;
 mod members;
 mod tree;
 
@@ -475,4 +476,6 @@ impl Service for Fake {
         self.state().stopped = true;
         Ok(v1::StopResponse {})
     }
+
+    keep::answers!();
 }

@@ -9,6 +9,7 @@ use crate::entry::{Entry, EntryKind, LogId};
 use crate::event::{Event, Operation, Place, Precondition, Revived};
 use crate::hash::{ChainHash, ChangeHash, ChunkHash, ContentHash, KeyPin, TicketId};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
+use crate::keep::Retention;
 use crate::key::SecretKey;
 use crate::manifest::{
     Attributes, ChunkList, ChunkRef, Content, Manifest, decode_list, encode_list,
@@ -19,6 +20,7 @@ use crate::path::RelPath;
 use crate::ticket::{Ticket, TicketAddress, TicketSecret};
 use crate::unit::{FileTime, Timestamp};
 use bytes::BytesMut;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn file(name: &str) -> PathBuf {
@@ -289,6 +291,41 @@ fn change_of(operations: Vec<Operation>) -> Change {
 fn golden_membership() {
     let change = change_of(membership());
     let bytes = compared("membership.bin", &encode_change(&change));
+    assert_eq!(decode_change(&bytes), Ok(change));
+}
+
+/// Tags, and every form of retention.
+#[test]
+fn golden_keep() {
+    let set = |retention| Operation::SetRetention {
+        volume: VolumeId(1024),
+        retention,
+    };
+    let moment = [(PartitionId(0), 7), (PartitionId(3), 1842)];
+    let change = change_of(vec![
+        Operation::SetTag {
+            name: "before-the-party".to_owned(),
+            moment: moment.into_iter().collect(),
+            comment: "tout est là".to_owned(),
+        },
+        Operation::SetTag {
+            name: "empty".to_owned(),
+            moment: BTreeMap::new(),
+            comment: String::new(),
+        },
+        Operation::RemoveTag {
+            name: "v1.0_b".to_owned(),
+        },
+        set(Retention::Forever),
+        set(Retention::Age(31_536_000_000)),
+        set(Retention::Versions(10)),
+        set(Retention::Size(0)),
+        Operation::SetRetention {
+            volume: VolumeId::ROOT,
+            retention: Retention::Size(10 << 30),
+        },
+    ]);
+    let bytes = compared("keep.bin", &encode_change(&change));
     assert_eq!(decode_change(&bytes), Ok(change));
 }
 

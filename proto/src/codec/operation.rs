@@ -13,10 +13,13 @@ use crate::generated::store;
 use crate::generated::store::event::Operation as OperationMessage;
 use crate::hash::TicketId;
 use crate::id::{NodeId, PartitionId, VolumeId};
+use crate::keep::Retention;
 use crate::key::PublicKey;
+use crate::limit;
 use crate::member::{Rates, Role};
 use crate::unit::Timestamp;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 #[expect(
     clippy::too_many_lines,
@@ -157,6 +160,24 @@ pub(super) fn to_message(operation: &Operation) -> OperationMessage {
         Operation::RemoveMember { node } => {
             OperationMessage::RemoveMember(store::RemoveMember { node: node.0 })
         }
+        Operation::SetTag {
+            name,
+            moment,
+            comment,
+        } => OperationMessage::SetTag(store::SetTag {
+            name: name.clone(),
+            moment: moment_to_message(moment),
+            comment: comment.clone(),
+        }),
+        Operation::RemoveTag { name } => {
+            OperationMessage::RemoveTag(store::RemoveTag { name: name.clone() })
+        }
+        Operation::SetRetention { volume, retention } => {
+            OperationMessage::SetRetention(store::SetRetention {
+                volume: volume.0,
+                keep: retention_to_message(*retention),
+            })
+        }
     }
 }
 
@@ -248,6 +269,16 @@ pub(super) fn from_message(message: OperationMessage) -> Result<Operation> {
         OperationMessage::RemoveMember(remove) => Operation::RemoveMember {
             node: NodeId(remove.node),
         },
+        OperationMessage::SetTag(set) => Operation::SetTag {
+            name: set.name,
+            moment: moment_from_message(&set.moment)?,
+            comment: set.comment,
+        },
+        OperationMessage::RemoveTag(remove) => Operation::RemoveTag { name: remove.name },
+        OperationMessage::SetRetention(set) => Operation::SetRetention {
+            volume: VolumeId(set.volume),
+            retention: retention_from_message(set.keep),
+        },
     })
 }
 
@@ -296,6 +327,43 @@ fn revive_from_message(message: store::Revive) -> Result<Operation> {
         what,
         attributes: attributes_from_message(message.attributes)?,
     })
+}
+
+fn moment_to_message(moment: &BTreeMap<PartitionId, u64>) -> Vec<store::EntryRef> {
+    let place = |(partition, index): (&PartitionId, &u64)| store::EntryRef {
+        partition: partition.0,
+        index: *index,
+    };
+    moment.iter().map(place).collect()
+}
+
+/// What is out of order, or twice, is not what the encoder writes.
+fn moment_from_message(places: &[store::EntryRef]) -> Result<BTreeMap<PartitionId, u64>> {
+    if places.len() > limit::PARTITIONS {
+        return Err(ChangeProblem::Encoding("a tag of too many partitions"));
+    }
+    let place = |place: &store::EntryRef| (PartitionId(place.partition), place.index);
+    Ok(places.iter().map(place).collect())
+}
+
+fn retention_to_message(retention: Retention) -> Option<store::set_retention::Keep> {
+    use store::set_retention::Keep;
+    match retention {
+        Retention::Forever => None,
+        Retention::Age(milliseconds) => Some(Keep::AgeMs(milliseconds)),
+        Retention::Versions(count) => Some(Keep::Versions(count)),
+        Retention::Size(bytes) => Some(Keep::Bytes(bytes)),
+    }
+}
+
+fn retention_from_message(keep: Option<store::set_retention::Keep>) -> Retention {
+    use store::set_retention::Keep;
+    match keep {
+        None => Retention::Forever,
+        Some(Keep::AgeMs(milliseconds)) => Retention::Age(milliseconds),
+        Some(Keep::Versions(count)) => Retention::Versions(count),
+        Some(Keep::Bytes(bytes)) => Retention::Size(bytes),
+    }
 }
 
 fn ticket_to_message(ticket: TicketId) -> Bytes {

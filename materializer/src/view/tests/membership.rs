@@ -86,7 +86,7 @@ fn check(members: &Members, before: &Members) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn snapshot_of(kv: &MemKv) -> Vec<u8> {
+pub(super) fn snapshot_of(kv: &MemKv) -> Vec<u8> {
     let mut writer = SnapshotWriter::begin(kv.clone(), PartitionId::CONTROL).expect("a view");
     let mut bytes = Vec::new();
     while let Some(piece) = writer.next_piece().expect("works") {
@@ -95,7 +95,7 @@ fn snapshot_of(kv: &MemKv) -> Vec<u8> {
     bytes
 }
 
-fn installed(bytes: &[u8], piece: usize) -> (MemKv, View<MemKv>) {
+pub(super) fn installed(bytes: &[u8], piece: usize) -> (MemKv, View<MemKv>) {
     let kv = MemKv::default();
     let genesis = Arc::new(genesis());
     let mut install = SnapshotInstall::new(kv.clone(), PartitionId::CONTROL, genesis);

@@ -8,10 +8,10 @@ use super::{NodeService, index_problem, parse_path, render};
 use crate::reason::{Problem, Reason};
 use crate::service::Answer;
 use aber_log::env::Env;
-use aber_materializer::tree::{Node, ROOT, Tree};
+use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
 use aber_materializer::view::{Found, Moment, TreeView};
 use aber_proto::generated::v1::{self, at::At};
-use aber_proto::{EventId, FileId, PartitionId, Timestamp, TreePath};
+use aber_proto::{EventId, FileId, PartitionId, Timestamp, TreePath, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,6 +49,7 @@ impl<E: Env> NodeService<E> {
             At::VersionsAgo(count) => self.moment_of_version(&parse_path(path)?, *count)?,
         };
         self.check_known(&moment)?;
+        self.check_kept(&moment, path)?;
         Ok(Some(moment))
     }
 
@@ -143,7 +144,19 @@ impl<E: Env> NodeService<E> {
     }
 
     fn moment_of_tag(&self, name: &str) -> Result<Moment, Problem> {
-        Err(Problem::new(Reason::TagUnknown).with("tag", name))
+        let tag = self.node.parts.tree.tag(name).map_err(index_problem)?;
+        let tag = tag.ok_or_else(|| Problem::new(Reason::TagUnknown).with("tag", name))?;
+        let mut moment = Moment(tag.moment);
+        for (partition, applied) in &self.node.parts.applied {
+            let index = *moment.0.entry(*partition).or_insert(0);
+            let applied = applied.get().unwrap_or(0);
+            if index > applied {
+                return Err(Problem::new(Reason::IndexNotReached)
+                    .with("wanted", format!("{partition}:{index}"))
+                    .with("applied", format!("{partition}:{applied}")));
+            }
+        }
+        Ok(moment)
     }
 
     /// Just after the entry that made the version that stood at a path so many versions ago. Where
@@ -185,8 +198,13 @@ impl<E: Env> NodeService<E> {
 
     fn version_before(&self, file: FileId, version: EventId) -> Result<Option<EventId>, Problem> {
         let tree = &self.node.parts.tree;
-        let version = tree.version(file, version).map_err(index_problem)?;
-        Ok(version.and_then(|version| version.previous))
+        let found = tree.version(file, version).map_err(index_problem)?;
+        // One before it that is not there any more was let go.
+        let found = found.ok_or_else(|| {
+            let detail = "retention has let go of some of its versions";
+            Problem::new(Reason::HistoryForgotten).with("detail", detail)
+        })?;
+        Ok(found.previous)
     }
 
     /// What stood last at a path where nothing stands now, and the entry that took it away from
@@ -241,6 +259,61 @@ impl<E: Env> NodeService<E> {
             }
         }
         Ok(())
+    }
+
+    /// So is one before what the volume of a path keeps, unless a tag has kept it.
+    fn check_kept(&self, moment: &Moment, path: &str) -> Result<(), Problem> {
+        let tree = &self.node.parts.tree;
+        let Some(name) = path.split('/').find(|name| !name.is_empty()) else {
+            return Ok(());
+        };
+        let then = tree.at(Arc::new(moment.clone()));
+        let node = then.child(ROOT, name).map_err(index_problem)?;
+        let Some((id, NodeKind::Volume(partition))) = node.map(|node| (node.id, node.kind)) else {
+            return Ok(());
+        };
+        let (volume, index) = (VolumeId::made_by(id), moment.index(partition));
+        match tree
+            .forgotten(partition, volume, index)
+            .map_err(index_problem)?
+        {
+            Some(oldest) => Err(self.forgotten(partition, index, oldest)),
+            None => Ok(()),
+        }
+    }
+
+    /// A moment that some volume does not keep cannot be told whole.
+    pub(super) fn check_whole(&self, moment: &Moment) -> Result<(), Problem> {
+        let then = self.node.parts.tree.at(Arc::new(moment.clone()));
+        for volume in then.volumes().map_err(index_problem)? {
+            let index = moment.index(volume.partition);
+            let oldest = then.forgotten(volume.partition, volume.id, index);
+            if let Some(oldest) = oldest.map_err(index_problem)? {
+                return Err(self.forgotten(volume.partition, index, oldest));
+            }
+        }
+        Ok(())
+    }
+
+    /// What stood before an entry is gone once no volume of its partition keeps it.
+    pub(super) fn check_told(&self, partition: PartitionId, entry: u64) -> Result<(), Problem> {
+        let tree = &self.node.parts.tree;
+        let index = entry.saturating_sub(1);
+        let mut least = None;
+        for volume in tree.volumes().map_err(index_problem)? {
+            if volume.partition != partition {
+                continue;
+            }
+            let oldest = tree.forgotten(partition, volume.id, index);
+            match oldest.map_err(index_problem)? {
+                Some(oldest) => least = Some(least.map_or(oldest, |least: u64| least.min(oldest))),
+                None => return Ok(()),
+            }
+        }
+        match least {
+            Some(oldest) => Err(self.forgotten(partition, index, oldest)),
+            None => Ok(()),
+        }
     }
 
     fn forgotten(&self, partition: PartitionId, wanted: u64, oldest: u64) -> Problem {

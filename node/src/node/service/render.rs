@@ -243,6 +243,9 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
         | Operation::Admit { .. }
         | Operation::SetMember { .. }
         | Operation::RemoveMember { .. } => member(&event.operation, names),
+        Operation::SetTag { .. } | Operation::RemoveTag { .. } | Operation::SetRetention { .. } => {
+            super::tags::event(&event.operation)
+        }
     };
     v1::Event {
         precondition: precondition(&event.precondition, partition),
@@ -381,7 +384,10 @@ pub(super) fn paths_of(event: &Event, names: &impl Names) -> Vec<String> {
         | Operation::RevokeTicket { .. }
         | Operation::Admit { .. }
         | Operation::SetMember { .. }
-        | Operation::RemoveMember { .. } => Vec::new(),
+        | Operation::RemoveMember { .. }
+        | Operation::SetTag { .. }
+        | Operation::RemoveTag { .. }
+        | Operation::SetRetention { .. } => Vec::new(),
     }
 }
 

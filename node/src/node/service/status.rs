@@ -211,19 +211,6 @@ impl<E: Env> NodeService<E> {
         })
     }
 
-    pub(super) fn volumes(&self) -> Answer<v1::ListVolumesResponse> {
-        let volumes = self.node.parts.tree.volumes().map_err(index_problem)?;
-        let shown = volumes.into_iter().map(|volume| v1::Volume {
-            name: volume.name,
-            partition: volume.partition.0,
-            ..v1::Volume::default()
-        });
-        Ok(v1::ListVolumesResponse {
-            volumes: shown.collect(),
-            next_page_token: String::new(),
-        })
-    }
-
     /// How far the mirror shows each partition; `None` if there is no mirror.
     pub(super) fn mirrored(&self) -> Option<BTreeMap<PartitionId, u64>> {
         let mirror = self.node.parts.mirror.as_ref()?;

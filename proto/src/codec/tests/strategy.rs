@@ -4,6 +4,7 @@ use crate::change::{Change, SignedChange};
 use crate::event::{Event, Operation, Place, Precondition, Revived};
 use crate::hash::{ChangeHash, ChunkHash, ContentHash, TicketId};
 use crate::id::{ClusterId, EventId, NodeId, PartitionId, RequestId, VolumeId};
+use crate::keep::Retention;
 use crate::key::{BatchSignature, PublicKey};
 use crate::limit;
 use crate::manifest::{Attributes, ChunkList, ChunkRef, Content, Manifest};
@@ -259,6 +260,30 @@ fn membership_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+fn history_operation() -> impl Strategy<Value = Operation> {
+    let name = || "[a-z][a-z0-9._-]{0,63}";
+    let moment =
+        proptest::collection::btree_map((0..256_u32).prop_map(PartitionId), 1..u64::MAX, 0..6);
+    let retention = prop_oneof![
+        Just(Retention::Forever),
+        (1..=u64::MAX).prop_map(Retention::Age),
+        (1..=u64::MAX).prop_map(Retention::Versions),
+        any::<u64>().prop_map(Retention::Size),
+    ];
+    prop_oneof![
+        (name(), moment, "[ -~é]{0,60}").prop_map(|(name, moment, comment)| Operation::SetTag {
+            name,
+            moment,
+            comment,
+        }),
+        name().prop_map(|name| Operation::RemoveTag { name }),
+        (any::<u64>(), retention).prop_map(|(volume, retention)| Operation::SetRetention {
+            volume: VolumeId(volume),
+            retention,
+        }),
+    ]
+}
+
 fn unguarded(operation: Operation) -> Event {
     Event {
         precondition: Precondition::default(),
@@ -300,6 +325,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
             Just(0),
             vec(membership_operation().prop_map(unguarded), 1..5)
         ),
+        (Just(0), vec(history_operation().prop_map(unguarded), 1..5)),
         (
             Just(0),
             admission().prop_map(|admit| vec![unguarded(admit)])

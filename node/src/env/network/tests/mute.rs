@@ -54,9 +54,15 @@ mute! {
     list_partitions ListPartitionsRequest ListPartitionsResponse;
     create_ticket CreateTicketRequest CreateTicketResponse;
     stop StopRequest StopResponse;
+    create_tag CreateTagRequest CreateTagResponse;
+    list_tags ListTagsRequest ListTagsResponse;
+    delete_tag DeleteTagRequest DeleteTagResponse;
+    update_volume UpdateVolumeRequest UpdateVolumeResponse;
+    plan_prune PlanPruneRequest PlanPruneResponse;
     }
     {
     download DownloadRequest DownloadResponse;
+    apply_prune ApplyPruneRequest ApplyPruneResponse;
     apply_revert ApplyRevertRequest ApplyRevertResponse;
     download_tree DownloadTreeRequest DownloadTreeResponse;
     watch_change WatchChangeRequest WatchChangeResponse;

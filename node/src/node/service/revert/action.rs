@@ -177,6 +177,7 @@ impl<E: Env> NodeService<E> {
         let now = tree.at(Arc::new(present.clone()));
         let mut by_partition: BTreeMap<PartitionId, Vec<u64>> = BTreeMap::new();
         for (partition, index) in &entries {
+            self.check_told(*partition, *index)?;
             by_partition.entry(*partition).or_default().push(*index);
         }
         let mut old = Moment::default();

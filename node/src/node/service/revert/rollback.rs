@@ -35,6 +35,9 @@ impl<E: Env> NodeService<E> {
         let path = parse_path(&to.path)?;
         let moment = self.moment(to.at.as_ref(), &to.path)?;
         let moment = moment.ok_or_else(|| Problem::usage("a rollback needs a WHEN"))?;
+        if path.is_root() {
+            self.check_whole(&moment)?;
+        }
         let present = self.present_moment();
         let tree = &self.node.parts.tree;
         let rollback = Rollback {
