@@ -198,33 +198,18 @@ fn finding_text(found: &AuditFinding) -> String {
     format!("{}  {partition}:{index}  {why}", found.wrong.code())
 }
 
-fn report(context: &Context, genesis: &Genesis, audit: &Audit) -> u8 {
-    let out = &context.out;
-    for found in audit.findings() {
-        let value = json!({
-            "code": found.wrong.code(),
-            "entry": format!("{}:{}", found.partition, found.index),
-        });
-        out.row("finding", || finding_text(found), value);
-    }
+/// Lines for people, and the same as JSON.
+type Told = (Vec<String>, Vec<Value>);
+
+fn authors(audit: &Audit) -> Told {
     let members = audit.members();
-    let mut authors: Vec<Value> = Vec::new();
-    let mut lines = vec![format!(
-        "cluster {} ({})",
-        print::escape(&genesis.name),
-        genesis.cluster_id()
-    )];
+    let (mut lines, mut values) = (Vec::new(), Vec::new());
     for (node, deeds) in audit.deeds() {
-        let name = members
-            .member(*node)
-            .map_or_else(|| node.to_string(), |row| row.name.clone());
-        let refused = if deeds.refused > 0 {
-            format!(
-                ", {} beyond their rights",
-                print::plural(deeds.refused, "change")
-            )
-        } else {
-            String::new()
+        let name = members.member(*node).map(|row| row.name.clone());
+        let name = name.unwrap_or_else(|| node.to_string());
+        let refused = match deeds.refused {
+            0 => String::new(),
+            count => format!(", {} beyond their rights", print::plural(count, "change")),
         };
         lines.push(format!(
             "  {:<10}  {}, {}{refused}  {} to {}",
@@ -234,53 +219,78 @@ fn report(context: &Context, genesis: &Genesis, audit: &Audit) -> u8 {
             deeds.first,
             deeds.last,
         ));
-        authors.push(json!({
+        values.push(json!({
             "author": name, "changes": deeds.changes, "events": deeds.events,
-            "refused": deeds.refused, "first": deeds.first.to_string(), "last": deeds.last.to_string(),
+            "refused": deeds.refused, "first": deeds.first.to_string(),
+            "last": deeds.last.to_string(),
         }));
     }
-    let mut heads: Vec<Value> = Vec::new();
+    (lines, values)
+}
+
+fn heads(audit: &Audit) -> Told {
+    let (mut lines, mut values) = (Vec::new(), Vec::new());
     for (partition, line) in audit.lines() {
         let Some((index, chain)) = line.head() else {
             continue;
         };
         let hash = data_encoding::HEXLOWER.encode(&chain.0);
-        let whole = if line.first <= 1 {
-            ""
-        } else {
-            " (what came before is not there)"
+        let whole = match line.first {
+            0 | 1 => String::new(),
+            first => format!(" (from {first} on: what came before is not there)"),
         };
         lines.push(format!("  {partition}:{index}:{hash}{whole}"));
-        heads.push(json!({"partition": partition.0, "first": line.first, "index": index, "chain_hash": hash}));
+        values.push(json!({
+            "partition": partition.0, "first": line.first, "index": index, "chain_hash": hash,
+        }));
     }
-    for (partition, index) in audit.pins_left() {
-        lines.push(format!(
-            "  {partition}:{index} was not reached: the pin was not checked"
-        ));
+    (lines, values)
+}
+
+fn report(context: &Context, genesis: &Genesis, audit: &Audit) -> u8 {
+    for found in audit.findings() {
+        let value = json!({
+            "code": found.wrong.code(),
+            "entry": format!("{}:{}", found.partition, found.index),
+        });
+        context.out.row("finding", || finding_text(found), value);
     }
-    let wrong = audit.wrong();
-    lines.push(if wrong == 0 {
-        format!(
-            "{} checked: one chain from the beginning, every change signed by its author. \
-             Write the last hashes down: aber audit --pin",
-            print::plural(audit.entries(), "entry"),
-        )
-    } else {
-        format!(
-            "{} checked, {} wrong: ALARM",
-            print::plural(audit.entries(), "entry"),
-            print::count(wrong)
-        )
-    });
+    let cluster = genesis.cluster_id();
+    let mut lines = vec![format!(
+        "cluster {} ({cluster})",
+        print::escape(&genesis.name)
+    )];
+    let (told, authors) = authors(audit);
+    lines.extend(told);
+    let (told, heads) = heads(audit);
+    lines.extend(told);
     let left = audit.pins_left().into_iter();
     let left: Vec<String> = left
         .map(|(partition, index)| format!("{partition}:{index}"))
         .collect();
+    for place in &left {
+        lines.push(format!(
+            "  {place} was not reached: its pin was not checked"
+        ));
+    }
+    let entries = print::plural(audit.entries(), "entry");
+    let wrong = audit.wrong();
+    if wrong == 0 {
+        lines.push(format!(
+            "{entries} checked: each follows from the one before, each change is signed by its author."
+        ));
+        lines.push("Write the hashes above down; later: aber audit --pin".to_owned());
+    } else {
+        lines.push(format!(
+            "{entries} checked, {} wrong: ALARM",
+            print::count(wrong)
+        ));
+    }
     let value = json!({
-        "cluster": genesis.cluster_id().to_string(), "entries": audit.entries(),
-        "wrong": wrong, "authors": authors, "heads": heads, "pins_not_reached": left,
+        "cluster": cluster.to_string(), "entries": audit.entries(), "wrong": wrong,
+        "authors": authors, "heads": heads, "pins_not_reached": left,
     });
-    out.result(Some(lines.join("\n")), value);
+    context.out.result(Some(lines.join("\n")), value);
     if wrong > 0 { 8 } else { 0 }
 }
 

@@ -396,7 +396,7 @@ fn content_sent(node: &Node) -> Result<u64> {
     let mut sum = 0;
     for line in of_content {
         let value = line.rsplit(' ').next().context("a value")?;
-        sum += value.parse::<f64>()? as u64;
+        sum += value.parse::<u64>()?;
     }
     Ok(sum)
 }
