@@ -299,7 +299,11 @@ fn who_did_not_answer_is_asked_again() {
     let at = |ms: u64| Instant(ms * 1_000_000);
     let pulled = |actions: Vec<Action>| -> Vec<usize> {
         let chunks = actions.into_iter().filter_map(|action| match action {
-            Action::Pull { from, chunks, .. } if from == NodeId(2) => Some(chunks),
+            Action::Pull {
+                from: NodeId(2),
+                chunks,
+                ..
+            } => Some(chunks),
             _ => None,
         });
         chunks.flatten().map(|(_, number, _)| number).collect()
