@@ -30,7 +30,7 @@ use std::time::Duration;
 /// For one group of chunks, at the slowest rate we serve.
 const CHUNKS_DEADLINE: Duration = Duration::from_secs(60);
 /// A node that says nothing for so long may be cut off: the next one is asked too.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// And for so many bytes a millisecond more: it may have a slow uplink.
 const PATIENT_BYTES_PER_MS: u64 = 32;
 /// For a parcel to be fetched, verified and synced by another node.

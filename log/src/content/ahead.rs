@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// A chunk that comes by itself, or to somebody else here, is looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Before anything is asked for: what the relay brings is told of meanwhile, and would come twice.
+const RELAY_FIRST: Duration = Duration::from_millis(1500);
 /// Between looks at who can be reached, while something lacks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -23,7 +25,8 @@ impl<E: Env> NodeContent<E> {
     pub fn want(&self, chunks: &[ChunkRef]) -> Result<(), ChunkProblem> {
         let missing = self.inner.store.missing(chunks)?;
         if !missing.is_empty() {
-            self.plan().want(&missing);
+            let now = self.inner.env.runtime().now();
+            self.plan().want(&missing, now + RELAY_FIRST);
             self.inner.news.update(|count| *count += 1);
         }
         Ok(())

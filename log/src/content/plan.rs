@@ -17,14 +17,15 @@ const OPEN_EACH: usize = 2;
 /// Of the chunks that can be asked for now, the first so many are chosen from.
 const WINDOW: usize = 1024;
 /// Bytes of a portion from a node of which nothing is known.
-const FIRST_BYTES: u64 = 256 * 1024;
+const FIRST_BYTES: u64 = 64 * 1024;
 /// Least and greatest bytes of a portion; one chunk may always come.
 const LEAST_BYTES: u64 = 32 * 1024;
 const MOST_BYTES: u64 = 1024 * 1024;
 /// What a portion shall take.
 const PORTION_MS: u64 = 1000;
-/// A chunk that did not come for so long is asked for elsewhere as well.
-const LATE: Duration = Duration::from_secs(10);
+/// A chunk that did not come for so long is asked for elsewhere as well. Sooner it may wait behind content
+/// that is more urgent, and to ask for it twice makes that worse.
+const LATE: Duration = Duration::from_secs(40);
 /// A node that failed is left alone for so long.
 const REST: Duration = Duration::from_secs(2);
 /// A node that lacked a chunk is asked for it again after this time, then after twice that, and so on.
@@ -107,8 +108,8 @@ impl Plan {
         }
     }
 
-    /// These lack. What does not fit is left out: reading fetches too.
-    pub(super) fn want(&mut self, chunks: &[ChunkRef]) {
+    /// These lack, and are asked for from a time on. What does not fit is left out: reading fetches too.
+    pub(super) fn want(&mut self, chunks: &[ChunkRef], not_before: Instant) {
         for chunk in chunks {
             if self.wishes.len() >= WANTED || self.names.contains_key(&chunk.hash) {
                 continue;
@@ -116,7 +117,7 @@ impl Plan {
             let wish = Wish {
                 chunk: *chunk,
                 asked: None,
-                not_before: Instant(0),
+                not_before,
                 lacked: BTreeMap::new(),
             };
             self.names.insert(chunk.hash, self.next);

@@ -319,6 +319,7 @@ impl<E: Env> Relay<E> {
             .await;
         let answer = answer.ok().map(rpc::ChunksResponse::decode);
         let frames = answer.and_then(Result::ok).map(|answer| answer.frames);
+        let is_answered = frames.is_some();
         for frame in frames.unwrap_or_default() {
             let asked = |chunk: &ChunkRef| chunks.iter().any(|(.., known)| known == chunk);
             match self.inner.store.put_frame(&frame) {
@@ -327,11 +328,12 @@ impl<E: Env> Relay<E> {
                 Err(_) => {}
             }
         }
+        let now = self.inner.env.runtime().now();
         let mut state = self.state();
         for (parcel, number, _) in chunks {
             let mine = state.core.mine_of(&parcel);
-            let is_here = mine.is_none_or(|mine| mine.has(number));
-            state.core.pulled(from, parcel, number, is_here);
+            let has = is_answered.then(|| mine.is_none_or(|mine| mine.has(number)));
+            state.core.pulled(from, parcel, number, has, now);
         }
         drop(state);
         self.wake();

@@ -21,6 +21,9 @@ const LOOKED_AT: usize = 1024;
 /// After which an answer is not waited for any more.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
+/// A node that did not answer is not asked for so long: its link for content may not be up yet.
+const REST: Duration = Duration::from_secs(1);
+
 /// A chunk that may be asked for.
 struct Wish {
     key: Key,
@@ -39,6 +42,7 @@ impl Core {
             live.pulls
                 .retain(|_, (_, since)| now < *since + ANSWER_TIME);
         }
+        self.resting.retain(|_, until| now < *until);
         let mut open: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (from, _) in self.live.values().flat_map(|live| live.pulls.values()) {
             *open.entry(*from).or_default() += 1;
@@ -119,6 +123,7 @@ impl Core {
             let has = has.map(|(node, _)| *node);
             let mut from: Vec<_> = has
                 .filter(|node| self.is_alive(*node) && *node != live.writer())
+                .filter(|node| !self.resting.contains_key(node))
                 .collect();
             // One asks the writer at once for all whose parent is gone; the others ask that one then.
             let is_for_all = is_orphan && live.is_heir(self.me, stripe, |node| self.is_alive(node));
@@ -154,8 +159,18 @@ impl Core {
         coming
     }
 
-    /// How a request ended; what came was told by [`Core::stored`].
-    pub fn pulled(&mut self, from: NodeId, parcel: ParcelId, number: usize, is_here: bool) {
+    /// How a request ended; what came was told by [`Core::stored`]. `None`: it was not answered.
+    pub fn pulled(
+        &mut self,
+        from: NodeId,
+        parcel: ParcelId,
+        number: usize,
+        has: Option<bool>,
+        now: Instant,
+    ) {
+        if has.is_none() {
+            self.resting.insert(from, now + REST);
+        }
         let Some(live) = self.find(parcel) else {
             return;
         };
@@ -166,8 +181,8 @@ impl Core {
         {
             live.pulls.remove(&number);
         }
-        // It does not have it after all, or cannot say; what it has it tells again.
-        if !is_here
+        // It does not have it after all, and will not say again that it has.
+        if has == Some(false)
             && from != live.writer()
             && let Some(had) = live.had.get_mut(&from)
         {

@@ -80,6 +80,12 @@ impl Core {
     }
 
     #[cfg(test)]
+    pub(super) fn announcement_of(&self, parcel: &ParcelId) -> super::parcel::Announcement {
+        let live = self.names.get(parcel).and_then(|key| self.live.get(key));
+        (*live.expect("a live parcel").announcement).clone()
+    }
+
+    #[cfg(test)]
     fn count_look(&mut self) {
         self.looked_at += 1;
     }

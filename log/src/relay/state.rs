@@ -155,6 +155,8 @@ pub struct Core {
     pulse: Pulse,
     pub(super) up: BTreeSet<NodeId>,
     strikes: BTreeMap<NodeId, u32>,
+    /// Who is not asked for chunks, until when.
+    pub(super) resting: BTreeMap<NodeId, Instant>,
     /// Somebody counts as gone since the last tick.
     is_orphaned: bool,
     pub(super) live: BTreeMap<Key, Live>,
@@ -195,6 +197,7 @@ impl Core {
             pulse: Pulse::default(),
             up: BTreeSet::new(),
             strikes: BTreeMap::new(),
+            resting: BTreeMap::new(),
             is_orphaned: false,
             live: BTreeMap::new(),
             names: BTreeMap::new(),

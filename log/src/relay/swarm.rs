@@ -63,6 +63,8 @@ pub(super) struct Swarm {
     pub(super) wants: usize,
     pub(super) layout: Layout,
     request: u8,
+    /// What is asked for is not answered before.
+    pub(super) no_bulk_until: Instant,
 }
 
 pub(super) fn row(id: u64, up_kbit: u64) -> Row {
@@ -102,6 +104,7 @@ impl Swarm {
             wants: 0,
             layout,
             request: 0,
+            no_bulk_until: Instant::default(),
         };
         swarm.notice();
         for id in swarm.ids() {
@@ -287,7 +290,8 @@ impl Swarm {
         chunk: ChunkRef,
     ) {
         let now = self.now;
-        let is_here = !self.is_gone(from) && !self.site(from).is_liar;
+        let is_lost = self.is_gone(from) || self.no_bulk_until > now;
+        let is_here = !is_lost && !self.site(from).is_liar;
         if is_here {
             let site = self.site(to);
             if !site.has.insert(chunk.hash) {
@@ -296,7 +300,8 @@ impl Swarm {
             let actions = site.core.stored(chunk.hash, Some(from), now);
             self.act(to, actions);
         }
-        self.site(to).core.pulled(from, parcel, number, is_here);
+        let has = (!is_lost).then_some(is_here);
+        self.site(to).core.pulled(from, parcel, number, has, now);
         self.pump(to);
     }
 
@@ -360,7 +365,8 @@ impl Swarm {
             }
             Action::Pull { from, chunks, .. } => {
                 for (parcel, number, chunk) in chunks {
-                    let has = !self.is_gone(from) && self.site(from).has.contains(&chunk.hash);
+                    let is_lost = self.is_gone(from) || self.no_bulk_until > now;
+                    let has = !is_lost && self.site(from).has.contains(&chunk.hash);
                     let there = match has {
                         true => self.transmit(from, chunk.length) + DELAY,
                         false => DELAY,

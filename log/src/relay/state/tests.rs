@@ -2,9 +2,7 @@
 
 use super::super::Links;
 use super::super::swarm::Swarm;
-use aber_proto::NodeId;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use super::*;
 
 const KIB: u32 = 1024;
 const LONG: Duration = Duration::from_secs(3000);
@@ -254,7 +252,10 @@ fn finished_parcels_are_not_looked_at() {
 /// those who come back serve each other.
 #[test]
 fn half_come_back_without_the_writer() {
-    for (nodes, most, most_twice) in [(8, 0.78, 0.06), (16, 0.78, 0.12)] {
+    // In the last, links for content are up some seconds after those for questions.
+    for (nodes, most, most_twice, no_bulk) in
+        [(8, 0.78, 0.06, 0), (16, 0.78, 0.12, 0), (8, 0.9, 0.06, 4)]
+    {
         let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
         let away: Vec<NodeId> = swarm.ids().split_off(nodes / 2);
         for id in &away {
@@ -273,6 +274,7 @@ fn half_come_back_without_the_writer() {
         for id in &away {
             swarm.set_down(*id, false);
         }
+        swarm.no_bulk_until = swarm.now + Duration::from_secs(no_bulk);
         swarm.run(LONG, |swarm| swarm.all_have(256));
         let has: Vec<usize> = swarm.ids().iter().map(|id| swarm.has(*id)).collect();
         assert!(swarm.all_have(256), "{nodes}: {has:?}");
@@ -282,4 +284,45 @@ fn half_come_back_without_the_writer() {
         assert!(took <= most, "{nodes}: {took:.3} of the bound");
         assert!(twice <= most_twice, "{nodes}: {twice:.3} came twice");
     }
+}
+
+/// Who did not answer is asked again a second later: it still has what it said.
+#[test]
+fn who_did_not_answer_is_asked_again() {
+    let mut swarm = Swarm::new(&[8000; 3], &Links::Any);
+    swarm.set_down(NodeId(0), true);
+    swarm.set_down(NodeId(1), true);
+    let parcel = swarm.write(NodeId(0), 8, 64 * KIB)[0];
+    let announcement = swarm.core(NodeId(0)).announcement_of(&parcel);
+    let layout = swarm.layout.clone();
+    let mut core = Core::new(NodeId(1));
+    let at = |ms: u64| Instant(ms * 1_000_000);
+    let pulled = |actions: Vec<Action>| -> Vec<usize> {
+        let chunks = actions.into_iter().filter_map(|action| match action {
+            Action::Pull {
+                from: NodeId(2),
+                chunks,
+                ..
+            } => Some(chunks),
+            _ => None,
+        });
+        chunks.flatten().map(|(_, number, _)| number).collect()
+    };
+    core.set_layout(layout, at(0));
+    core.set_up([NodeId(2)].into(), at(0));
+    core.announced(announcement, Bits::default(), at(0))
+        .expect("room");
+    let all = Bits::first(8);
+    let first = pulled(core.have(NodeId(2), parcel, all, at(0)).expect("known"));
+    assert!(!first.is_empty(), "the writer is gone");
+    for number in &first {
+        core.pulled(NodeId(2), parcel, *number, None, at(10));
+    }
+    assert_eq!(pulled(core.tick(at(500))), [], "it rests");
+    assert_eq!(pulled(core.tick(at(1100))), first);
+    for number in &first {
+        core.pulled(NodeId(2), parcel, *number, Some(false), at(1200));
+    }
+    let others = pulled(core.tick(at(1300)));
+    assert!(others.iter().all(|number| !first.contains(number)));
 }
