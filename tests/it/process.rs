@@ -16,6 +16,7 @@ mod demo;
 mod directories;
 mod golden;
 mod join;
+mod keep;
 mod kill;
 mod lab;
 mod members;
