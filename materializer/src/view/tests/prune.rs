@@ -5,7 +5,7 @@ use super::model::Model;
 use crate::testing::{MemKv, World, at, chunked, event, make_volume, put, remove};
 use crate::tree::{Node, NodeKind, Tree};
 use crate::view::table::{self, Table};
-use crate::view::{Moment, TreeView, Volume, is_forgotten};
+use crate::view::{Moment, Release, TreeView, Volume, is_forgotten};
 use aber_log::env::kv::KvProblem;
 use aber_proto::{Attributes, ChunkHash, Content, Event, EventId, FileId, Operation, PartitionId};
 use aber_proto::{Retention, Timestamp, VolumeId};
@@ -310,39 +310,35 @@ fn contents(tree: &TreeView<MemKv>) -> Vec<Content> {
 #[test]
 fn d8_references_go_when_nothing_has_the_chunk() {
     let (mut control, mut world) = worlds();
-    for (path, seed) in [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("c", 4), ("c", 5)] {
+    let versions = [1, 2, 3, 6].map(|seed| ("a", seed));
+    for (path, seed) in versions.into_iter().chain([("b", 1), ("c", 4), ("c", 5)]) {
         world.done(vec![put_chunk(path, seed)]);
     }
     control.done(vec![keep(V, Retention::Versions(1))]);
     let tree = world.tree();
-    assert_eq!(prune(&tree), Ok(3));
-    assert_eq!(tree.gone(None, 10).expect("works").0.len(), 3);
-    assert_eq!(
-        referenced(&tree, 0..9),
-        [1, 2, 3, 4, 5],
-        "the time of grace"
-    );
-    let early = tree
-        .begin_release(Timestamp(NOW.0 - 1), 100)
-        .expect("works");
-    assert!(early.is_empty());
+    assert_eq!(prune(&tree), Ok(4));
+    assert_eq!(tree.gone(None, 10).expect("works").0.len(), 4);
+    assert_eq!(referenced(&tree, 0..9), [1, 2, 3, 4, 5, 6], "in grace");
+    let early = tree.begin_release(Timestamp(NOW.0 - 1), 100);
+    assert!(early.expect("works").is_empty());
     let mut release = tree.begin_release(NOW, 100).expect("works");
-    let spared: Vec<_> = contents(&tree)
-        .iter()
-        .flat_map(|content| release.spare(content))
-        .collect();
-    assert_eq!(spared, [ChunkHash([1; 32])], "b has it still");
-    tree.drop_references(&release).expect("works");
-    // A change names 4 before the references go, or after: both ways it ends up with one.
+    let look = |release: &mut Release| -> Vec<_> {
+        let all = contents(&tree);
+        all.iter()
+            .flat_map(|content| release.spare(content))
+            .collect()
+    };
+    assert_eq!(look(&mut release), [ChunkHash([1; 32])], "b has it still");
+    // Changes name one chunk before the references go, and one afterwards.
     world.done(vec![put_chunk("d", 4)]);
-    let again: Vec<_> = contents(&tree)
-        .iter()
-        .flat_map(|content| release.spare(content))
-        .collect();
-    assert_eq!(again, [ChunkHash([4; 32])]);
+    tree.drop_references(&release).expect("works");
+    world.done(vec![put_chunk("e", 2)]);
+    assert_eq!(referenced(&tree, 0..9), [1, 2, 5, 6]);
+    let again = look(&mut release);
+    assert_eq!(again, [4, 2].map(|seed| ChunkHash([seed; 32])));
     tree.refer(again).expect("works");
     assert_eq!(tree.end_release(release), Ok(1));
-    assert_eq!(referenced(&tree, 0..9), [1, 3, 4, 5]);
+    assert_eq!(referenced(&tree, 0..9), [1, 2, 4, 5, 6]);
     assert!(tree.gone(None, 10).expect("works").0.is_empty());
 }
 
