@@ -17,6 +17,7 @@ mod directories;
 mod golden;
 mod history;
 mod join;
+mod keep;
 mod kill;
 mod lab;
 mod look;

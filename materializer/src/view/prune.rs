@@ -176,14 +176,12 @@ impl<K: Kv> TreeView<K> {
         })?;
         for (volume, bytes) in sizes {
             let kept = tagged.get(&volume).copied().unwrap_or(0);
-            let mut room = bytes.saturating_sub(kept);
+            let mut room = bytes.checked_sub(kept);
             for (replaced, bytes) in by_entry.remove(&volume).unwrap_or_default().iter().rev() {
-                match room.checked_sub(*bytes) {
-                    Some(left) => room = left,
-                    None => {
-                        plan.cuts.insert(volume, *replaced);
-                        break;
-                    }
+                room = room.and_then(|room| room.checked_sub(*bytes));
+                if room.is_none() {
+                    plan.cuts.insert(volume, *replaced);
+                    break;
                 }
             }
         }

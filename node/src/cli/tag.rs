@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 /// Arguments of `tag`.
 #[derive(Args, Debug)]
 pub(crate) struct TagArgs {
-    /// The tag to set, or rm and the tag to remove; without: all tags
-    #[arg(value_name = "NAME", num_args = 0..=2)]
+    /// The tag to set, and when, else now; or rm and the tag to remove; nothing: all tags
+    #[arg(value_names = ["NAME", "WHEN"], num_args = 0..=2)]
     words: Vec<String>,
     /// A few words on it
     #[arg(long)]

@@ -84,6 +84,9 @@ async fn help_teaches_and_fits() {
         "invite revoke",
         "doctor",
         "service install",
+        "tag",
+        "volume set",
+        "prune",
     ];
     for command in commands {
         let mut arguments: Vec<_> = command.split_whitespace().collect();

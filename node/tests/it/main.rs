@@ -14,6 +14,7 @@
 mod api;
 mod command;
 mod fake;
+mod keep;
 mod membership;
 mod remote;
 mod upkeep;

@@ -1,0 +1,237 @@
+//! Tags, retention and pruning, on real nodes.
+
+use super::ABER;
+use aber_tests::process::{Cluster, Node};
+use anyhow::{Result, ensure};
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SETTLE: Duration = Duration::from_secs(90);
+/// Content that makes several packs and can be told apart.
+const BYTES: usize = 3 << 20;
+
+/// Letters that do not compress, and differ with `seed`.
+fn letters(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        b'0' + u8::try_from(state % 64).unwrap_or(0)
+    };
+    (0..bytes).map(|_| letter()).collect()
+}
+
+/// Packs are small, and what nothing needs goes at once.
+fn prepare(count: usize) -> Result<Cluster> {
+    let mut cluster = Cluster::prepare(ABER, count)?;
+    for node in &mut cluster.nodes {
+        let options = ["--grace", "0", "--pack-bytes", "2097152"];
+        node.arguments = options.map(str::to_owned).to_vec();
+    }
+    Ok(cluster)
+}
+
+fn put(node: &Node, bytes: &[u8], path: &str) -> Result<()> {
+    let ran = node.aber_with(&["put", "-p", "-", path], bytes, SETTLE)?;
+    ensure!(ran.code == 0, "put {path}: {}", ran.stderr);
+    Ok(())
+}
+
+fn is_shown(node: &Node, arguments: &[&str], bytes: &[u8]) -> Result<()> {
+    let ran = node.aber(arguments)?;
+    ensure!(ran.code == 0, "{arguments:?}: {}", ran.stderr);
+    ensure!(ran.stdout.as_bytes() == bytes, "{arguments:?}: other bytes");
+    Ok(())
+}
+
+fn is_refused(node: &Node, arguments: &[&str], reason: &str) -> Result<()> {
+    let ran = node.aber(arguments)?;
+    ensure!(ran.code != 0, "{arguments:?} was answered");
+    ensure!(ran.stderr.contains(reason), "{arguments:?}: {}", ran.stderr);
+    Ok(())
+}
+
+fn pruned(node: &Node, more: &[&str]) -> Result<serde_json::Value> {
+    let ran = node.aber(&[&["prune", "--json"], more].concat())?;
+    ensure!(ran.code == 0, "prune {more:?}: {}", ran.stdout);
+    ran.result()
+}
+
+/// Versions go, and their bytes leave the disk; what a tag shows stays; a node that was not there
+/// meanwhile gets along without what went.
+#[test]
+fn d8_versions_go_and_a_tag_keeps_one() -> Result<()> {
+    let mut cluster = prepare(3)?;
+    for node in &mut cluster.nodes[..2] {
+        node.spawn()?;
+    }
+    for node in &mut cluster.nodes[..2] {
+        node.wait_until_up()?;
+    }
+    // The author keeps what it sent pinned for a while: the other one shows what is freed.
+    let [one, author, _] = &cluster.nodes[..] else {
+        unreachable!("three nodes")
+    };
+    let versions: Vec<Vec<u8>> = (1..=3).map(|seed| letters(seed, BYTES)).collect();
+    put(author, &versions[0], "/v/big")?;
+    cluster.settle(SETTLE)?;
+    one.ok(&["tag", "first", "--comment", "as it began"])?;
+    put(author, &versions[1], "/v/big")?;
+    put(author, &versions[2], "/v/big")?;
+    put(author, b"top", "/top")?;
+    cluster.settle(SETTLE)?;
+    ensure!(one.ok(&["tag"])?.starts_with("first "));
+    is_shown(one, &["cat", "/v/big", "--at", "-1"], &versions[1])?;
+    is_refused(one, &["tag", "first", "now"], "NAME_TAKEN")?;
+
+    ensure!(pruned(one, &["--dry-run"])?["versions_count"] == 0);
+    one.ok(&["volume", "set", "/v", "--keep", "versions=1"])?;
+    ensure!(one.ok(&["volume"])?.contains("keeps 1 version of a file"));
+    let plan = pruned(one, &["--dry-run"])?;
+    ensure!(
+        plan["versions_count"] == 1 && plan["content_bytes"] == BYTES,
+        "{plan}"
+    );
+    is_shown(one, &["cat", "/v/big", "--at", "-1"], &versions[1])?;
+    let before = one.status()?["store_bytes"].as_u64().unwrap_or(0);
+    let done = pruned(one, &[])?;
+    ensure!(done["versions_count"] == 1, "{done}");
+    let freed = done["freed_bytes"].as_u64().unwrap_or(0);
+    ensure!(freed > (1 << 20), "{done}");
+    let after = one.status()?["store_bytes"].as_u64().unwrap_or(0);
+    ensure!(before - after > (1 << 20), "{before} -> {after}");
+
+    is_refused(one, &["cat", "/v/big", "--at", "-1"], "HISTORY_FORGOTTEN")?;
+    is_shown(one, &["cat", "/v/big", "--at", "first"], &versions[0])?;
+    is_shown(one, &["cat", "/v/big"], &versions[2])?;
+    // The other one has not pruned yet, and still can be asked.
+    is_shown(author, &["cat", "/v/big", "--at", "-1"], &versions[1])?;
+    let digests = cluster.settle(SETTLE)?;
+    pruned(&cluster.nodes[1], &[])?;
+    is_refused(
+        &cluster.nodes[1],
+        &["cat", "/v/big", "--at", "-1"],
+        "HISTORY_FORGOTTEN",
+    )?;
+    ensure!(
+        cluster.settle(SETTLE)? == digests,
+        "a view's digest changed"
+    );
+
+    // Whoever was away all the time reads of versions that nobody has any more.
+    cluster.nodes[2].start()?;
+    cluster.settle(SETTLE)?;
+    cluster.equal_mirrors()?;
+    is_shown(&cluster.nodes[2], &["cat", "/v/big"], &versions[2])?;
+    is_shown(
+        &cluster.nodes[2],
+        &["cat", "/v/big", "--at", "first"],
+        &versions[0],
+    )?;
+    cluster.nodes[0].ok(&["verify"])?;
+
+    let one = &cluster.nodes[0];
+    one.ok(&["tag", "rm", "first"])?;
+    ensure!(pruned(one, &[])?["versions_count"] == 1);
+    is_refused(one, &["cat", "/v/big", "--at", "first"], "TAG_UNKNOWN")?;
+    is_shown(one, &["cat", "/v/big"], &versions[2])
+}
+
+/// By age names go too, up to the volume's horizon; other volumes and tags are read as before.
+#[test]
+fn d8_an_age_is_a_horizon() -> Result<()> {
+    let mut cluster = prepare(1)?;
+    cluster.start_all()?;
+    let node = &cluster.nodes[0];
+    put(node, b"old", "/v/a")?;
+    put(node, b"other", "/w/a")?;
+    node.ok(&["tag", "kept"])?;
+    node.ok(&["mv", "/v/a", "/v/b"])?;
+    put(node, b"new", "/v/b")?;
+    let log = node.aber(&["log", "/v", "--json"])?;
+    let entries: Vec<serde_json::Value> = log
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let entry = entries.iter().filter_map(|line| line["id"].as_str()).next();
+    let before = format!("{}-", entry.unwrap_or_default());
+    is_shown(node, &["cat", "/v/b", "--at", &before], b"old")?;
+    sleep(Duration::from_millis(1200));
+    put(node, b"newest", "/v/c")?;
+    put(node, b"other 2", "/w/a")?;
+    node.ok(&["volume", "set", "/v", "--keep", "1s"])?;
+    ensure!(
+        pruned(node, &[])?["versions_count"] == 0,
+        "the tag shows it"
+    );
+    for read in [
+        &["cat", "/v/b", "--at", &before][..],
+        &["ls", "/v", "--at", &before],
+        &["ls", "-R", "/", "--at", &before],
+        &["rollback", "/v", "--to", &before, "--dry-run"],
+        &["rollback", "--to", &before, "--dry-run"],
+    ] {
+        is_refused(node, read, "HISTORY_FORGOTTEN")?;
+    }
+    is_shown(node, &["cat", "/v/a", "--at", "kept"], b"old")?;
+    is_shown(node, &["cat", "/w/a", "--at", &before], b"other")?;
+    node.ok(&["tag", "rm", "kept"])?;
+    ensure!(pruned(node, &[])?["versions_count"] == 1);
+    is_shown(node, &["cat", "/v/b"], b"new")?;
+    is_shown(node, &["cat", "/w/a", "--at", "-1"], b"other")
+}
+
+/// Killed anywhere in the middle, a prune is done the next time, and nothing else is gone.
+#[test]
+fn d8_a_prune_that_is_killed_is_finished_later() -> Result<()> {
+    let mut cluster = prepare(1)?;
+    cluster.start_all()?;
+    let files = 400;
+    let source = cluster.directory.path().join("source");
+    std::fs::create_dir(&source)?;
+    cluster.nodes[0].ok(&["mkdir", "/v"])?;
+    for round in 1..=3_u64 {
+        for file in 0..files {
+            let bytes = letters(round * 1000 + file, 2000);
+            std::fs::write(source.join(format!("{file}")), bytes)?;
+        }
+        let from = source.display().to_string();
+        cluster.nodes[0].ok(&["put", "-r", &from, "/v"])?;
+    }
+    let node = &mut cluster.nodes[0];
+    node.ok(&["volume", "set", "/v", "--keep", "versions=1"])?;
+    let planned = pruned(node, &["--dry-run"])?["versions_count"].as_u64();
+    ensure!(planned == Some(2 * files), "{planned:?}");
+    let mut gone = 0;
+    for wait_ms in [3, 8, 15, 25] {
+        let mut prune = node
+            .command(&["prune"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        sleep(Duration::from_millis(wait_ms));
+        node.kill()?;
+        let _ended = prune.wait()?;
+        node.start()?;
+        let left = pruned(node, &["--dry-run"])?["versions_count"]
+            .as_u64()
+            .unwrap_or(0);
+        ensure!(left + gone <= 2 * files, "{left} came back");
+        gone = 2 * files - left;
+    }
+    pruned(node, &[])?;
+    ensure!(pruned(node, &["--dry-run"])?["versions_count"] == 0);
+    ensure!(pruned(node, &[])?["versions_count"] == 0);
+    node.ok(&["verify"])?;
+    let end = Instant::now() + SETTLE;
+    for file in 0..files {
+        let shown = std::fs::read(node.mirror().join(format!("v/source/{file}")))?;
+        ensure!(shown == letters(3000 + file, 2000), "file {file}");
+        ensure!(Instant::now() < end, "too slow");
+    }
+    cluster.settle(SETTLE)?;
+    Ok(())
+}
