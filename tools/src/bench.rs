@@ -14,6 +14,7 @@
 )]
 
 mod api;
+mod back;
 mod cluster;
 mod commits;
 mod data;
@@ -231,7 +232,7 @@ impl Bench {
             Task::Goal(_) => memory::measure(self),
             Task::Join => join::measure(self),
             Task::Fanout => fanout::measure(self),
-            Task::History => history::measure(self),
+            Task::History => history::measure(self).and_then(|()| back::measure(self)),
             Task::Draw => fanout::draw_rows(self),
         }
     }

@@ -1,0 +1,200 @@
+//! Going back: a moment as a directory beside git's checkout of the same history, a large rollback
+//! planned and done beside a copy of the same files, the chain of all entries beside b3sum.
+
+use super::Bench;
+use super::cluster::Cluster;
+use super::row::{Divisor, Row, Values};
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Changes after the tree was put in, and how many of them are gone back.
+const CHANGES: usize = 1000;
+const BACK: usize = 100;
+/// For one command.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Milliseconds that a command takes.
+fn ms(command: &mut Command) -> Result<f64> {
+    let began = Instant::now();
+    super::process::run(command, PATIENCE)?;
+    Ok(began.elapsed().as_secs_f64() * 1e3)
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command
+        .arg("-C")
+        .arg(directory)
+        .args(["-c", "user.name=a", "-c", "user.email=a@b"])
+        .args(arguments);
+    command
+}
+
+fn write_files(directory: &Path, count: usize) -> Result<()> {
+    for number in 0..count {
+        let path = directory.join(format!("d{:02}/f{number}", number % 50));
+        std::fs::create_dir_all(path.parent().context("below")?)?;
+        std::fs::write(path, format!("file {number} {}\n", "x".repeat(2000)))?;
+    }
+    Ok(())
+}
+
+/// The same thousand small changes, to aber and to git.
+fn change(cluster: &Cluster, git_tree: &Path, scratch: &Path) -> Result<()> {
+    for number in 0..CHANGES {
+        let name = format!("d{:02}/f{}", number % 50, number % 50 + 50 * (number % 7));
+        let text = format!("changed {number} {}\n", "y".repeat(2000));
+        std::fs::write(git_tree.join(&name), &text)?;
+        ms(&mut git(git_tree, &["commit", "-qam", "change"]))?;
+        let source = scratch.join("one");
+        std::fs::write(&source, &text)?;
+        let node = cluster.first()?;
+        let mut put = cluster.command(node);
+        put.arg("put").arg(&source).arg(format!("/tree/{name}"));
+        ms(&mut put)?;
+    }
+    Ok(())
+}
+
+/// The entry of so many changes ago: each was one entry of one partition.
+fn moment(cluster: &Cluster) -> Result<String> {
+    let list = cluster
+        .command(cluster.first()?)
+        .args(["--json", "log", "-n", &format!("{}", BACK + 1), "/tree"])
+        .output()?;
+    let list = String::from_utf8(list.stdout)?;
+    let mut entries = list
+        .lines()
+        .filter(|line| line.contains("\"type\":\"entry\""));
+    let last: serde_json::Value = serde_json::from_str(entries.next_back().context("an entry")?)?;
+    Ok(last["id"].as_str().context("its id")?.to_owned())
+}
+
+#[derive(Default)]
+struct Figures {
+    moment: Values,
+    checkout: Values,
+    plan: Values,
+    done: Values,
+    copied: Values,
+    chain: Values,
+    hashed: Values,
+}
+
+fn aber(cluster: &Cluster, arguments: &[&str]) -> Result<f64> {
+    let mut command = cluster.command(cluster.first()?);
+    ms(command.args(arguments))
+}
+
+fn take(
+    own: &mut Figures,
+    cluster: &Cluster,
+    (git_tree, source, scratch): (&Path, &Path, &Path),
+    (at, round): (&str, usize),
+) -> Result<()> {
+    let into = |what: &str| -> PathBuf { scratch.join(format!("{what}-{round}")) };
+    let then = into("then");
+    let directory = then.display().to_string();
+    own.moment.push(aber(
+        cluster,
+        &["materialize", "--at", at, "--into", &directory, "/tree"],
+    )?);
+    let checkout = into("checkout");
+    let directory = checkout.display().to_string();
+    let commit = format!("HEAD~{BACK}");
+    own.checkout.push(ms(&mut git(
+        git_tree,
+        &["worktree", "add", "-q", "--detach", &directory, &commit],
+    ))?);
+
+    aber(cluster, &["rm", "-r", "/tree"])?;
+    cluster.settle()?;
+    own.plan.push(aber(
+        cluster,
+        &["rollback", "/tree", "--to", at, "--dry-run"],
+    )?);
+    let began = Instant::now();
+    aber(
+        cluster,
+        &["rollback", "/tree", "--to", at, "--yes", "--all"],
+    )?;
+    cluster.settle()?;
+    own.done.push(began.elapsed().as_secs_f64() * 1e3);
+    let copy = into("copy");
+    own.copied
+        .push(ms(Command::new("cp").arg("-a").arg(source).arg(&copy))?);
+    own.chain.push(aber(cluster, &["verify", "--chain"])?);
+    let mut hash = Command::new("b3sum");
+    let log = cluster.first()?.data.join("log");
+    for file in std::fs::read_dir(log)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|end| end == "seg") {
+            hash.arg(path);
+        }
+    }
+    // Not everybody has it: then the row has nothing to be divided by.
+    if let Ok(took) = ms(&mut hash) {
+        own.hashed.push(took);
+    }
+    for made in [then, copy] {
+        super::process::remove(&made);
+    }
+    Ok(())
+}
+
+pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
+    let files = if bench.scale.quick { 500 } else { 10_000 };
+    let source = bench.directory("back-source")?.join("tree");
+    write_files(&source, files)?;
+    let git_tree = bench.directory("back-git")?;
+    let copied = Command::new("cp")
+        .args(["-a", &format!("{}/.", source.display())])
+        .arg(&git_tree)
+        .status()?;
+    ensure!(copied.success(), "cp failed");
+    ms(&mut git(&git_tree, &["init", "-q"]))?;
+    ms(&mut git(&git_tree, &["add", "-A"]))?;
+    ms(&mut git(&git_tree, &["commit", "-qm", "all"]))?;
+    let cluster = Cluster::single(&bench.aber, &bench.directory("back")?)?;
+    let mut put = cluster.command(cluster.first()?);
+    ms(put.arg("put").arg("-r").arg(&source).arg("/"))?;
+    let scratch = bench.directory("back-scratch")?;
+    change(&cluster, &git_tree, &scratch)?;
+    ms(&mut git(&git_tree, &["gc", "-q"]))?;
+    let at = moment(&cluster)?;
+    let mut own = Figures::default();
+    for round in 0..bench.rounds(true) {
+        let places = (git_tree.as_path(), source.as_path(), scratch.as_path());
+        take(&mut own, &cluster, places, (&at, round))?;
+    }
+    cluster.stop()?;
+    let row = |what: String, values, divisor: Option<(&str, Values)>| Row {
+        what,
+        unit: "ms",
+        values,
+        vs: divisor.map(|(what, values)| Divisor {
+            what: what.to_owned(),
+            values,
+            ..Divisor::default()
+        }),
+        nodes: Some(1),
+        ..Row::default()
+    };
+    let tree = format!("{files} files");
+    bench.add(row(
+        format!("a moment {BACK} of {CHANGES} changes back as a directory, {tree}"),
+        own.moment,
+        Some(("git worktree add", own.checkout)),
+    ));
+    bench.add(row(format!("plan of a rollback, {tree}"), own.plan, None));
+    bench.add(row(
+        format!("rollback of a removed tree until the mirror shows it, {tree}"),
+        own.done,
+        Some(("cp -a", own.copied)),
+    ));
+    let hashed = (!own.hashed.is_empty()).then_some(("b3sum of the segments", own.hashed));
+    bench.add(row("verify --chain".to_owned(), own.chain, hashed));
+    Ok(())
+}
