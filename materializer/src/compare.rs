@@ -170,8 +170,9 @@ impl<K: Kv> Comparison<K> {
                 }
             }
             (Some(old), Some(new)) => {
-                let is_moved =
-                    (old.node.parent, &old.node.name) != (new.node.parent, &new.node.name);
+                // Another directory may stand where its own did: then nobody sees that it moved.
+                let is_moved = old.path != new.path
+                    && (old.node.parent, &old.node.name) != (new.node.parent, &new.node.name);
                 let attributes = |node: &Node| (node.mode, node.mtime);
                 if is_moved {
                     tell(Kind::Renamed, &before, &after);

@@ -274,6 +274,16 @@ impl Operation {
         )
     }
 
+    /// Whether it changes what stands in the tree: files, directories, links, volumes.
+    #[must_use]
+    pub fn is_of_tree(&self) -> bool {
+        let is_of_history = matches!(
+            self,
+            Self::SetTag { .. } | Self::RemoveTag { .. } | Self::SetRetention { .. }
+        );
+        !self.is_membership() && !is_of_history
+    }
+
     /// Whether it may change who is a member, in which role: entries after it are judged anew
     /// (promise S2).
     #[must_use]

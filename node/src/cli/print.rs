@@ -222,8 +222,10 @@ pub(crate) fn count(number: u64) -> String {
 pub(crate) fn plural(number: u64, noun: &str) -> String {
     match noun.strip_suffix('y') {
         _ if number == 1 => format!("1 {noun}"),
-        Some(stem) => format!("{} {stem}ies", count(number)),
-        None => format!("{} {noun}s", count(number)),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => {
+            format!("{} {stem}ies", count(number))
+        }
+        _ => format!("{} {noun}s", count(number)),
     }
 }
 

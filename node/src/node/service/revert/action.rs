@@ -347,7 +347,7 @@ fn done_by(told: &Told) -> Option<Done> {
         .change
         .events
         .iter()
-        .any(|event| !event.operation.is_membership());
+        .any(|event| event.operation.is_of_tree());
     if !is_work {
         return None;
     }
