@@ -170,7 +170,7 @@ fn make_directory(local: &Path) -> Result<(), Problem> {
     }
 }
 
-fn unwritable(local: &Path, error: &std::io::Error) -> Problem {
+pub(super) fn unwritable(local: &Path, error: &std::io::Error) -> Problem {
     if error.kind() == std::io::ErrorKind::StorageFull {
         return Problem::new(Reason::NoSpace).with("freeBytes", 0);
     }

@@ -4,6 +4,7 @@
 //! Nothing that stands there is overwritten. Names are checked again, and nothing is written
 //! through a link.
 
+use super::get::unwritable;
 use super::print;
 use super::progress::{Counters, Movement, Progress};
 use super::{Context, Outcome, at, parse_path};
@@ -105,15 +106,6 @@ fn beside(into: &Path) -> PathBuf {
     let name = into.file_name().unwrap_or_default().to_string_lossy();
     let short: String = name.chars().take(40).collect();
     into.with_file_name(format!(".{short}.aber-{}", std::process::id()))
-}
-
-fn unwritable(local: &Path, error: &std::io::Error) -> Problem {
-    if error.kind() == std::io::ErrorKind::StorageFull {
-        return Problem::new(Reason::NoSpace).with("freeBytes", 0);
-    }
-    Problem::new(Reason::TargetUnwritable)
-        .with("path", local.display())
-        .with("detail", error)
 }
 
 /// A tree as it is written down.

@@ -69,7 +69,8 @@ fn moment(cluster: &Cluster) -> Result<String> {
         .lines()
         .filter(|line| line.contains("\"type\":\"entry\""));
     let last: serde_json::Value = serde_json::from_str(entries.next_back().context("an entry")?)?;
-    Ok(last["id"].as_str().context("its id")?.to_owned())
+    let id = last.get("id").and_then(serde_json::Value::as_str);
+    Ok(id.context("its id")?.to_owned())
 }
 
 #[derive(Default)]

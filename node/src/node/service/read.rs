@@ -12,7 +12,7 @@ use aber_log::ingest::{self, ContentProblem};
 use aber_materializer::tree::{Node, NodeKind, ROOT};
 use aber_materializer::view::{Found, TreeView};
 use aber_proto::generated::v1;
-use aber_proto::{ChunkRef, Content, PartitionId, TreePath, codec, limit};
+use aber_proto::{ChunkRef, Content, FileId, PartitionId, TreePath, codec, limit};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -88,6 +88,19 @@ impl<E: Env> NodeService<E> {
                 let above = above.map_or_else(|| path.to_string(), |above| above.to_string());
                 Err(Problem::new(Reason::NotADirectory).with("path", above))
             }
+        }
+    }
+
+    /// The directory, volume or root at a path of a tree.
+    pub(super) fn directory_in(
+        &self,
+        tree: &TreeView<E::Kv>,
+        path: &TreePath,
+    ) -> Result<FileId, Problem> {
+        match self.find_in(tree, path)? {
+            None => Ok(ROOT),
+            Some(node) if node.is_directory() => Ok(node.id),
+            Some(_) => Err(Problem::new(Reason::NotADirectory).with("path", path)),
         }
     }
 
@@ -176,11 +189,7 @@ impl<E: Env> NodeService<E> {
     ) -> Answer<v1::ListItemsResponse> {
         let tree = self.tree_for(request.read.as_ref(), &request.path).await?;
         let path = parse_path(&request.path)?;
-        let directory = match self.find_in(&tree, &path)? {
-            None => ROOT,
-            Some(node) if node.is_directory() => node.id,
-            Some(_) => return Err(Problem::new(Reason::NotADirectory).with("path", &path)),
-        };
+        let directory = self.directory_in(&tree, &path)?;
         let asked = usize::try_from(request.page_size).unwrap_or(0);
         let most = match asked {
             0 => PAGE_DEFAULT,

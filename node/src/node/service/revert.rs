@@ -57,6 +57,31 @@ struct Asked<K> {
     skipped: Vec<v1::SkippedPath>,
 }
 
+impl<K: aber_log::env::Kv> Asked<K> {
+    /// A moment that is gone back to, before anything is found out.
+    fn to_moment(
+        act: Act,
+        tree: &TreeView<K>,
+        then: &Moment,
+        present: Moment,
+    ) -> Result<Self, Problem> {
+        let old = tree.at(Arc::new(then.clone()));
+        Ok(Self {
+            act,
+            takes_back: None,
+            entries: Vec::new(),
+            text: String::new(),
+            then: Some(then.clone()),
+            now: tree.at(Arc::new(present.clone())),
+            present,
+            wishes: Wishes::new(),
+            old_volumes: rollback::volumes_of(&old)?,
+            old_paths: BTreeMap::new(),
+            skipped: Vec::new(),
+        })
+    }
+}
+
 /// Plans that wait to be done.
 #[derive(Debug, Default)]
 pub(super) struct Ways {

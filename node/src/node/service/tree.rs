@@ -3,12 +3,12 @@
 use super::read::content_problem;
 use super::walk::{Level, Walk};
 use super::{NodeService, parse_path, render};
-use crate::reason::{Problem, Reason};
+use crate::reason::Problem;
 use crate::service::{Answer, Answers, STREAM_QUEUE};
 use aber_log::chunk::ChunkStore;
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest;
-use aber_materializer::tree::{NodeKind, ROOT, Tree};
+use aber_materializer::tree::{NodeKind, Tree};
 use aber_proto::Content;
 use aber_proto::generated::v1::{self, tree_piece::Piece};
 use bytes::Bytes;
@@ -25,11 +25,7 @@ impl<E: Env> NodeService<E> {
     ) -> Answer<Answers<v1::DownloadTreeResponse>> {
         let tree = self.tree_for(request.read.as_ref(), &request.path).await?;
         let path = parse_path(&request.path)?;
-        let directory = match self.find_in(&tree, &path)? {
-            None => ROOT,
-            Some(node) if node.is_directory() => node.id,
-            Some(_) => return Err(Problem::new(Reason::NotADirectory).with("path", &path)),
-        };
+        let directory = self.directory_in(&tree, &path)?;
         let prefix = path.as_str().trim_end_matches('/').to_owned();
         let walk = Walk::resume(&tree, Level::top(directory, prefix), "", true)?;
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);

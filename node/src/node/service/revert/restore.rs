@@ -3,8 +3,7 @@
 
 use super::super::walk::{Level, Walk};
 use super::super::{NodeService, index_problem, parse_path};
-use super::rollback::volumes_of;
-use super::{Asked, MOST_NODES, Wishes, is_same};
+use super::{Asked, MOST_NODES, is_same};
 use crate::reason::{Problem, Reason};
 use aber_log::env::Env;
 use aber_materializer::revert::Wish;
@@ -36,19 +35,7 @@ impl<E: Env> NodeService<E> {
         let present = self.present_moment();
         let tree = &self.node.parts.tree;
         let then = tree.at(Arc::new(moment.clone()));
-        let mut asked = Asked {
-            act: Act::Restore,
-            takes_back: None,
-            entries: Vec::new(),
-            text: String::new(),
-            then: Some(moment.clone()),
-            now: tree.at(Arc::new(present.clone())),
-            present,
-            wishes: Wishes::new(),
-            old_volumes: volumes_of(&then)?,
-            old_paths: BTreeMap::new(),
-            skipped: Vec::new(),
-        };
+        let mut asked = Asked::to_moment(Act::Restore, tree, &moment, present)?;
         let mut restore = Restore {
             named: self.authors(&to.authors)?,
             since: moment,

@@ -1,7 +1,7 @@
 //! [driver] A tree as it was: every node that changed since, and what it was.
 
 use super::super::{NodeService, index_problem, parse_path};
-use super::{Asked, Wishes, is_same, path_text};
+use super::{Asked, is_same, path_text};
 use crate::reason::Problem;
 use aber_log::env::Env;
 use aber_materializer::revert::Wish;
@@ -50,19 +50,7 @@ impl<E: Env> NodeService<E> {
             keep_new: to.keep_new,
             all,
         };
-        let mut asked = Asked {
-            act: Act::Rollback,
-            takes_back: None,
-            entries: Vec::new(),
-            text: String::new(),
-            then: Some(moment.clone()),
-            now: rollback.now.clone(),
-            present: present.clone(),
-            wishes: Wishes::new(),
-            old_volumes: volumes_of(&rollback.then)?,
-            old_paths: BTreeMap::new(),
-            skipped: Vec::new(),
-        };
+        let mut asked = Asked::to_moment(Act::Rollback, tree, &moment, present.clone())?;
         for (partition, last) in &present.0 {
             let since = moment.index(*partition);
             let changed = self.changed_in(&rollback.now, *partition, (since, *last))?;
