@@ -19,7 +19,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     content: bool,
     /// Only the mirror
-    #[arg(long)]
+    #[arg(long = "mirror", alias = "folders")]
     folders: bool,
     /// What to verify, and below [default: everything]
     path: Option<String>,

@@ -241,11 +241,11 @@ fn a_damaged_mirror_is_found_and_written_anew() -> Result<()> {
         let after = std::fs::metadata(path)?;
         ensure!((before.size(), before.mtime_nsec()) == (after.size(), after.mtime_nsec()));
     }
-    let ran = node.aber(&["verify", "--folders"])?;
+    let ran = node.aber(&["verify", "--mirror"])?;
     ensure!(ran.stdout.contains("2 findings, 2 mended"), "{ran:?}");
     ensure!(ran.stdout.matches("FOLDER_DIFFERS").count() == 2, "{ran:?}");
     ensure!(std::fs::read(&large)? == wanted && std::fs::read(&small)? == small_bytes);
-    let ran = node.aber(&["verify", "--folders"])?;
+    let ran = node.aber(&["verify", "--mirror"])?;
     ensure!(
         ran.code == 0 && ran.stdout.contains("0 findings"),
         "{ran:?}"
@@ -258,7 +258,7 @@ fn a_damaged_mirror_is_found_and_written_anew() -> Result<()> {
     }
     std::fs::remove_dir_all(node.mirror().join("d/2"))?;
     node.start()?;
-    cluster.nodes[2].ok(&["verify", "--folders"])?;
+    cluster.nodes[2].ok(&["verify", "--mirror"])?;
     cluster.settle(SETTLE)?;
     cluster.equal_mirrors()?;
     ensure!(std::fs::read(&large)? == wanted);
