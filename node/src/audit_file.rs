@@ -113,7 +113,13 @@ impl<R: Read> AuditReader<R> {
                     .map(Some)
                     .map_err(|problem| format(format!("record {number}: {problem}")))
             }
-            END if body.as_ref() == self.entries.to_le_bytes() => Ok(None),
+            END if body.as_ref() == self.entries.to_le_bytes() => {
+                let rest = io::copy(&mut self.input.by_ref().take(1), &mut io::sink())?;
+                match rest {
+                    0 => Ok(None),
+                    _ => Err(format("something stands after its end")),
+                }
+            }
             END => Err(format("entries are missing: its end counts others")),
             _ => Err(format("a record of an unknown kind")),
         }
@@ -177,6 +183,8 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(read(&bytes[..end]).is_err(), "cut at {end}");
         }
+        let appended = [bytes.as_slice(), &[0]].concat();
+        assert!(read(&appended).is_err());
         let mut long = bytes.clone();
         let at = long.len() - 12;
         long[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
