@@ -80,7 +80,7 @@ enum Status {
 pub fn plan<T: Tree>(
     now: &T,
     partition: PartitionId,
-    wishes: BTreeMap<FileId, Wish>,
+    wishes: &BTreeMap<FileId, Wish>,
     volumes: &Volumes,
 ) -> Result<Plan, KvProblem> {
     let mut planner = Planner {
@@ -90,30 +90,25 @@ pub fn plan<T: Tree>(
         plan: Plan::default(),
         between: Vec::new(),
     };
-    let ids: Vec<FileId> = planner.wishes.keys().copied().collect();
-    for id in &ids {
-        if planner
-            .wishes
-            .get(id)
-            .is_some_and(|wish| wish.then.is_some())
-        {
+    for (id, wish) in wishes {
+        if wish.then.is_some() {
             let settled = planner.settle(*id, 0)?;
             if matches!(settled, Settled::Circle) {
                 planner.skip(*id, Skip::InTheWay(*id));
             }
         }
     }
-    for id in &ids {
+    for id in wishes.keys() {
         planner.restore_content(*id)?;
     }
-    planner.remove_doomed(&ids)?;
+    planner.remove_doomed()?;
     planner.end_between()?;
     Ok(planner.plan)
 }
 
-struct Planner<T> {
+struct Planner<'w, T> {
     scene: Scene<T>,
-    wishes: BTreeMap<FileId, Wish>,
+    wishes: &'w BTreeMap<FileId, Wish>,
     status: BTreeMap<FileId, Status>,
     plan: Plan,
     /// What was given a name in between.
@@ -130,7 +125,7 @@ enum Settled {
     Circle,
 }
 
-impl<T: Tree> Planner<T> {
+impl<T: Tree> Planner<'_, T> {
     fn skip(&mut self, id: FileId, why: Skip) {
         self.status.insert(id, Status::Skipped);
         self.plan.skipped.push((id, why));
@@ -414,9 +409,9 @@ impl<T: Tree> Planner<T> {
         Ok(())
     }
 
-    fn remove_doomed(&mut self, ids: &[FileId]) -> Result<(), KvProblem> {
+    fn remove_doomed(&mut self) -> Result<(), KvProblem> {
         // What is below something that goes goes with it, in one walk.
-        for id in ids {
+        for id in self.wishes.keys() {
             if self.is_doomed(*id) && !self.remove_tree(*id, 0)? {
                 let why = self.scene.some_child(*id)?.unwrap_or(*id);
                 self.skip(*id, Skip::InTheWay(why));

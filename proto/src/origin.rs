@@ -3,6 +3,7 @@
 
 use crate::id::PartitionId;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// Names one action of a person: the same in all its changes. Drawn at random by the node that
 /// makes them. Printed as `8hd2x0mk3a7qe`.
@@ -85,7 +86,7 @@ impl Act {
 }
 
 /// 13 digits of Crockford's base 32, in small letters.
-fn alphabet() -> data_encoding::Encoding {
+static DIGITS: LazyLock<data_encoding::Encoding> = LazyLock::new(|| {
     let mut specification = data_encoding::Specification::new();
     specification
         .symbols
@@ -94,20 +95,20 @@ fn alphabet() -> data_encoding::Encoding {
     specification
         .encoding()
         .unwrap_or(data_encoding::BASE32HEX_NOPAD)
-}
+});
 
 impl PlanId {
     /// The inverse of its text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = alphabet().decode(text.as_bytes()).ok()?;
+        let bytes = DIGITS.decode(text.as_bytes()).ok()?;
         Some(Self(bytes.try_into().ok()?))
     }
 }
 
 impl fmt::Display for PlanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&alphabet().encode(&self.0))
+        f.write_str(&DIGITS.encode(&self.0))
     }
 }
 

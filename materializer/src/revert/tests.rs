@@ -52,7 +52,7 @@ fn volumes(world: &World) -> Volumes {
 
 fn way_back(world: &World, since: u64) -> Plan {
     let (tree, volumes) = (world.tree(), volumes(world));
-    plan(&tree, DATA, wishes(world, since), &volumes).expect("works")
+    plan(&tree, DATA, &wishes(world, since), &volumes).expect("works")
 }
 
 fn events(plan: &Plan) -> Vec<Event> {
@@ -228,7 +228,7 @@ fn what_stays_is_not_touched() {
     };
     assert!(wishes.remove(&id).is_some());
     let volumes = volumes(&world);
-    let plan = plan(&world.tree(), DATA, wishes, &volumes).expect("works");
+    let plan = plan(&world.tree(), DATA, &wishes, &volumes).expect("works");
     assert_eq!(plan.steps, []);
     let why: Vec<Skip> = plan.skipped.iter().map(|(_, why)| *why).collect();
     assert_eq!(why, [Skip::InTheWay(id), Skip::NoParent]);

@@ -149,11 +149,19 @@ impl<E: Env> NodeService<E> {
         partition: PartitionId,
         index: u64,
     ) -> Result<Option<Told>, Problem> {
+        Ok(self.entry_at(partition, index)?.and_then(decode_entry))
+    }
+
+    /// An entry of the log; `None` if it is not here.
+    pub(super) fn entry_at(
+        &self,
+        partition: PartitionId,
+        index: u64,
+    ) -> Result<Option<Entry>, Problem> {
         let log = &self.node.parts.log;
         let entries = log.read(partition, index, index.saturating_add(1), 1);
         let entry = entries.map_err(damaged)?.into_iter().next();
-        let entry = entry.filter(|entry| entry.log_id.index == index);
-        Ok(entry.and_then(decode_entry))
+        Ok(entry.filter(|entry| entry.log_id.index == index))
     }
 
     pub(super) fn history_entry(
@@ -172,15 +180,8 @@ impl<E: Env> NodeService<E> {
         if applied.is_none_or(|applied| applied < id.index) {
             return Err(unknown());
         }
+        let entry = self.entry_at(partition, id.index)?.ok_or_else(unknown)?;
         let log = &self.node.parts.log;
-        let entries = log
-            .read(partition, id.index, id.index + 1, 1)
-            .map_err(damaged)?;
-        let entry = entries
-            .into_iter()
-            .next()
-            .filter(|entry| entry.log_id.index == id.index);
-        let entry = entry.ok_or_else(unknown)?;
         let before = match id.index.checked_sub(1) {
             Some(before) => log
                 .chain_at(partition, before)

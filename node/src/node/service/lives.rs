@@ -266,17 +266,30 @@ impl<E: Env> NodeService<E> {
         Ok(known.map(|(p, lives)| (p, Lives::Known(lives))).collect())
     }
 
+    /// The version that an event copied; `None` if it copied nothing, or is not here.
+    pub(super) fn copied_from(
+        &self,
+        partition: PartitionId,
+        index: u64,
+        ordinal: u32,
+    ) -> Result<Option<EventId>, Problem> {
+        let Some(told) = self.told_at(partition, index)? else {
+            return Ok(None);
+        };
+        let position = usize::try_from(ordinal).unwrap_or(usize::MAX);
+        let event = told.change.events.into_iter().nth(position);
+        Ok(match event.map(|event| event.operation) {
+            Some(Operation::Copy { source, .. }) => Some(source),
+            _ => None,
+        })
+    }
+
     /// The file whose copy a file began as, and the entry that copied it.
     fn source_of(&self, id: FileId) -> Result<Option<(FileId, u64)>, Problem> {
-        let Some(told) = self.told_at(id.partition, id.index)? else {
+        let Some(source) = self.copied_from(id.partition, id.index, id.ordinal)? else {
             return Ok(None);
         };
-        let position = usize::try_from(id.ordinal).unwrap_or(usize::MAX);
-        let event = told.change.events.get(position);
-        let Some(Operation::Copy { source, .. }) = event.map(|event| &event.operation) else {
-            return Ok(None);
-        };
-        let file = self.node.parts.tree.file_of(*source);
+        let file = self.node.parts.tree.file_of(source);
         Ok(file.map_err(index_problem)?.map(|file| (file, id.index)))
     }
 

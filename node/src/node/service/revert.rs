@@ -132,29 +132,27 @@ impl<E: Env> NodeService<E> {
         &self,
         request: v1::PlanRevertRequest,
     ) -> Answer<v1::PlanRevertResponse> {
-        let service = self.clone();
         let asked = match request.what {
-            Some(What::To(to)) if to.restore => service.wish_restore(&to, request.all)?,
-            Some(What::To(to)) => service.wish_rollback(&to, request.all)?,
-            Some(What::Entry(entry)) => service.wish_revert(&entry, None, request.all)?,
+            Some(What::To(to)) if to.restore => self.wish_restore(&to, request.all)?,
+            Some(What::To(to)) => self.wish_rollback(&to, request.all)?,
+            Some(What::Entry(entry)) => self.wish_revert(&entry, None, request.all)?,
             Some(What::Event(event)) => {
                 let entry = event.entry.unwrap_or_default();
-                service.wish_revert(&entry, Some(event.number), request.all)?
+                self.wish_revert(&entry, Some(event.number), request.all)?
             }
-            Some(What::Undo(step)) => service.wish_undo(step.anyone, false, request.all)?,
-            Some(What::Redo(step)) => service.wish_undo(step.anyone, true, request.all)?,
+            Some(What::Undo(step)) => self.wish_undo(step.anyone, false, request.all)?,
+            Some(What::Redo(step)) => self.wish_undo(step.anyone, true, request.all)?,
             None => return Err(Problem::usage("a plan of nothing")),
         };
         self.keep_way(asked)
     }
 
-    fn keep_way(&self, mut asked: Asked<E::Kv>) -> Answer<v1::PlanRevertResponse> {
+    fn keep_way(&self, asked: Asked<E::Kv>) -> Answer<v1::PlanRevertResponse> {
         let volumes = self.volumes_then(&asked)?;
         let mut plans: BTreeMap<PartitionId, Plan> = BTreeMap::new();
-        for (partition, wishes) in std::mem::take(&mut asked.wishes) {
-            let made = revert::plan(&asked.now, partition, wishes.clone(), &volumes);
-            plans.insert(partition, made.map_err(index_problem)?);
-            asked.wishes.insert(partition, wishes);
+        for (partition, wishes) in &asked.wishes {
+            let made = revert::plan(&asked.now, *partition, wishes, &volumes);
+            plans.insert(*partition, made.map_err(index_problem)?);
         }
         let mut bytes = [0; 8];
         self.node.parts.env.runtime().fill_random(&mut bytes);

@@ -9,7 +9,7 @@ use aber_log::env::Env;
 use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
 use aber_materializer::view::Version;
 use aber_proto::generated::v1;
-use aber_proto::{EventId, FileId, Operation, PartitionId, TreePath};
+use aber_proto::{EventId, FileId, PartitionId, TreePath};
 use std::sync::Arc;
 
 const PAGE_DEFAULT: usize = 100;
@@ -117,16 +117,11 @@ impl<E: Env> NodeService<E> {
             return tree.version(file, previous).map_err(index_problem);
         }
         let made = version.version;
-        let Some(told) = self.told_at(made.partition, made.index)? else {
+        let Some(source) = self.copied_from(made.partition, made.index, made.ordinal)? else {
             return Ok(None);
         };
-        let position = usize::try_from(made.ordinal).unwrap_or(usize::MAX);
-        let event = told.change.events.get(position);
-        let Some(Operation::Copy { source, .. }) = event.map(|event| &event.operation) else {
-            return Ok(None);
-        };
-        match tree.file_of(*source).map_err(index_problem)? {
-            Some(file) => tree.version(file, *source).map_err(index_problem),
+        match tree.file_of(source).map_err(index_problem)? {
+            Some(file) => tree.version(file, source).map_err(index_problem),
             None => Ok(None),
         }
     }

@@ -1,6 +1,6 @@
 //! [driver] Taking back entries: one, one event of it, or what was done last.
 
-use super::super::history::{Told, decode_entry};
+use super::super::history::Told;
 use super::super::{NodeService, index_problem, render};
 use super::rollback::{keep_volumes_in_use, volumes_of};
 use super::{Asked, Wishes, is_same, path_text};
@@ -8,7 +8,7 @@ use crate::reason::{Problem, Reason};
 use aber_log::env::Env;
 use aber_materializer::revert::Wish;
 use aber_materializer::tree::Tree;
-use aber_materializer::view::{Fate, Moment};
+use aber_materializer::view::{Fate, Happened, Moment};
 use aber_proto::generated::v1::{self, SkipReason};
 use aber_proto::{Act, Action, FileId, Operation, PartitionId, Place, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,16 +102,12 @@ impl<E: Env> NodeService<E> {
         let mut next: BTreeMap<PartitionId, u64> = self.present_moment().0;
         let (mut hidden, mut seen) = (BTreeSet::new(), BTreeSet::new());
         for _ in 0..LOOKED_AT {
-            let Some((partition, index)) = self.newest(&next)? else {
+            let Some((partition, index, happened)) = self.newest(&next)? else {
                 return Ok(None);
             };
             next.insert(partition, index - 1);
-            let happened = self.node.parts.tree.happened(partition, index);
-            let happened = happened.map_err(index_problem)?;
-            let counts = happened.is_some_and(|happened| {
-                happened.fate == Fate::Applied && (anyone || happened.author == Some(me))
-            });
-            if !counts {
+            let is_counted = anyone || happened.author == Some(me);
+            if happened.fate != Fate::Applied || !is_counted {
                 continue;
             }
             let Some(done) = self.told(partition, index)?.and_then(|told| done_by(&told)) else {
@@ -132,35 +128,34 @@ impl<E: Env> NodeService<E> {
         Ok(None)
     }
 
-    /// The newest entry that was not looked at, by order time.
+    /// The newest entry that was not looked at, by order time, and what it came to.
     fn newest(
         &self,
         next: &BTreeMap<PartitionId, u64>,
-    ) -> Result<Option<(PartitionId, u64)>, Problem> {
+    ) -> Result<Option<(PartitionId, u64, Happened)>, Problem> {
         let tree = &self.node.parts.tree;
-        let mut best = None;
+        let mut best: Option<(PartitionId, u64, Happened)> = None;
         for (partition, index) in next.iter().filter(|(_, index)| **index > 0) {
             let happened = tree.happened(*partition, *index).map_err(index_problem)?;
             // History does not reach further back here.
             let Some(happened) = happened else { continue };
-            let found = (happened.order_time, *partition, *index);
-            best = best.max(Some(found));
+            let is_newer = best.as_ref().is_none_or(|(other, at, best)| {
+                (happened.order_time, *partition, *index) > (best.order_time, *other, *at)
+            });
+            if is_newer {
+                best = Some((*partition, *index, happened));
+            }
         }
-        Ok(best.map(|(_, partition, index)| (partition, index)))
+        Ok(best)
     }
 
+    /// An applied entry with its change.
     fn told(&self, partition: PartitionId, index: u64) -> Result<Option<Told>, Problem> {
         let applied = self.node.parts.applied.get(&partition);
         if applied.and_then(|at| at.get()).is_none_or(|at| at < index) {
             return Ok(None);
         }
-        let entries = self.node.parts.log.read(partition, index, index + 1, 1);
-        let entries =
-            entries.map_err(|problem| Problem::new(Reason::LogDamaged).with("detail", problem))?;
-        let entry = entries
-            .into_iter()
-            .find(|entry| entry.log_id.index == index);
-        Ok(entry.and_then(decode_entry))
+        self.told_at(partition, index)
     }
 
     /// What each node that these entries changed was before the first of them.

@@ -3,7 +3,7 @@
 use super::super::prepare::Draft;
 use super::super::write::{outbox_problem, wait_time};
 use super::super::{NodeService, index_problem, read};
-use super::{Plan, is_fresh};
+use super::Plan;
 use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, STREAM_QUEUE};
 use aber_log::env::{Env, Runtime};
@@ -83,7 +83,6 @@ impl<E: Env> NodeService<E> {
             let mut ways = ways.unwrap_or_else(PoisonError::into_inner);
             ways.take(plan, now).ok_or_else(unknown)?
         };
-        debug_assert!(is_fresh(way.made, now), "just checked");
         let options = request.options.unwrap_or_default();
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
         let service = self.clone();
@@ -140,18 +139,22 @@ impl<E: Env> NodeService<E> {
         let me = self.node.parts.config.me;
         let mut stale = BTreeSet::new();
         let mut of: BTreeMap<PartitionId, Vec<Event>> = BTreeMap::new();
+        let mut files: BTreeMap<PartitionId, BTreeSet<FileId>> = BTreeMap::new();
         for part in &way.parts {
-            let range = (way.present.index(part.partition), u64::MAX - 1);
-            for id in self.changed_in(tree, part.partition, range)?.keys() {
-                if part.files.contains(id) {
-                    let path = tree.path_of(*id).map_err(index_problem)?;
-                    stale.insert(path.map_or_else(|| "what is gone".to_owned(), |p| p.to_string()));
-                }
-            }
+            files.entry(part.partition).or_default().extend(&part.files);
             // What goes into a volume that is not there yet meets nothing.
             if part.pending.is_none() {
                 let events = of.entry(part.partition).or_default();
                 events.extend(part.events.iter().cloned());
+            }
+        }
+        for (partition, files) in files {
+            let range = (way.present.index(partition), u64::MAX - 1);
+            for id in self.changed_in(tree, partition, range)?.keys() {
+                if files.contains(id) {
+                    let path = tree.path_of(*id).map_err(index_problem)?;
+                    stale.insert(path.map_or_else(|| "what is gone".to_owned(), |p| p.to_string()));
+                }
             }
         }
         for (partition, events) in of {
