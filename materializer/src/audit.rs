@@ -9,7 +9,8 @@ use crate::members::Members;
 use crate::memory::MemoryKv;
 use crate::view::{Verdict, View, ViewProblem};
 use aber_log::env::kv::KvBatch;
-use aber_proto::{ChainHash, Entry, Genesis, NodeId, PartitionId, Timestamp};
+use aber_proto::Timestamp;
+use aber_proto::{ChainHash, ClusterId, Entry, Genesis, Head, NodeId, PartitionId, SignedHead};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,6 +30,12 @@ pub enum Wrong {
     Pin,
     /// Another history has something else there.
     OtherHistory,
+    /// A member has signed another history.
+    Head,
+    /// A member has signed that the history goes on up to there: its end is missing.
+    Cut,
+    /// A head is not signed by who it says, or by no member.
+    HeadSignature,
 }
 
 impl Wrong {
@@ -41,6 +48,9 @@ impl Wrong {
             Self::Signature => "SIGNATURE_WRONG",
             Self::Pin => "PIN_DIFFERS",
             Self::OtherHistory => "HISTORIES_DIFFER",
+            Self::Head => "HEAD_DIFFERS",
+            Self::Cut => "END_MISSING",
+            Self::HeadSignature => "HEAD_SIGNATURE_WRONG",
         }
     }
 }
@@ -95,6 +105,9 @@ pub struct Audit {
     wrong: u64,
     entries: u64,
     pins: BTreeMap<(PartitionId, u64), ChainHash>,
+    cluster: ClusterId,
+    /// Up to where each member has signed each partition.
+    signed: BTreeMap<PartitionId, BTreeMap<NodeId, u64>>,
 }
 
 impl Audit {
@@ -127,6 +140,8 @@ impl Audit {
             wrong: 0,
             entries: 0,
             pins,
+            cluster,
+            signed: BTreeMap::new(),
         })
     }
 
@@ -198,6 +213,40 @@ impl Audit {
             self.control.apply_batch(&batch, KvBatch::default())?;
         }
         Ok(())
+    }
+
+    /// Holds what a member has signed against the history, once all of that was taken in.
+    pub fn hold_against(&mut self, signed: &SignedHead) {
+        let Head {
+            partition,
+            log_id,
+            chain,
+        } = signed.head;
+        let key = self.members().key_of(signed.signer);
+        let is_good = key.is_some_and(|key| signed.verify(&self.cluster, &key).is_ok());
+        let line = self.lines.get(&partition);
+        let (Some(line), true) = (line, is_good) else {
+            return self.find(partition, log_id.index, Wrong::HeadSignature);
+        };
+        if log_id.index >= line.next {
+            return self.find(partition, log_id.index, Wrong::Cut);
+        }
+        match line.chain_at(log_id.index) {
+            Some(here) if here == chain => {
+                let of_partition = self.signed.entry(partition).or_default();
+                let reach = of_partition.entry(signed.signer).or_default();
+                *reach = log_id.index.max(*reach);
+            }
+            Some(_) => self.find(partition, log_id.index, Wrong::Head),
+            // From before the first entry that is there: nothing to compare it with.
+            None => {}
+        }
+    }
+
+    /// Who has signed a partition's history, and up to where.
+    #[must_use]
+    pub fn signed(&self, partition: PartitionId) -> Option<&BTreeMap<NodeId, u64>> {
+        self.signed.get(&partition)
     }
 
     /// Compares with another history of the same cluster, wherever both reach.
@@ -279,7 +328,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Log, at, genesis, make_dir, make_volume, put};
+    use crate::testing::{Log, at, genesis, key_of, make_dir, make_volume, put};
 
     const V: u64 = 1 << 10;
     const DATA: PartitionId = PartitionId(1);
@@ -359,5 +408,39 @@ mod tests {
         assert_eq!(other.pins_left(), [(DATA, 9)]);
         other.compare(&audit(&good, &[]));
         assert_eq!(wrongs(&other), [(3, Wrong::Pin), (3, Wrong::OtherHistory)]);
+    }
+
+    /// I4, S4: what a member has signed cannot be told otherwise, nor cut off.
+    #[test]
+    fn a_signed_head_vouches_for_all_before_it() {
+        let good = history();
+        let head = |number: usize, node: u8, key: u8| {
+            let entry = &good[number];
+            let head = Head {
+                partition: DATA,
+                log_id: entry.log_id,
+                chain: entry.chain,
+            };
+            let cluster = genesis().cluster_id();
+            head.sign(&cluster, NodeId(node.into()), &key_of(key))
+        };
+        let held = |entries: &[Entry], signed: SignedHead| {
+            let mut audit = audit(entries, &[]);
+            audit.hold_against(&signed);
+            let reach = audit.signed(DATA).cloned().unwrap_or_default();
+            (wrongs(&audit), reach.into_iter().collect::<Vec<_>>())
+        };
+        let vouched = (vec![], vec![(NodeId(1), 4)]);
+        assert_eq!(held(&good, head(4, 1, 1)), vouched);
+        let missing = (vec![(4, Wrong::Cut)], vec![]);
+        assert_eq!(held(&good[..4], head(4, 1, 1)), missing);
+        let forged = (vec![(4, Wrong::HeadSignature)], vec![]);
+        assert_eq!(held(&good, head(4, 1, 2)), forged, "by another key");
+        assert_eq!(held(&good, head(4, 9, 9)), forged, "by no member");
+        let mut other = good.clone();
+        other[4].order_time.0 += 1;
+        other[4].chain = other[4].chain_after(&good[3].chain);
+        let differs = (vec![(4, Wrong::Head)], vec![]);
+        assert_eq!(held(&other, head(4, 1, 1)), differs);
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Order of effects: judge, wait for the control partition where an entry was judged by it, apply
 //! one batch (one commit of the index), then tell outcomes, dirty nodes and the position. A batch
-//! ends where a snapshot is due, so that every node makes it of the same entries. What a batch's
-//! content lacks here is asked for ahead of whoever reads it.
+//! ends where a snapshot is due, so that every node makes it of the same entries, and where nodes
+//! compare their views. What a batch's content lacks here is asked for ahead of whoever reads it.
+//! Where a snapshot skipped entries, they are folded once they are back, while there is nothing newer
+//! to do.
 
+mod older;
 mod snapshots;
 
 use crate::judge::{Judge, Judged};
@@ -21,6 +24,7 @@ use aber_log::reader::{ReadProblem, Reader};
 use aber_log::watch::Watched;
 use aber_proto::{Change, ChunkRef, Entry, EntryKind, FileId, Genesis, PartitionId};
 use bytes::Bytes;
+use older::Older;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -108,6 +112,8 @@ pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
     pub reader: R,
     /// Content of snapshots that are taken in.
     pub chunks: S,
+    /// Whether what a snapshot skipped is folded, too, once it is back: for who tells the past.
+    pub tells_history: bool,
     /// Told what content a batch will need.
     pub ahead: Option<Ahead>,
     /// Makes snapshots, where they are wanted.
@@ -126,6 +132,9 @@ pub struct ReplayOptions<E: Env, R: Reader, S: ChunkStore> {
 pub struct Replay<E: Env, R: Reader, S: ChunkStore> {
     options: ReplayOptions<E, R, S>,
     judge: Judge,
+    older: Option<Older<E>>,
+    /// Bytes of entries since a snapshot was due.
+    since_snapshot_bytes: u64,
 }
 
 /// The index row that holds Raft's membership as of the applied entry.
@@ -139,13 +148,20 @@ enum Step {
     Entries(Vec<Entry>),
     Install(Install),
     Forgotten,
+    /// From before the view began.
+    Older(Result<Vec<Entry>, ReadProblem>),
 }
 
 impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
     /// A replay; [`Replay::run`] drives it.
     pub fn new(options: ReplayOptions<E, R, S>) -> Self {
         let judge = Judge::new();
-        Self { options, judge }
+        Self {
+            options,
+            judge,
+            older: None,
+            since_snapshot_bytes: 0,
+        }
     }
 
     fn partition(&self) -> PartitionId {
@@ -161,6 +177,8 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
 
     async fn replay_all(&mut self) -> Result<(), Failure> {
         self.publish_members();
+        self.open_older()?;
+        self.since_snapshot_bytes = self.read_since_snapshot()?;
         // The mirror may never have heard of what was applied last before a crash.
         self.tell_mirror(self.options.view.applied_index(), Vec::new())
             .await;
@@ -195,16 +213,22 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
                     })?;
                     self.install(&newest).await?;
                 }
+                Some(Step::Older(read)) => self.fold_older(read).await?,
             }
         }
     }
 
     async fn next_step(&mut self, next: u64) -> Result<Option<Step>, Failure> {
         let partition = self.partition();
+        let (env, reader) = (&self.options.env, &self.options.reader);
+        let older = older::read(self.older.as_ref(), env, reader, partition);
         let read = tokio::select! {
             biased;
             install = self.options.installs.recv() => return Ok(install.map(Step::Install)),
-            read = self.options.reader.read(partition, next, BATCH_BYTES) => read,
+            read = reader.read(partition, next, BATCH_BYTES) => read,
+            read = older => {
+                return Ok(Some(Step::Older(read)));
+            }
         };
         match read {
             Ok(entries) => Ok(Some(Step::Entries(entries))),
@@ -216,32 +240,24 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
 
     /// Applies a batch from the front of the entries; answers what is left of them.
     async fn apply(&mut self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
-        let every = self
-            .options
-            .maker
-            .as_ref()
-            .map_or(u64::MAX, |maker| maker.every);
-        let due =
-            |entry: &Entry| entry.log_id.index > 0 && entry.log_id.index.is_multiple_of(every);
-        let mut left = match entries.iter().position(due) {
-            Some(cut) => entries.split_off(cut + 1),
-            None => Vec::new(),
-        };
+        let mut left = self.cut(&mut entries);
         self.wait_for_control(&entries).await;
-        let judged = self.judge(&entries);
+        let judged = self.judge(&entries, self.options.view.members().cloned());
         let mut unjudged = entries.split_off(judged.len());
         unjudged.append(&mut left);
-        let is_due = entries.last().is_some_and(due);
+        let (is_due, since_snapshot_bytes) = self.look_due(&entries);
         if let Some(ahead) = &self.options.ahead {
             ahead(&chunks_of(&judged));
         }
-        let extra = membership_rows(&entries);
+        let mut extra = membership_rows(&entries);
+        self.note_since_snapshot(&mut extra, since_snapshot_bytes);
         let batch: Vec<_> = entries
             .into_iter()
             .zip(judged.iter().map(|judged| judged.verdict))
             .collect();
         let applied = self.options.view.apply_batch(&batch, extra);
         let applied = applied.map_err(|problem: ViewProblem| problem.to_string())?;
+        self.since_snapshot_bytes = since_snapshot_bytes;
         let partition = self.partition();
         let index = self.options.view.applied_index();
         self.options.env.runtime().trace(format_args!(
@@ -276,10 +292,24 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
         Ok(unjudged)
     }
 
+    /// Takes off what follows the first entry after which a snapshot is due, or views are compared.
+    fn cut(&self, entries: &mut Vec<Entry>) -> Vec<Entry> {
+        let mut bytes = self.since_snapshot_bytes;
+        let ends = |entry: &Entry| {
+            bytes = bytes.saturating_add(entry.body.len() as u64);
+            let index = entry.log_id.index;
+            self.is_due(index, bytes) || self.options.view.is_compared(index)
+        };
+        match entries.iter().position(ends) {
+            Some(cut) => entries.split_off(cut + 1),
+            None => Vec::new(),
+        }
+    }
+
     /// Judges entries from the front on: all of a data partition; of the control partition up to
-    /// one that may change who is a member, since what follows is judged by what it did (S2).
-    fn judge(&mut self, entries: &[Entry]) -> Vec<Judged> {
-        let own = self.options.view.members().cloned();
+    /// one that may change who is a member, since what follows is judged by what it did (S2): `own`
+    /// are the members before the first.
+    fn judge(&mut self, entries: &[Entry], own: Option<Arc<Members>>) -> Vec<Judged> {
         let is_control = own.is_some();
         let members = own.unwrap_or_else(|| self.options.members.get());
         let mut judged = Vec::with_capacity(entries.len());

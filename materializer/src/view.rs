@@ -11,6 +11,7 @@
 //! verdict of the reader on author and role; its events, one after the other. Sequence number and
 //! request id count once the change is known to be its author's, applied or not.
 
+pub(crate) mod backfill;
 pub(crate) mod code;
 mod control;
 pub(crate) mod digest;
@@ -34,6 +35,7 @@ pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use backfill::{Backfill, BackfillProblem};
 pub use history::Tenure;
 pub use keep::Tag;
 pub use moment::Moment;
@@ -114,6 +116,7 @@ pub struct View<K: Kv> {
     applied: Applied,
     buckets: Buckets,
     requests_most: u64,
+    digest_every: u64,
     /// Of the control partition alone: a copy of its rows, or the founders before the first entry.
     members: Option<Arc<Members>>,
 }
@@ -166,6 +169,7 @@ impl<K: Kv> View<K> {
             row,
             buckets,
             requests_most: limit::REQUESTS_REMEMBERED,
+            digest_every: limit::DIGEST_ENTRIES,
             members,
         })
     }
@@ -195,7 +199,8 @@ impl<K: Kv> View<K> {
     }
 
     /// Folds entries that follow the last one applied, each with the reader's verdict, and commits
-    /// the outcome together with `extra`, all or nothing.
+    /// the outcome together with `extra`, all or nothing. Where nodes compare their views (see
+    /// [`View::is_compared`]) a batch is to end, else nothing is noted of that entry.
     ///
     /// # Errors
     /// The index failed, or an entry does not follow from the chain. Nothing was committed, unless
@@ -279,6 +284,11 @@ impl<K: Kv> View<K> {
         }
         let mut batch = extra;
         batch.rows.extend(rows);
+        let index = row.log_id.index;
+        if !outcomes.is_empty() && self.is_compared(index) {
+            let key = past::digest_key(self.partition, index);
+            batch.put(key, past::DigestRow(buckets.digest()).encode());
+        }
         buckets.write_changed(self.partition, &mut batch);
         self.kv.commit(batch)?;
         self.applied = row.to_applied();

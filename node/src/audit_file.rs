@@ -3,14 +3,20 @@
 //! `docs/format.md` says its bytes. Written in one go and read in one go; a file that ends early
 //! says so, since its end carries the number of entries.
 
-use aber_proto::{Entry, Genesis, codec};
+use aber_log::head::{head_message, head_of};
+use aber_proto::generated::rpc;
+use aber_proto::{Entry, Genesis, SignedHead, codec};
 use bytes::Bytes;
+use prost::Message;
 use std::io::{self, Read, Write};
 
 const MAGIC: &[u8; 8] = b"aberAUD1";
 const END: u8 = 0;
 const GENESIS: u8 = 1;
 const ENTRY: u8 = 2;
+const HEAD: u8 = 3;
+/// Signed heads in a file at most: of each member one for each partition.
+const HEADS: usize = 65_536;
 /// A record is at most the longest entry, or the longest genesis.
 const RECORD_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -59,6 +65,11 @@ impl<W: Write> AuditWriter<W> {
         self.record(ENTRY, bytes)
     }
 
+    /// Adds what a member has signed: a `Head` of `rpc.proto`.
+    pub(crate) fn head(&mut self, signed: &SignedHead) -> io::Result<()> {
+        self.record(HEAD, &head_message(signed).encode_to_vec())
+    }
+
     /// Ends the file; answers the number of entries.
     pub(crate) fn end(mut self) -> io::Result<u64> {
         let count = self.entries.to_le_bytes();
@@ -73,6 +84,7 @@ pub(crate) struct AuditReader<R> {
     input: R,
     entries: u64,
     genesis: Genesis,
+    heads: Vec<SignedHead>,
 }
 
 impl<R: Read> AuditReader<R> {
@@ -93,6 +105,7 @@ impl<R: Read> AuditReader<R> {
             input,
             entries: 0,
             genesis,
+            heads: Vec::new(),
         })
     }
 
@@ -103,11 +116,30 @@ impl<R: Read> AuditReader<R> {
 
     /// The next entry; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, FileProblem> {
-        let (kind, body) = record(&mut self.input)?;
+        loop {
+            let (kind, body) = record(&mut self.input)?;
+            if kind != HEAD {
+                return self.entry(kind, &body);
+            }
+            let head = rpc::Head::decode(body).ok().as_ref().and_then(head_of);
+            let head = head.ok_or_else(|| format("a signed head cannot be read"))?;
+            if self.heads.len() == HEADS {
+                return Err(format("it holds more signed heads than any may"));
+            }
+            self.heads.push(head);
+        }
+    }
+
+    /// What members have signed, as far as it was read; not checked.
+    pub(crate) fn heads(&self) -> &[SignedHead] {
+        &self.heads
+    }
+
+    fn entry(&mut self, kind: u8, body: &Bytes) -> Result<Option<Entry>, FileProblem> {
         match kind {
             ENTRY => {
                 self.entries += 1;
-                let entry = Entry::decode(&body);
+                let entry = Entry::decode(body);
                 let number = self.entries;
                 entry
                     .map(Some)

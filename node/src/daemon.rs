@@ -76,6 +76,8 @@ pub struct UpOptions {
     pub name: Option<String>,
     /// Entries between two snapshots. `None`: as a node has it.
     pub snapshot_every: Option<u64>,
+    /// Entries between two views that nodes compare. `None`: as a node has it.
+    pub digest_every: Option<u64>,
     /// Bytes of a segment of the log. `None`: as a node has it.
     pub segment_bytes: Option<u64>,
     /// Bytes of a pack of chunks. `None`: as a node has it.
@@ -398,6 +400,9 @@ impl NodeOptions {
         };
         if let Some(entries) = told.snapshot_every {
             all.snapshot_every = entries.max(1);
+        }
+        if let Some(entries) = told.digest_every {
+            all.digest_every = entries.max(1);
         }
         if let Some(bytes) = told.segment_bytes {
             all.segment.segment_bytes = bytes;

@@ -266,6 +266,7 @@ fn start_replays(
             members: members.clone(),
             reader: client.clone(),
             chunks: client.clone(),
+            tells_history: false,
             ahead: None,
             maker: None,
             applied: applied.clone(),

@@ -3,11 +3,13 @@
 //! [`Node::start`] is the same call in production and in the simulation; everything that touches
 //! the world comes in through the [`Env`].
 
+mod agreement;
 mod collaborator;
 pub(crate) mod control;
 mod council;
 pub(crate) mod door;
 mod exposition;
+pub(crate) mod finding;
 mod handler;
 mod heads;
 mod index;
@@ -83,6 +85,8 @@ pub struct NodeOptions {
     pub timing: Timing,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// Entries between two views that nodes compare (promise M4): on all nodes the same.
+    pub digest_every: u64,
     /// Where the mirror of `/` is, if this node has one, and how it behaves.
     pub mirror: Option<(PathBuf, MirrorOptions)>,
     /// When content that nothing reaches is swept.
@@ -104,6 +108,7 @@ impl Default for NodeOptions {
             store: StoreOptions::default(),
             timing: Timing::LAN,
             snapshot_every: 4096,
+            digest_every: aber_proto::limit::DIGEST_ENTRIES,
             mirror: None,
             sweep: SweepOptions::default(),
             name: String::new(),
@@ -160,7 +165,9 @@ pub struct Parts<E: Env> {
     /// The mirror, where there is one.
     pub mirror: Option<MirrorHandle>,
     /// What is wrong with this node, as sentences; empty most of the time.
-    pub notices: Watched<Vec<String>>,
+    pub(crate) findings: finding::Findings,
+    /// What members have signed of the history.
+    pub(crate) heads: heads::Heads<E>,
     /// What the other members said of themselves the last time.
     pub(crate) sightings: Watched<sighting::Sightings>,
     /// Held by whoever prunes and sweeps.
@@ -181,8 +188,8 @@ impl<E: Env> Node<E> {
         };
         let log = SegmentLog::open(env.clone(), identity, config.options.segment);
         let log = log.await.map_err(|problem| index::log_problem(&problem))?;
-        let notices = Watched::new(Vec::new());
-        let (kv, views) = index::open(&env, &log, &config.genesis, &notices).await?;
+        let findings = Watched::new(Vec::new());
+        let (kv, views) = index::open(&env, &log, &config.genesis, &findings).await?;
         let store = PackStore::open(env.clone(), kv.clone(), cluster, config.options.store);
         let store = store.map_err(|problem| storage(&problem))?;
         let members = members_of(&config.genesis, &views);
@@ -236,7 +243,7 @@ impl<E: Env> Node<E> {
             snapshots,
             tree,
             members,
-            notices,
+            findings,
             sightings: Watched::new(BTreeMap::new()),
         };
         wiring.finish(views, queues).await

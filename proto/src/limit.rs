@@ -14,6 +14,8 @@ pub const PATH_DEPTH: usize = 128;
 pub const SYMLINK_TARGET_BYTES: usize = 4095;
 /// Most events in one change.
 pub const CHANGE_EVENTS: usize = 1024;
+/// Entries between two digests of a view that nodes compare (promise M4).
+pub const DIGEST_ENTRIES: u64 = 1024;
 /// Longest encoded change body, in bytes.
 pub const CHANGE_BYTES: usize = 256 * 1024;
 /// Longest comment of a change, in bytes.

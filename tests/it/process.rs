@@ -24,6 +24,7 @@ mod look;
 mod members;
 mod seen;
 mod space;
+mod views;
 mod words;
 
 /// The program under test.

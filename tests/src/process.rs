@@ -360,6 +360,21 @@ impl Node {
         ran.result()
     }
 
+    /// What its status says of the partition that holds a volume.
+    ///
+    /// # Errors
+    /// It does not answer, or knows no such volume.
+    pub fn partition_of(&self, volume: &str) -> Result<Value> {
+        let status = self.status()?;
+        let rows = status.get("partitions").and_then(Value::as_array);
+        let mut rows = rows.into_iter().flatten();
+        let is_it = |row: &&Value| {
+            let volumes = row.get("volumes").and_then(Value::as_array);
+            volumes.into_iter().flatten().any(|name| name == volume)
+        };
+        Ok(rows.find(is_it).context("no such volume")?.clone())
+    }
+
     /// Runs a command as its client.
     ///
     /// # Errors

@@ -400,7 +400,7 @@ impl<E: Env> Partition<E> {
     /// Asks learners how far they have applied the log.
     async fn ask_applied(&self, nodes: BTreeSet<NodeId>) -> Vec<(NodeId, Word)> {
         let asking = nodes.into_iter().map(async |node| {
-            let payload = Bytes::from(rpc::StatusRequest {}.encode_to_vec());
+            let payload = Bytes::from(rpc::StatusRequest::default().encode_to_vec());
             let mesh = &self.inner.mesh;
             let answer = mesh.call(node, Method::Status, payload, STATUS_TIME).await;
             let Ok(Ok(answer)) = answer.map(rpc::StatusResponse::decode) else {

@@ -10,10 +10,54 @@ use aber_log::env::{Env, Kv, Runtime};
 use aber_log::ingest::{ContentProblem, ContentWriter};
 use aber_log::reader::{Reader, SnapshotManifest};
 use aber_proto::{ChunkHash, ChunkList, ChunkRef, Content, ContentHash, Manifest, limit};
+use aber_proto::{Entry, PartitionId};
 use bytes::Bytes;
 use std::sync::Arc;
 
+/// Bytes of entries after which a snapshot is due, however few they are: so that whoever starts from
+/// one reads little besides.
+const SNAPSHOT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The index row that holds the bytes of entries since a snapshot was due.
+fn since_key(partition: PartitionId) -> Bytes {
+    #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
+    let number = partition.0.to_be_bytes();
+    [b"N".as_slice(), &number].concat().into()
+}
+
 impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
+    /// Whether a snapshot is due after an entry, which makes it `bytes` since the last: a rule of the
+    /// log alone, so that all nodes make theirs of the same entries.
+    pub(super) fn is_due(&self, index: u64, bytes: u64) -> bool {
+        let maker = self.options.maker.as_ref();
+        let by_count = |maker: &Maker<E>| index > 0 && index.is_multiple_of(maker.every);
+        maker.is_some_and(|maker| by_count(maker) || bytes >= SNAPSHOT_BYTES)
+    }
+
+    /// Whether a snapshot is due after a batch, and the bytes since one was due.
+    pub(super) fn look_due(&self, entries: &[Entry]) -> (bool, u64) {
+        let lengths = entries.iter().map(|entry| entry.body.len() as u64);
+        let bytes = self.since_snapshot_bytes + lengths.sum::<u64>();
+        let last = entries.last().map(|entry| entry.log_id.index);
+        match last.is_some_and(|index| self.is_due(index, bytes)) {
+            true => (true, 0),
+            false => (false, bytes),
+        }
+    }
+
+    pub(super) fn read_since_snapshot(&self) -> Result<u64, String> {
+        let row = self.options.kv.get(&since_key(self.partition()));
+        let row = row.map_err(|problem| problem.to_string())?;
+        let number = row.and_then(|row| Some(u64::from_le_bytes(row.as_ref().try_into().ok()?)));
+        Ok(number.unwrap_or(0))
+    }
+
+    pub(super) fn note_since_snapshot(&self, extra: &mut KvBatch, bytes: u64) {
+        if self.options.maker.is_some() {
+            extra.put(since_key(self.partition()), bytes.to_le_bytes().to_vec());
+        }
+    }
+
     pub(super) async fn make_snapshot(&mut self) -> Result<(), String> {
         let Some(maker) = &self.options.maker else {
             return Ok(());
@@ -73,7 +117,8 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
                 .push(&bytes)
                 .map_err(|problem| problem.to_string())?;
         }
-        let view = installer.finish().map_err(|problem| problem.to_string())?;
+        let mut view = installer.finish().map_err(|problem| problem.to_string())?;
+        view.compare_every(self.options.view.compared_every());
         let is_it = view.applied().log_id == snapshot.log_id
             && view.applied().chain == snapshot.chain
             && view.digest() == snapshot.digest;
@@ -83,7 +128,11 @@ impl<E: Env, R: Reader, S: ChunkStore> Replay<E, R, S> {
             ));
         }
         self.options.view = view;
+        self.open_older()?;
+        // It was made when it was due.
+        self.since_snapshot_bytes = 0;
         let mut extra = KvBatch::default();
+        self.note_since_snapshot(&mut extra, 0);
         extra.put(membership_key(partition), snapshot.membership.clone());
         self.options
             .kv

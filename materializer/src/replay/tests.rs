@@ -141,6 +141,7 @@ fn start_with(committed: &Committed, chunks: &MemChunks) -> World {
             members: members.clone(),
             reader: committed.clone(),
             chunks: chunks.clone(),
+            tells_history: true,
             ahead: None,
             maker: None,
             applied: applied.clone(),

@@ -3,10 +3,11 @@
 use super::decode::{Decoder, PART_BYTES};
 use super::{SnapshotHeader, SnapshotProblem};
 use crate::view::View;
-use crate::view::past::{self, PastTable};
+use crate::view::backfill::{aside_prefix, remove_all};
+use crate::view::past::{self, PastTable, StartRow};
 use crate::view::table::{self, Row, Table};
 use aber_log::env::Kv;
-use aber_log::env::kv::{KvBatch, KvProblem, prefix_end};
+use aber_log::env::kv::{KvBatch, KvProblem};
 use aber_proto::{Genesis, PartitionId};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -91,12 +92,15 @@ impl<K: Kv> SnapshotInstall<K> {
     /// The index failed, or the snapshot is damaged or cut short.
     pub fn finish(mut self) -> Result<View<K>, SnapshotProblem> {
         let ((key, value), mut buckets) = self.decoder.finish()?;
-        let start = table::AppliedRow::decode(&key, &value).map_err(|_| table::damaged(&key))?;
+        let applied = table::AppliedRow::decode(&key, &value).map_err(|_| table::damaged(&key))?;
         self.batch.put(key, value);
         // Of what came before it only the versions are known.
-        let start = past::StartRow(start.log_id.index).encode();
-        self.batch
-            .put(past::past_table(self.partition, PastTable::Start), start);
+        let start = StartRow {
+            index: applied.log_id.index,
+            digest: buckets.digest(),
+        };
+        let key = past::past_table(self.partition, PastTable::Start);
+        self.batch.put(key, start.encode());
         buckets.write_changed(self.partition, &mut self.batch);
         self.batch
             .remove(table::table_key(self.partition, Table::Installing));
@@ -124,24 +128,6 @@ fn mark_and_clear<K: Kv>(kv: &K, partition: PartitionId) -> Result<(), KvProblem
     batch.put(marker.clone(), Bytes::new());
     kv.commit(batch)?;
     remove_all(kv, &past::past_prefix(partition), &[])?;
+    remove_all(kv, &aside_prefix(partition), &[])?;
     remove_all(kv, &table::view_prefix(partition), &marker)
-}
-
-/// Takes all rows under a prefix away, but one.
-fn remove_all<K: Kv>(kv: &K, prefix: &[u8], stays: &[u8]) -> Result<(), KvProblem> {
-    let (mut from, to) = (prefix.to_vec(), prefix_end(prefix));
-    loop {
-        let page = kv.scan(&from, &to, BATCH_ROWS)?;
-        let Some((last, _)) = page.last() else {
-            return Ok(());
-        };
-        from = [last, [0].as_slice()].concat();
-        let mut batch = KvBatch::default();
-        for (key, _) in page {
-            if key != stays {
-                batch.remove(key);
-            }
-        }
-        kv.commit(batch)?;
-    }
 }

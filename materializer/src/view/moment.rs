@@ -52,7 +52,7 @@ impl<K: Kv> TreeView<K> {
     /// The index failed.
     pub fn history_start(&self, partition: PartitionId) -> Result<u64, KvProblem> {
         let row: Option<StartRow> = self.row(&past::past_table(partition, PastTable::Start))?;
-        Ok(row.map_or(0, |row| row.0))
+        Ok(row.map_or(0, |row| row.index))
     }
 
     /// What became of an entry; `None` if it is not applied, or older than what history tells.

@@ -17,7 +17,7 @@ use super::outcome::{EntryResult, Rejection};
 use super::table::{self, InodeRow, Kind, NameRow, Row, Table};
 use aber_log::env::Kv;
 use aber_log::env::kv::KvProblem;
-use aber_proto::{EventId, FileId, NodeId, PartitionId, PlanId, Timestamp};
+use aber_proto::{EventId, FileId, NodeId, PartitionId, PlanId, Timestamp, ViewDigest};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -28,7 +28,8 @@ pub(crate) const PAST: u8 = b'H';
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum PastTable {
-    /// One row: the index of the oldest entry after which the tree can be told. Without it: 0.
+    /// One row: [`StartRow`], until the past from before a snapshot is told (`backfill.rs`). Without
+    /// it the tree can be told from the beginning.
     Start = 1,
     /// index u64: [`Happened`].
     Entry = 2,
@@ -45,6 +46,8 @@ pub(crate) enum PastTable {
     Horizon = 7,
     /// One row: versions that were replaced up to this entry may be gone (`prune.rs`).
     Passed = 8,
+    /// index u64: [`DigestRow`], at each entry whose view nodes compare.
+    Digest = 9,
 }
 
 #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
@@ -249,16 +252,44 @@ impl Row for PastName {
     }
 }
 
-/// The oldest entry after which the tree can be told.
-pub(crate) struct StartRow(pub(crate) u64);
+/// The oldest entry after which the tree can be told: the last one of a snapshot.
+pub(crate) struct StartRow {
+    pub(crate) index: u64,
+    /// Of the view at that entry.
+    pub(crate) digest: ViewDigest,
+}
 
 impl Row for StartRow {
     fn write(&self, out: &mut Writer) {
-        out.number(self.0);
+        out.number(self.index);
+        out.raw(&self.digest.0);
     }
 
     fn read(_: &[u8], cursor: &mut Cursor<'_>) -> Result<Self, Damaged> {
-        Ok(Self(cursor.number()?))
+        Ok(Self {
+            index: cursor.number()?,
+            digest: ViewDigest(cursor.array()?),
+        })
+    }
+}
+
+/// Key of the digest after an entry.
+pub(crate) fn digest_key(partition: PartitionId, index: u64) -> Vec<u8> {
+    let mut key = past_table(partition, PastTable::Digest);
+    push_index(&mut key, index);
+    key
+}
+
+/// The view's digest after an entry.
+pub(crate) struct DigestRow(pub(crate) ViewDigest);
+
+impl Row for DigestRow {
+    fn write(&self, out: &mut Writer) {
+        out.raw(&self.0.0);
+    }
+
+    fn read(_: &[u8], cursor: &mut Cursor<'_>) -> Result<Self, Damaged> {
+        Ok(Self(ViewDigest(cursor.array()?)))
     }
 }
 

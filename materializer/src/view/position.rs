@@ -1,6 +1,7 @@
 //! [pure] Small questions about a view: where it is, and which nodes it has.
 
 use super::digest::Buckets;
+use super::past::{self, DigestRow};
 use super::read::TreeView;
 use super::table::{self, Table};
 use super::{Applied, View};
@@ -15,6 +16,24 @@ impl<K: Kv> View<K> {
     pub fn applied_index(&self) -> Option<u64> {
         let start = ChainHash::genesis(&self.row.cluster, self.partition);
         (self.applied.chain != start).then_some(self.applied.log_id.index)
+    }
+
+    /// Sets how many entries lie between two views that nodes compare; all nodes of a cluster have
+    /// the same.
+    pub fn compare_every(&mut self, entries: u64) {
+        self.digest_every = entries.max(1);
+    }
+
+    /// Entries between two views that nodes compare.
+    #[must_use]
+    pub fn compared_every(&self) -> u64 {
+        self.digest_every
+    }
+
+    /// Whether nodes compare their views after this entry (promise M4).
+    #[must_use]
+    pub fn is_compared(&self, index: u64) -> bool {
+        index > 0 && index.is_multiple_of(self.digest_every)
     }
 
     /// The ids of the nodes it holds, in order, after one of them, at most `limit`.
@@ -46,6 +65,20 @@ impl<K: Kv> TreeView<K> {
     ) -> Result<(Option<Applied>, ViewDigest), KvProblem> {
         let applied = self.applied(partition)?;
         Ok((applied, Buckets::read(&self.kv, partition)?.digest()))
+    }
+
+    /// The digest of a partition's view as it was after an entry at which nodes compare; `None` where
+    /// none was noted.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn digest_after(
+        &self,
+        partition: PartitionId,
+        index: u64,
+    ) -> Result<Option<ViewDigest>, KvProblem> {
+        let row: Option<DigestRow> = self.row(&past::digest_key(partition, index))?;
+        Ok(row.map(|row| row.0))
     }
 
     /// The contents of files, present and earlier, a page of rows at a time: `after` is the last

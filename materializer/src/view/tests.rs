@@ -1,5 +1,6 @@
 //! The view against its rules, a naive model, and faults.
 
+mod backfill;
 mod faults;
 pub(crate) mod fold;
 mod guards;

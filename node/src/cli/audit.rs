@@ -6,7 +6,8 @@ use crate::client::Client;
 use crate::reason::{Problem, Reason};
 use aber_materializer::audit::{Audit, AuditFinding};
 use aber_proto::generated::v1;
-use aber_proto::{ChainHash, ClusterId, Entry, Genesis, PartitionId, codec};
+use aber_proto::{ChainHash, ClusterId, Entry, Genesis, Head, LogId, NodeId, PartitionId};
+use aber_proto::{SignedHead, codec};
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
@@ -100,6 +101,9 @@ fn audit_file(context: &Context, path: &Path, pins: Pins) -> Result<(Genesis, Au
     while let Some(entry) = reader.next().map_err(problem)? {
         take(context, &mut audit, &entry)?;
     }
+    for signed in reader.heads() {
+        audit.hold_against(signed);
+    }
     Ok((genesis, audit))
 }
 
@@ -143,6 +147,35 @@ async fn source(client: &Client) -> Result<Source, Problem> {
     })
 }
 
+impl Source {
+    /// What members have signed of what is committed now; a head that came since is left out.
+    fn heads(&self) -> impl Iterator<Item = SignedHead> {
+        self.partitions.iter().flat_map(|partition| {
+            let heads = partition.heads.iter();
+            let heads = heads.filter(|head| head.index <= partition.committed_index);
+            heads.filter_map(|head| signed_head(PartitionId(partition.id), head))
+        })
+    }
+}
+
+fn signed_head(partition: PartitionId, message: &v1::SignedHead) -> Option<SignedHead> {
+    let log_id = LogId {
+        term: message.term,
+        index: message.index,
+    };
+    let chain = ChainHash::from_slice(&message.chain_hash)?;
+    let head = Head {
+        partition,
+        log_id,
+        chain,
+    };
+    Some(SignedHead {
+        head,
+        signer: NodeId(message.signer),
+        signature: message.signature.as_ref().try_into().ok()?,
+    })
+}
+
 /// Hands on every entry that is committed at a node now, the control partition's first.
 async fn each_entry(
     client: &Client,
@@ -183,6 +216,9 @@ async fn audit_node(context: &Context, pins: Pins) -> Result<(Genesis, Audit), P
         take(context, &mut audit, &entry)
     })
     .await?;
+    for signed in source.heads() {
+        audit.hold_against(&signed);
+    }
     Ok((source.genesis, audit))
 }
 
@@ -192,6 +228,9 @@ fn finding_text(found: &AuditFinding) -> String {
         "CHAIN_BROKEN" => "it does not follow from the entry before it",
         "SIGNATURE_WRONG" => "the change is not signed by its author",
         "PIN_DIFFERS" => "its chain hash is not the one that was written down",
+        "HEAD_DIFFERS" => "a member has signed another history up to there",
+        "END_MISSING" => "a member has signed that the history goes on up to there",
+        "HEAD_SIGNATURE_WRONG" => "what stands there as signed was not signed by that member",
         _ => "the other history has another entry there",
     };
     let (partition, index) = (found.partition, found.index);
@@ -229,6 +268,7 @@ fn authors(audit: &Audit) -> Told {
 }
 
 fn heads(audit: &Audit) -> Told {
+    let members = audit.members();
     let (mut lines, mut values) = (Vec::new(), Vec::new());
     for (partition, line) in audit.lines() {
         let Some((index, chain)) = line.head() else {
@@ -239,9 +279,33 @@ fn heads(audit: &Audit) -> Told {
             0 | 1 => String::new(),
             first => format!(" (from {first} on: what came before is not there)"),
         };
-        lines.push(format!("  {partition}:{index}:{hash}{whole}"));
+        let signed = audit.signed(*partition).into_iter().flatten();
+        let signed: Vec<_> = signed
+            .map(|(node, reach)| {
+                let member = members.member(*node);
+                (
+                    member.map_or_else(|| node.to_string(), |row| row.name.clone()),
+                    *reach,
+                )
+            })
+            .collect();
+        let by = match signed.is_empty() {
+            true => "  signed by nobody".to_owned(),
+            false => {
+                let names = signed.iter().map(|(name, reach)| match reach == &index {
+                    true => print::escape(name),
+                    false => format!("{} up to {reach}", print::escape(name)),
+                });
+                format!("  signed by {}", names.collect::<Vec<_>>().join(", "))
+            }
+        };
+        lines.push(format!("  {partition}:{index}:{hash}{whole}{by}"));
+        let signed = signed
+            .iter()
+            .map(|(name, reach)| json!({"by": name, "index": reach}));
         values.push(json!({
             "partition": partition.0, "first": line.first, "index": index, "chain_hash": hash,
+            "signed": signed.collect::<Vec<_>>(),
         }));
     }
     (lines, values)
@@ -321,6 +385,9 @@ pub(crate) async fn export(context: &Context, args: ExportArgs) -> Outcome {
         writer.entry(entry).map_err(unwritable)
     })
     .await?;
+    for signed in source.heads() {
+        writer.head(&signed).map_err(unwritable)?;
+    }
     let entries = writer.end().map_err(unwritable)?;
     if is_stdout {
         return Ok(0);

@@ -279,8 +279,12 @@ fn partition_text(partition: &v1::Partition) -> String {
         &partition.leader
     };
     let digest = print::hex(&partition.view_digest).unwrap_or_default();
+    let history = match partition.history_start_index {
+        0 => String::new(),
+        index => format!("   history from {index} on, the rest is on its way"),
+    };
     format!(
-        "  partition {:<3} applied {}, shown {}, digest {} at {}   led by {}   {}",
+        "  partition {:<3} applied {}, shown {}, digest {} at {}   led by {}   {}{history}",
         partition.id,
         partition.applied_index,
         partition.mirrored_index,
@@ -369,6 +373,7 @@ pub(crate) fn partition_value(partition: &v1::Partition) -> Value {
         "applied_index": partition.applied_index,
         "mirrored_index": partition.mirrored_index,
         "oldest_index": partition.oldest_index,
+        "history_start_index": partition.history_start_index,
         "chain_hash": print::hex(&partition.chain_hash),
         "view_digest": print::hex(&partition.view_digest),
         "digest_index": partition.digest_index,

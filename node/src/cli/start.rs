@@ -64,6 +64,9 @@ pub(crate) struct UpArgs {
     /// Entries between two snapshots: for tests of what is far behind
     #[arg(long, hide = true, value_name = "N")]
     snapshot_every: Option<u64>,
+    /// Entries between two views that nodes compare: for tests of views that differ
+    #[arg(long, hide = true, value_name = "N")]
+    digest_every: Option<u64>,
     /// Bytes of a segment of the log: for tests on small disks
     #[arg(long, hide = true, value_name = "BYTES")]
     segment_bytes: Option<u64>,
@@ -131,6 +134,7 @@ pub(crate) async fn up(context: &Context, args: UpArgs) -> Outcome {
         mirror: args.mirror,
         name: args.name,
         snapshot_every: args.snapshot_every,
+        digest_every: args.digest_every,
         segment_bytes: args.segment_bytes,
         pack_bytes: args.pack_bytes,
         grace: args.grace.map(Duration::from_secs),

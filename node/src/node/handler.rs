@@ -68,7 +68,7 @@ impl<E: Env> Handler for NodeHandler<E> {
             Method::Hold | Method::Chunks | Method::Held | Method::Push | Method::Relay => {
                 Box::pin(self.content.clone().answer(from, method, payload))
             }
-            Method::Status => self.status(),
+            Method::Status => self.status(payload),
             Method::Entries => {
                 let answer = self.history.answer(payload);
                 Box::pin(async move { answer })
@@ -145,7 +145,11 @@ impl<E: Env> NodeHandler<E> {
         judged.change.is_some() && is_of_member
     }
 
-    fn status(&self) -> Answer {
+    fn status(&self, payload: Bytes) -> Answer {
+        let request = match rpc::StatusRequest::decode(payload) {
+            Ok(request) => request,
+            Err(problem) => return refuse(problem),
+        };
         let mirrored = self
             .mirror
             .as_ref()
@@ -158,13 +162,14 @@ impl<E: Env> NodeHandler<E> {
             mirrored: mirrored.get(id).copied().unwrap_or(0),
         };
         let positions = self.partitions.iter().map(position).collect();
-        let heads = self.heads.of_led();
+        let heads = self.heads.of_led(&request.reached);
         let response = rpc::StatusResponse {
             positions,
             missing_chunks: 0,
             heads,
             wall_ms: self.heads.env.runtime().wall_clock().0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            digests: self.heads.digests(),
         };
         Box::pin(async move { Ok(response.encode_to_vec().into()) })
     }

@@ -3,6 +3,7 @@
 //! An index that does not open, is of another cluster or format, or says something the log
 //! contradicts, is moved aside and filled again from snapshots and log.
 
+use super::finding::{self, Finding, Findings};
 use crate::reason::{Problem, Reason};
 use aber_log::env::kv::KvProblem;
 use aber_log::env::{Env, Runtime};
@@ -10,7 +11,6 @@ use aber_log::outbox::Outbox;
 use aber_log::outbox::state::Outcome;
 use aber_log::partition::Partition;
 use aber_log::segment::{SegmentLog, SegmentProblem};
-use aber_log::watch::Watched;
 use aber_materializer::mirror::MirrorHandle;
 use aber_materializer::replay::{AppliedBatch, Boxed, Failure, Listener};
 use aber_materializer::view::{EntryResult, Rejection, RequestOutcome, View};
@@ -58,7 +58,7 @@ pub(super) async fn open<E: Env>(
     env: &E,
     log: &SegmentLog<E>,
     genesis: &Genesis,
-    notices: &Watched<Vec<String>>,
+    findings: &Findings,
 ) -> Result<(E::Kv, Views<E::Kv>), Problem> {
     let noted = log
         .note(BAD_INDEX)
@@ -72,9 +72,8 @@ pub(super) async fn open<E: Env>(
         Err(why) => why,
     };
     env.runtime().trace(format_args!("index rebuilt: {why}"));
-    notices.update(|notices| {
-        notices.push(format!("the index was rebuilt from the log: {why}"));
-    });
+    let repaired = format!("the index was rebuilt from the log: {why}");
+    finding::add(findings, Finding::Repaired(repaired));
     let failed = |detail: String| Problem::new(Reason::StorageFailed).with("detail", detail);
     env.discard_index()
         .map_err(|error| failed(error.to_string()))?;
@@ -231,7 +230,7 @@ impl<E: Env> Listener for NodeListener<E> {
 }
 
 /// Ends the node; its next start makes the index anew.
-async fn rebuild<E: Env>(log: &SegmentLog<E>, runtime: &E::Runtime, why: &str) {
+pub(super) async fn rebuild<E: Env>(log: &SegmentLog<E>, runtime: &E::Runtime, why: &str) {
     let note = Some(Bytes::copy_from_slice(why.as_bytes()));
     let notes = vec![(Bytes::from_static(BAD_INDEX), note)];
     // If the log fails too, the next start finds out by itself.

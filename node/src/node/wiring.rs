@@ -3,6 +3,7 @@
 //! The mirror starts first and looks at its directory only once the views have caught up with the
 //! log: a mirror that looked at a tree still being rebuilt would take all files for strangers.
 
+use super::finding::Findings;
 use super::sighting::Sightings;
 use super::{Node, NodeConfig, Parts, collaborator, handler, heads, index, storage, upkeep};
 use crate::reason::{Problem, Reason};
@@ -32,7 +33,7 @@ const DIRTY_QUEUE: usize = 64;
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How far each view is applied.
-type Positions = BTreeMap<PartitionId, Watched<Option<u64>>>;
+pub(super) type Positions = BTreeMap<PartitionId, Watched<Option<u64>>>;
 /// Who may do what, as the control partition's view says.
 type SharedMembers = Watched<Arc<Members>>;
 
@@ -51,7 +52,7 @@ pub(super) struct Wiring<E: Env> {
     pub(super) snapshots: Snapshots<E>,
     pub(super) tree: TreeView<E::Kv>,
     pub(super) members: SharedMembers,
-    pub(super) notices: Watched<Vec<String>>,
+    pub(super) findings: Findings,
     pub(super) sightings: Watched<Sightings>,
 }
 
@@ -70,8 +71,8 @@ impl<E: Env> Wiring<E> {
         let outbox = self.start_outbox(&applied)?;
         let shared = (&applied, &members);
         self.start_replays(views, queues, shared, dirty, (&outbox, &mirror))?;
-        self.start_links(shared, &mirror);
-        let parts = Arc::new(self.parts((applied, members), outbox, mirror));
+        let heads = self.start_links(shared, &mirror);
+        let parts = Arc::new(self.parts((applied, members), outbox, mirror, heads));
         let runtime = parts.env.runtime();
         runtime.spawn("sweep", upkeep::sweep_all(Arc::clone(&parts)));
         Ok(Node { parts })
@@ -82,6 +83,7 @@ impl<E: Env> Wiring<E> {
         (applied, members): (Positions, SharedMembers),
         outbox: Outbox,
         mirror: Option<MirrorHandle>,
+        heads: heads::Heads<E>,
     ) -> Parts<E> {
         Parts {
             env: self.env,
@@ -99,7 +101,8 @@ impl<E: Env> Wiring<E> {
             members,
             outbox,
             mirror,
-            notices: self.notices,
+            findings: self.findings,
+            heads,
             sightings: self.sightings,
             upkeep: tokio::sync::Mutex::new(()),
         }
@@ -137,7 +140,8 @@ impl<E: Env> Wiring<E> {
         (outbox, mirror): (&Outbox, &Option<MirrorHandle>),
     ) -> Result<(), Problem> {
         let genesis = Arc::new(self.config.genesis.clone());
-        for (partition, view) in views {
+        for (partition, mut view) in views {
+            view.compare_every(self.config.options.digest_every);
             let listener = index::NodeListener {
                 env: self.env.clone(),
                 me: self.config.me,
@@ -156,6 +160,7 @@ impl<E: Env> Wiring<E> {
                 members: members.clone(),
                 reader: self.reader.clone(),
                 chunks: self.content.clone(),
+                tells_history: true,
                 ahead: Some(ahead_of(&self.content)),
                 maker: Some(Maker {
                     store: self.content.store().clone(),
@@ -176,7 +181,7 @@ impl<E: Env> Wiring<E> {
         &self,
         (applied, members): (&Positions, &SharedMembers),
         mirror: &Option<MirrorHandle>,
-    ) {
+    ) -> heads::Heads<E> {
         let heads = heads::Heads {
             env: self.env.clone(),
             me: self.config.me,
@@ -186,8 +191,11 @@ impl<E: Env> Wiring<E> {
             log: self.log.clone(),
             mesh: self.mesh.clone(),
             partitions: self.partitions.clone(),
-            notices: self.notices.clone(),
+            findings: self.findings.clone(),
             sightings: self.sightings.clone(),
+            tree: self.tree.clone(),
+            applied: applied.clone(),
+            digest_every: self.config.options.digest_every,
         };
         self.env.runtime().spawn("heads", heads.clone().run());
         let handler = handler::NodeHandler {
@@ -199,9 +207,10 @@ impl<E: Env> Wiring<E> {
             members: members.clone(),
             judge: std::sync::Mutex::new(Judge::new()),
             mirror: mirror.clone(),
-            heads,
+            heads: heads.clone(),
         };
         self.mesh.answer(Arc::new(handler));
+        heads
     }
 
     async fn start_mirror(

@@ -111,18 +111,12 @@ fn a_node_far_behind_catches_up_from_a_snapshot() -> Result<()> {
         )?;
     }
     cluster.nodes[0].ok(&["rm", "/d/f0"])?;
-    let volume = |node: &aber_tests::process::Node| -> Result<serde_json::Value> {
-        let status = node.status()?;
-        let mut rows = status["partitions"].as_array().into_iter().flatten();
-        let row = rows.find(|row| row["volumes"].to_string().contains("\"d\""));
-        Ok(row.cloned().unwrap_or_default())
-    };
-    let leader = usize::from(volume(&cluster.nodes[0])?["leader"] == "n2");
+    let leader = usize::from(cluster.nodes[0].partition_of("d")?["leader"] == "n2");
     cluster.nodes[leader].kill()?;
     cluster.nodes[2].start()?;
     let until = Instant::now() + STALL;
     loop {
-        let row = volume(&cluster.nodes[2])?;
+        let row = cluster.nodes[2].partition_of("d")?;
         if row["oldest_index"].as_u64() > Some(16) {
             break;
         }
@@ -137,7 +131,23 @@ fn a_node_far_behind_catches_up_from_a_snapshot() -> Result<()> {
     for node in &cluster.nodes {
         node.ok(&["verify"])?;
     }
-    Ok(())
+    // Promise I3: what the snapshot skipped comes back, and then the past is told as elsewhere.
+    let partition = cluster.nodes[0].partition_of("d")?["id"].clone();
+    let early = format!("{partition}:20");
+    let list = ["ls", "/d", "--at", &early];
+    let told = cluster.nodes[0].ok(&list)?;
+    ensure!(told.lines().count() > 5, "{told}");
+    let until = Instant::now() + STALL;
+    loop {
+        let ran = cluster.nodes[2].aber(&list)?;
+        if ran.code == 0 {
+            ensure!(ran.stdout == told, "{told:?} there, {ran:?} here");
+            return Ok(());
+        }
+        ensure!(ran.reason() == Some("HISTORY_FORGOTTEN"), "{ran:?}");
+        ensure!(Instant::now() < until, "it is not told: {ran:?}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// A materializer of its own shows what the mirror of the node it follows shows (promise I3).

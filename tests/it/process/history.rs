@@ -141,10 +141,18 @@ fn audit_elsewhere(cluster: &Cluster) -> Result<()> {
         "{said}"
     );
     let here = result(bob, &["audit", "--compare", &text])?;
+    let hashes = |said: &Value| -> Vec<Value> {
+        let heads = said["heads"].as_array().into_iter().flatten();
+        heads.map(|head| head["chain_hash"].clone()).collect()
+    };
     ensure!(
-        here["wrong"] == 0 && here["heads"] == last["heads"],
+        here["wrong"] == 0 && hashes(&here) == hashes(&last),
         "{here} {last}"
     );
+    let heads = last["heads"].as_array().into_iter().flatten();
+    for head in heads {
+        ensure!(head["signed"].to_string().contains("n1"), "{head}");
+    }
     let head = last["heads"]
         .as_array()
         .and_then(|heads| heads.last())
@@ -160,6 +168,12 @@ fn audit_elsewhere(cluster: &Cluster) -> Result<()> {
     let (code, said) = audit(&["--file", &text, "--pin", &format!("{place}:{other}")])?;
     ensure!(code == 8 && said.contains("PIN_DIFFERS"), "{said}");
 
+    // Promise I4: the end of a history cannot be left out, for a member has signed it.
+    let shorter = cluster.directory.path().join("shorter.aud");
+    std::fs::write(&shorter, without_last_entry(&std::fs::read(&file)?)?)?;
+    let (code, said) = audit(&["--file", &shorter.display().to_string()])?;
+    ensure!(code == 8 && said.contains("END_MISSING"), "{said}");
+
     let mut bytes = std::fs::read(&file)?;
     let at = bytes.len() * 2 / 3;
     bytes[at] ^= 1;
@@ -172,6 +186,27 @@ fn audit_elsewhere(cluster: &Cluster) -> Result<()> {
     let (code, said) = audit(&["--file", &forged.display().to_string()])?;
     ensure!(code == 1 && said.contains("SOURCE_UNREADABLE"), "{said}");
     Ok(())
+}
+
+/// An audit file whose last entry was taken out, and its end made to fit (format.md, audit files).
+fn without_last_entry(bytes: &[u8]) -> Result<Vec<u8>> {
+    const ENTRY: u8 = 2;
+    let (mut records, mut at) = (Vec::new(), 8);
+    while let Some(head) = bytes.get(at..at + 5) {
+        let length = u32::from_le_bytes(head[1..].try_into()?) as usize;
+        records.push((head[0], bytes[at..at + 5 + length].to_vec()));
+        at += 5 + length;
+    }
+    let last = records.iter().rposition(|(kind, _)| *kind == ENTRY);
+    records.remove(last.context("an entry")?);
+    let count = records.iter().filter(|(kind, _)| *kind == ENTRY).count() as u64;
+    let (_, end) = records.last_mut().context("an end")?;
+    end[5..].copy_from_slice(&count.to_le_bytes());
+    let mut shorter = bytes[..8].to_vec();
+    for (_, record) in records {
+        shorter.extend(record);
+    }
+    Ok(shorter)
 }
 
 /// `undo` and `redo` walk one's own actions; what others did in between is left alone.

@@ -86,10 +86,16 @@ impl<K: Kv> TreeView<K> {
         })
     }
 
-    /// The last entry that found each version of a file in its place: it replaced or removed it.
+    /// The last entry that found each version of a file in its place: it replaced or removed it. Of
+    /// what history tells.
     fn ends(&self, file: FileId) -> Result<BTreeMap<EventId, u64>, KvProblem> {
         let prefix = past::node_prefix(file);
         let (mut from, to) = (prefix.clone(), prefix_end(&prefix));
+        // Of what came before history's start a part may stand there already (`backfill.rs`), and
+        // the last that it says of a file is not the last that happened to it.
+        if let start @ 1.. = self.history_start(file.partition)? {
+            past::push_index(&mut from, start.saturating_add(1));
+        }
         let mut ends = BTreeMap::new();
         loop {
             let page = self.kv.scan(&from, &to, PAGE)?;

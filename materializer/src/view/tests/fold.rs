@@ -194,7 +194,7 @@ pub(crate) fn world() -> World {
 }
 
 /// Entries of these plans, and what the model says to each.
-fn history(world: &mut World, plans: &[Vec<Plan>]) -> (Vec<(Entry, Verdict)>, Model) {
+pub(crate) fn history(world: &mut World, plans: &[Vec<Plan>]) -> (Vec<(Entry, Verdict)>, Model) {
     let mut model = Model::default();
     let mut entries = Vec::new();
     for change in plans {

@@ -1,6 +1,7 @@
 //! [driver] What a person should know or do: the notices of `status`.
 
 use super::NodeService;
+use crate::node::finding::Finding;
 use crate::node::sighting::{Skewed, skewed};
 use crate::reason::Reason;
 use aber_log::env::{Disk, Env};
@@ -61,11 +62,7 @@ impl<E: Env> NodeService<E> {
             let mend = "nothing is lost; they land by themselves once the cause is gone".to_owned();
             notices.push(notice("CHANGE_WAITS", v1::Health::Queuing, what, why, mend));
         }
-        for why in parts.notices.get() {
-            let mend = "nothing to do".to_owned();
-            let what = "this node repaired something at its start".to_owned();
-            notices.push(notice("REPAIRED", v1::Health::Ok, what, why, mend));
-        }
+        notices.extend(parts.findings.get().into_iter().map(found));
         if let Some(Err(why)) = &parts.config.options.api {
             let what = "the API is not open to the network".to_owned();
             let mend = "free the address and restart the node, or choose: aber up --api HOST:PORT, \
@@ -229,6 +226,43 @@ impl<E: Env> NodeService<E> {
         let mend = "free space on its disk; the rest happens by itself".to_owned();
         Some(notice("NO_SPACE", v1::Health::Degraded, what, why, mend))
     }
+}
+
+fn found(finding: Finding) -> v1::Notice {
+    let (code, health, what, why, mend) = match finding {
+        Finding::Repaired(why) => (
+            "REPAIRED",
+            v1::Health::Ok,
+            "this node repaired something at its start",
+            why,
+            "nothing to do",
+        ),
+        Finding::TwoHistories(why) => (
+            "TWO_HISTORIES",
+            v1::Health::Failed,
+            "the history of this cluster was told in two ways",
+            why,
+            "one of them is no member's word any more: compare the logs (aber audit --compare), and \
+             remove the member that lies or was set back to an older copy",
+        ),
+        Finding::OtherView { what, is_wrong, .. } => (
+            "OTHER_VIEW",
+            if is_wrong {
+                v1::Health::Failed
+            } else {
+                v1::Health::Degraded
+            },
+            "nodes show different trees after the same entries",
+            what,
+            if is_wrong {
+                "this node is wrong, and building its index anew did not help: install the same aber \
+                 as on the others, and check its memory"
+            } else {
+                "a majority of the voters decides: the others build their index anew by themselves"
+            },
+        ),
+    };
+    notice(code, health, what.to_owned(), why, mend.to_owned())
 }
 
 /// `5 min 3 s ahead of`.

@@ -9,7 +9,7 @@ use aber_log::uplink::UplinkState;
 use aber_materializer::members::Members;
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
-use aber_proto::{NodeId, PartitionId};
+use aber_proto::{LogId, NodeId, PartitionId, SignedHead};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl<E: Env> NodeService<E> {
         let parts = &self.node.parts;
         let mut positions = vec![(parts.config.me, self.own_positions())];
         for peer in parts.mesh.peers_up() {
-            let payload = Bytes::from(rpc::StatusRequest {}.encode_to_vec());
+            let payload = Bytes::from(rpc::StatusRequest::default().encode_to_vec());
             let answer = parts
                 .mesh
                 .call(peer, Method::Status, payload, POSITIONS_DEADLINE)
@@ -253,11 +253,24 @@ impl<E: Env> NodeService<E> {
                 view_digest: Bytes::copy_from_slice(&digest.0),
                 digest_index: applied_index,
                 mirrored_index: mirrored.get(id).copied().unwrap_or(0),
+                heads: parts.heads.signed(*id).iter().map(head_value).collect(),
+                history_start_index: parts.tree.history_start(*id).map_err(index_problem)?,
             });
         }
         Ok(v1::ListPartitionsResponse {
             partitions,
             next_page_token: String::new(),
         })
+    }
+}
+
+fn head_value(signed: &SignedHead) -> v1::SignedHead {
+    let LogId { term, index } = signed.head.log_id;
+    v1::SignedHead {
+        signer: signed.signer.0,
+        term,
+        index,
+        chain_hash: Bytes::copy_from_slice(&signed.head.chain.0),
+        signature: Bytes::copy_from_slice(&signed.signature),
     }
 }

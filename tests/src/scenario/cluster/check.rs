@@ -3,13 +3,13 @@
 //! The history is read from the logs of all nodes together and replayed by a view of its own, so
 //! that what nodes show is compared with a second computation, not with each other alone.
 
-use super::subject::{Aber, AberNode, MIRROR};
+use super::subject::{Aber, AberNode, DIGEST_EVERY, MIRROR};
 use crate::oracle::{Landed, Oracle, Outcome, check_digests, check_mirror, check_order};
 use crate::sim::World;
 use crate::sim::cluster::Cluster;
 use crate::sim::kv::{Index, SimKv};
 use crate::sim::outsider::Shown;
-use aber_log::env::Env;
+use aber_log::env::{Env, Kv};
 use aber_log::life::Life;
 use aber_materializer::judge::Judge;
 use aber_materializer::members::Members;
@@ -17,6 +17,7 @@ use aber_materializer::tree::{NodeKind, ROOT, Tree};
 use aber_materializer::view::{EntryResult, View};
 use aber_proto::path::RESERVED;
 use aber_proto::{Entry, FileId, Genesis, NodeId, PartitionId, ViewDigest};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -135,6 +136,12 @@ pub(super) fn unsettled(cluster: &Cluster<Aber>, genesis: &Genesis) -> Vec<Strin
                     "node {node} has no history of {partition} before {first}"
                 ));
             }
+            let start = handle.node.parts.tree.history_start(partition);
+            if start != Ok(0) {
+                left.push(format!(
+                    "node {node} tells the past of {partition} from {start:?} on"
+                ));
+            }
             let (shown, index) = (status.positions.get(&partition), applied(handle, partition));
             if shown.copied() != index {
                 left.push(format!(
@@ -198,6 +205,41 @@ fn collect(node: NodeId, handle: &AberNode, entries: &mut Entries) -> Vec<String
     broken
 }
 
+/// Rows of the past, by key.
+type Past = BTreeMap<Bytes, Bytes>;
+
+/// I3: what an index knows of the past, without what is a node's own (format.md, rows of the past).
+fn past_of<K: Kv>(kv: &K) -> Result<Past, String> {
+    const OWN_TABLES: [u8; 3] = [1, 7, 8];
+    let (mut past, mut from) = (Past::new(), b"H".to_vec());
+    loop {
+        let page = kv.scan(&from, b"I", PAGE);
+        let page = page.map_err(|problem| problem.to_string())?;
+        let Some((last, _)) = page.last() else {
+            return Ok(past);
+        };
+        from = [last, [0].as_slice()].concat();
+        let is_own = |key: &Bytes| key.get(5).is_some_and(|table| OWN_TABLES.contains(table));
+        past.extend(page.into_iter().filter(|(key, _)| !is_own(key)));
+    }
+}
+
+/// Where the past that a node tells is not the one that a replay of the log gives.
+fn check_past(node: NodeId, handle: &AberNode, replayed: &Past) -> Option<String> {
+    let kv = handle.node.parts.env.open_index();
+    let told = match kv
+        .map_err(|problem| problem.to_string())
+        .and_then(|kv| past_of(&kv))
+    {
+        Ok(told) => told,
+        Err(problem) => return Some(format!("I3: the past of node {node}: {problem}")),
+    };
+    let mut keys = told.keys().chain(replayed.keys());
+    let other = keys.find(|key| told.get(*key) != replayed.get(*key))?;
+    let key = other.escape_ascii();
+    Some(format!("I3: node {node} tells another past at {key}"))
+}
+
 /// The whole history, replayed by a view that no node has.
 struct Replayed {
     landed: Vec<Landed>,
@@ -207,16 +249,12 @@ struct Replayed {
     members: Arc<Members>,
 }
 
-fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
+fn replay(genesis: &Genesis, entries: &Entries, kv: &SimKv) -> Replayed {
     let mut replayed = Replayed {
         landed: Vec::new(),
         digests: BTreeMap::new(),
         broken: Vec::new(),
         members: Arc::new(Members::of_genesis(genesis)),
-    };
-    let life = Life::new(tokio::time::Instant::now(), 0, 0);
-    let Ok(kv) = SimKv::open(&life, &Arc::new(Mutex::new(Index::default()))) else {
-        return replayed;
     };
     // The control partition comes first; the others are judged by all that its members were.
     for partition in genesis.partition_ids() {
@@ -231,6 +269,7 @@ fn replay(genesis: &Genesis, entries: &Entries) -> Replayed {
                 continue;
             }
         };
+        view.compare_every(DIGEST_EVERY);
         for (_, entry) in entries.range((partition, 0)..=(partition, u64::MAX)) {
             let judged = judge.judge(entry, &replayed.members);
             let batch = [(entry.clone(), judged.verdict)];
@@ -290,7 +329,13 @@ pub(super) fn check_all(
             broken.extend(collect(node, &handle, &mut entries));
         }
     }
-    let replayed = replay(genesis, &entries);
+    let life = Life::new(tokio::time::Instant::now(), 0, 0);
+    let Ok(kv) = SimKv::open(&life, &Arc::new(Mutex::new(Index::default()))) else {
+        broken.push("the oracle has no index".to_owned());
+        return broken;
+    };
+    let replayed = replay(genesis, &entries, &kv);
+    let past = past_of(&kv).unwrap_or_default();
     broken.extend(replayed.broken);
     broken.extend(oracle.check_history(&replayed.landed));
     broken.extend(check_order(&replayed.landed));
@@ -303,6 +348,7 @@ pub(super) fn check_all(
         if handle.node.parts.members.get() != replayed.members {
             broken.push(format!("S2: node {node} knows other members than the log"));
         }
+        broken.extend(check_past(node, &handle, &past));
         broken.extend(oracle.check_contents(&mirror_of(world, node)));
     }
     let (ever, present) = (

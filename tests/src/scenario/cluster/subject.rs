@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// Entries between two views that the nodes compare: few, so that they do.
+pub(super) const DIGEST_EVERY: u64 = 16;
 /// Where every node's mirror is.
 pub(super) const MIRROR: &str = "/home/mirror";
 /// Longest wait for an acknowledgement within one call.
@@ -110,6 +112,7 @@ impl Subject for Aber {
             },
             timing: self.timing,
             snapshot_every: self.snapshot_every,
+            digest_every: DIGEST_EVERY,
             mirror: Some((PathBuf::from(MIRROR), mirror)),
             ..NodeOptions::default()
         };
