@@ -28,10 +28,11 @@ fn write_on(node: &Node, from: u64) -> Result<()> {
 /// Changes one bucket of the digest, as a faulty memory would.
 fn damage_view(node: &Node, partition: u64) -> Result<()> {
     const BUCKET_TABLE: u8 = 10;
-    let partition = u32::try_from(partition)?;
+    #[expect(clippy::big_endian_bytes, reason = "keys sort by bytes")]
+    let partition = u32::try_from(partition)?.to_be_bytes();
     let kv = SledKv::open(&node.data.join("index"))?;
     let mut prefix = vec![b'V'];
-    prefix.extend_from_slice(&partition.to_be_bytes());
+    prefix.extend_from_slice(&partition);
     prefix.push(BUCKET_TABLE);
     let mut rows = kv.scan(&prefix, &prefix_end(&prefix), 1)?;
     let (key, value) = rows.pop().context("no bucket")?;
