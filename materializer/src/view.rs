@@ -38,7 +38,7 @@ pub(crate) mod tests;
 pub use backfill::{Backfill, BackfillProblem};
 pub use history::Tenure;
 pub use keep::Tag;
-pub use moment::Moment;
+pub use moment::{Forgiven, Moment};
 pub use outcome::{EntryOutcome, EntryResult, EventOutcome, Idle, Rejected, Rejection};
 pub use outcome::{RequestOutcome, Verdict};
 pub use past::{Fate, Happened};

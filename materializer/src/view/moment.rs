@@ -3,15 +3,16 @@
 //! Rows of now are read before those of the past: an entry that is applied in between has noted
 //! what it replaced, so what was read stays right (see `past.rs`).
 
+use super::namespace::volume_root;
 use super::past::{self, Happened, PastName, PastTable, StartRow};
-use super::read::{TreeView, Volume};
+use super::read::{TreeView, Volume, is_forgotten};
 use super::table::{self, InodeRow, NameRow, Row};
 use crate::tree::{Node, NodeKind, ROOT, Tree};
 use aber_log::env::Kv;
 use aber_log::env::kv::{KvProblem, prefix_end};
 use aber_proto::{FileId, PartitionId, PlanId, Timestamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Names read of a directory's past at once.
 const PAGE: usize = 256;
@@ -20,6 +21,28 @@ const PAGE: usize = 256;
 /// that is not named is seen as it was before its first entry.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Moment(pub BTreeMap<PartitionId, u64>);
+
+/// Files that were left out of listings.
+#[derive(Clone, Debug, Default)]
+pub struct Forgiven(Arc<Mutex<BTreeSet<FileId>>>);
+
+impl Forgiven {
+    fn add(&self, id: FileId) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn files(&self) -> BTreeSet<FileId> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
 
 impl Moment {
     /// The last entry seen; 0 before the first.
@@ -37,7 +60,20 @@ impl<K: Kv> TreeView<K> {
         Self {
             kv: self.kv.clone(),
             moment: Some(moment),
+            forgiven: None,
         }
+    }
+
+    /// The same tree, whose directories are listed without the files whose content retention let go;
+    /// and which these were, so far.
+    #[must_use]
+    pub fn forgiving(&self) -> (Self, Forgiven) {
+        let forgiven = Forgiven::default();
+        let tree = Self {
+            forgiven: Some(forgiven.clone()),
+            ..self.clone()
+        };
+        (tree, forgiven)
     }
 
     /// The moment it shows; `None`: now.
@@ -158,6 +194,20 @@ impl<K: Kv> TreeView<K> {
         }
     }
 
+    /// The name that a volume which is gone had last; `None` if history does not tell it.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn last_name(&self, volume: VolumeId) -> Result<Option<String>, KvProblem> {
+        let file = volume_root(volume);
+        let removed = self.changes_of(file, 0)?.pop();
+        let Some(before) = removed.and_then(|index| index.checked_sub(1)) else {
+            return Ok(None);
+        };
+        let then = self.at(Arc::new(Moment(BTreeMap::from([(file.partition, before)]))));
+        Ok(then.inode(file)?.map(|row| row.node.name))
+    }
+
     /// All nodes that ever had a name in a directory, the present one last. Only of what history
     /// tells.
     ///
@@ -194,7 +244,31 @@ impl<K: Kv> TreeView<K> {
 
     /// A node as the moment saw it.
     pub(super) fn inode(&self, id: FileId) -> Result<Option<InodeRow>, KvProblem> {
+        let Some((mut row, is_past)) = self.inode_without_content(id)? else {
+            return Ok(None);
+        };
+        if is_past && past::is_file(&row) {
+            let version = self.version(id, row.node.version)?;
+            let index = self.moment().map_or(u64::MAX, |at| at.index(id.partition));
+            let key = table::inode_key(id);
+            let missing = || match self.passed(id.partition) {
+                Ok(passed) if index < passed => table::forgotten(&key),
+                Ok(_) => table::damaged(&key),
+                Err(problem) => problem,
+            };
+            let version = version.ok_or_else(missing)?;
+            row.node.kind = NodeKind::File(version.content);
+        }
+        Ok(Some(row))
+    }
+
+    /// A node as the moment saw it; whether that is past, and a file's content is with its version.
+    pub(super) fn inode_without_content(
+        &self,
+        id: FileId,
+    ) -> Result<Option<(InodeRow, bool)>, KvProblem> {
         let present: Option<InodeRow> = self.row(&table::inode_key(id))?;
+        let present = present.map(|row| (row, false));
         let Some(moment) = &self.moment else {
             return Ok(present);
         };
@@ -211,18 +285,8 @@ impl<K: Kv> TreeView<K> {
             return Ok(None);
         }
         let row = InodeRow::read_without_content(id, &value);
-        let mut row = row.map_err(|_| table::damaged(&key))?;
-        if past::is_file(&row) {
-            let version = self.version(id, row.node.version)?;
-            let missing = || match self.passed(id.partition) {
-                Ok(passed) if index < passed => table::forgotten(&key),
-                Ok(_) => table::damaged(&key),
-                Err(problem) => problem,
-            };
-            let version = version.ok_or_else(missing)?;
-            row.node.kind = NodeKind::File(version.content);
-        }
-        Ok(Some(row))
+        let row = row.map_err(|_| table::damaged(&key))?;
+        Ok(Some((row, true)))
     }
 
     /// What a name pointed to at the moment.
@@ -359,7 +423,10 @@ impl<K: Kv> TreeView<K> {
     pub(super) fn nodes_of(&self, names: &[NameRow]) -> Result<Vec<Node>, KvProblem> {
         let mut nodes = Vec::with_capacity(names.len());
         for row in names {
-            nodes.extend(self.inode(row.id)?.map(|row| row.node));
+            match (self.inode(row.id), &self.forgiven) {
+                (Err(problem), Some(forgiven)) if is_forgotten(&problem) => forgiven.add(row.id),
+                (found, _) => nodes.extend(found?.map(|row| row.node)),
+            }
         }
         Ok(nodes)
     }

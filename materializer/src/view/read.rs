@@ -4,7 +4,7 @@
 //! a snapshot is being installed its partition must not be read: see [`TreeView::is_installing`].
 
 use super::Applied;
-use super::moment::Moment;
+use super::moment::{Forgiven, Moment};
 use super::namespace::volume_root;
 use super::outcome::RequestOutcome;
 use super::table::{
@@ -26,6 +26,8 @@ pub struct TreeView<K> {
     pub(super) kv: K,
     /// What it shows; `None`: what is applied now.
     pub(super) moment: Option<Arc<Moment>>,
+    /// Where files without content are noted that listings leave out.
+    pub(super) forgiven: Option<Forgiven>,
 }
 
 /// What a path of the tree names.
@@ -97,7 +99,11 @@ impl<K: Kv> TreeView<K> {
     /// Reads this index.
     #[must_use]
     pub fn new(kv: K) -> Self {
-        Self { kv, moment: None }
+        Self {
+            kv,
+            moment: None,
+            forgiven: None,
+        }
     }
 
     pub(super) fn row<R: Row>(&self, key: &[u8]) -> Result<Option<R>, KvProblem> {
@@ -195,11 +201,12 @@ impl<K: Kv> TreeView<K> {
             if names.len() > limit::PATH_DEPTH {
                 return Ok(None);
             }
-            let Some(node) = self.node(at)? else {
+            // Where something was is told longer than what it held.
+            let Some((row, _)) = self.inode_without_content(at)? else {
                 return Ok(None);
             };
-            at = node.parent;
-            names.push(node.name);
+            at = row.node.parent;
+            names.push(row.node.name);
         }
         names.reverse();
         Ok(TreePath::parse(&format!("/{}", names.join("/"))).ok())

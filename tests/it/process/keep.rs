@@ -79,6 +79,9 @@ fn d8_versions_go_and_a_tag_keeps_one() -> Result<()> {
     cluster.settle(SETTLE)?;
     one.ok(&["tag", "first", "--comment", "as it began"])?;
     put(author, &versions[1], "/v/big")?;
+    cluster.settle(SETTLE)?;
+    let volume = one.partition_of("v")?;
+    let second = format!("{}:{}", volume["id"], volume["applied_index"]);
     put(author, &versions[2], "/v/big")?;
     put(author, b"top", "/top")?;
     cluster.settle(SETTLE)?;
@@ -105,6 +108,16 @@ fn d8_versions_go_and_a_tag_keeps_one() -> Result<()> {
 
     is_refused(one, &["cat", "/v/big", "--at", "-1"], "HISTORY_FORGOTTEN")?;
     is_shown(one, &["cat", "/v/big", "--at", "first"], &versions[0])?;
+    // What held it then goes back but for that file, which is named.
+    for back in [
+        ["restore", "/v", "--at", &second, "--dry-run"],
+        ["rollback", "/v", "--to", &second, "--dry-run"],
+    ] {
+        // Exit code 3: there is nothing else to do.
+        let plan = one.aber(&back)?.stdout;
+        let is_named = plan.contains("/v/big") && plan.contains("its content is not kept any more");
+        ensure!(is_named, "{back:?}: {plan}");
+    }
     is_shown(one, &["cat", "/v/big"], &versions[2])?;
     // The other one has not pruned yet, and still can be asked.
     is_shown(author, &["cat", "/v/big", "--at", "-1"], &versions[1])?;

@@ -206,6 +206,41 @@ fn the_log_tells_what_happened_to_what() -> Result<()> {
     Ok(())
 }
 
+/// What was in a top-level directory that is gone is told by the names it had.
+#[test]
+fn a_removed_volume_keeps_its_name_in_the_log() -> Result<()> {
+    let cluster = Cluster::start(ABER, 2)?;
+    done(&cluster, 0, &["mkdir", "/music"], b"")?;
+    done(&cluster, 0, &["put", "-", "/music/song"], b"one")?;
+    done(&cluster, 1, &["mv", "/music/song", "/music/tune"], b"")?;
+    done(&cluster, 1, &["rm", "-r", "/music"], b"")?;
+    let told = transcript(
+        &cluster,
+        &cluster.nodes[1],
+        &[
+            (&["log"], b""),
+            (&["log", "/music/tune"], b""),
+            (&["log", "/music", "--removed"], b""),
+        ],
+    )?;
+    expect![[r#"
+        $ aber log
+        P:I TIME n2 * removed /music cli
+        P:I TIME n2 - /music (1 file) -3 B cli
+        P:I TIME n2 > /music/song => /music/tune cli
+        P:I TIME n1 + /music/song 3 B cli
+        P:I TIME n1 * made /music, in partition P cli
+        $ aber log /music/tune
+        P:I TIME n2 - /music (1 file) -3 B cli
+        P:I TIME n2 > /music/song => /music/tune cli
+        $ aber log /music --removed
+        P:I TIME n2 * removed /music cli
+        P:I TIME n2 - /music (1 file) -3 B cli
+    "#]]
+    .assert_eq(&told);
+    Ok(())
+}
+
 /// The entry of a write, as it was said.
 fn entry_of(cluster: &Cluster, by: usize, arguments: &[&str], input: &[u8]) -> Result<String> {
     let arguments = [arguments, &["--json"]].concat();

@@ -21,11 +21,14 @@ pub(super) const EVENTS_DEFAULT: usize = 20;
 pub(super) struct KnownNames {
     volumes: BTreeMap<VolumeId, String>,
     members: BTreeMap<NodeId, String>,
+    /// The last name of a volume that is gone, as far as history tells.
+    ended: Box<dyn Fn(VolumeId) -> Option<String> + Send + Sync>,
 }
 
 impl Names for KnownNames {
     fn volume(&self, volume: VolumeId) -> Option<String> {
-        self.volumes.get(&volume).cloned()
+        let present = self.volumes.get(&volume).cloned();
+        present.or_else(|| (self.ended)(volume))
     }
 
     fn member(&self, node: NodeId) -> String {
@@ -64,7 +67,9 @@ impl<E: Env> NodeService<E> {
     pub(super) fn names(&self) -> KnownNames {
         let volumes = self.node.parts.tree.volumes().unwrap_or_default();
         let members = self.node.parts.members.get();
+        let tree = self.node.parts.tree.clone();
         KnownNames {
+            ended: Box::new(move |volume| tree.last_name(volume).ok().flatten()),
             volumes: volumes
                 .into_iter()
                 .map(|volume| (volume.id, volume.name))

@@ -92,13 +92,13 @@ pub(super) fn root_item() -> v1::Item {
 
 /// Names volumes and members in what is rendered.
 pub(super) trait Names {
-    /// The present name of a volume; `None` if it is gone.
+    /// The name of a volume, the last one if it is gone; `None` if history does not tell it.
     fn volume(&self, volume: VolumeId) -> Option<String>;
     /// The name of a member.
     fn member(&self, node: NodeId) -> String;
 }
 
-/// A path of the tree as people know it. A volume that is gone is shown by its number.
+/// A path of the tree as people know it. A volume whose name nobody remembers is shown by its number.
 pub(super) fn place_text(place: &Place, names: &impl Names) -> String {
     if place.volume == VolumeId::ROOT {
         return format!("/{}", place.path);
@@ -235,8 +235,11 @@ pub(super) fn event(event: &Event, partition: PartitionId, names: &impl Names) -
             format!("renamed volume {} to /{name}", volume.0 >> 10),
         ),
         Operation::RemoveVolume { volume } => {
-            let number = volume.0 >> 10;
-            control(&number.to_string(), format!("removed volume {number}"))
+            let number = (volume.0 >> 10).to_string();
+            match names.volume(*volume) {
+                Some(name) => control(&name, format!("removed /{name}")),
+                None => control(&number, format!("removed volume {number}")),
+            }
         }
         Operation::Invite { .. }
         | Operation::RevokeTicket { .. }

@@ -50,7 +50,8 @@ impl<E: Env> NodeService<E> {
         };
         if let Some(directory) = directory {
             let prefix = path.as_str().trim_end_matches('/').to_owned();
-            let mut walk = Walk::resume(&then, Level::top(directory, prefix), "", true)?;
+            let (listed, forgiven) = then.forgiving();
+            let mut walk = Walk::resume(&listed, Level::top(directory, prefix), "", true)?;
             let mut count = 0;
             while let Some(found) = walk.next(1)? {
                 for (path, node) in found {
@@ -62,6 +63,12 @@ impl<E: Env> NodeService<E> {
                         .with("events", format!("more than {MOST_NODES}"))
                         .with("limit", format!("{MOST_NODES} paths in one plan")));
                 }
+            }
+            for id in forgiven.files() {
+                let path = then.path_of(id).map_err(index_problem)?;
+                let path = super::path_text(&then, path);
+                let skipped = self.skipped(path, SkipReason::ContentForgotten, None);
+                asked.skipped.push(skipped);
             }
         }
         Ok(asked)

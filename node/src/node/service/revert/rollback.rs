@@ -6,7 +6,7 @@ use crate::reason::Problem;
 use aber_log::env::Env;
 use aber_materializer::revert::Wish;
 use aber_materializer::tree::{Node, NodeKind, Tree};
-use aber_materializer::view::{Moment, TreeView};
+use aber_materializer::view::{Moment, TreeView, is_forgotten};
 use aber_proto::generated::v1::{self, SkipReason};
 use aber_proto::{Act, FileId, NodeId, PartitionId, TreePath};
 use std::collections::BTreeMap;
@@ -62,6 +62,25 @@ impl<E: Env> NodeService<E> {
         Ok(asked)
     }
 
+    /// What it held then is nowhere any more: it stays as it is.
+    fn skip_forgotten(
+        &self,
+        rollback: &Rollback<'_, E::Kv>,
+        id: FileId,
+        asked: &mut Asked<E::Kv>,
+    ) -> Result<(), Problem> {
+        let path = rollback.then.path_of(id).map_err(index_problem)?;
+        if path
+            .as_ref()
+            .is_some_and(|path| path.is_within(&rollback.path))
+        {
+            let path = path_text(&rollback.then, path);
+            let skipped = self.skipped(path, SkipReason::ContentForgotten, None);
+            asked.skipped.push(skipped);
+        }
+        Ok(())
+    }
+
     fn wish_node(
         &self,
         rollback: &Rollback<'_, E::Kv>,
@@ -69,8 +88,14 @@ impl<E: Env> NodeService<E> {
         entries: &[u64],
         asked: &mut Asked<E::Kv>,
     ) -> Result<(), Problem> {
+        let then = match rollback.then.node(id) {
+            Err(problem) if is_forgotten(&problem) => {
+                return self.skip_forgotten(rollback, id, asked);
+            }
+            then => then.map_err(index_problem)?,
+        };
         let wish = Wish {
-            then: rollback.then.node(id).map_err(index_problem)?,
+            then,
             now: rollback.now.node(id).map_err(index_problem)?,
         };
         let made_since = wish.then.is_none();
