@@ -5,6 +5,7 @@ mod show;
 use self::show::{plan_text, plan_value, planned_value};
 use super::at;
 use super::print;
+use super::when;
 use super::{Context, Outcome, members, parse_path};
 use crate::client::Client;
 use crate::reason::Problem;
@@ -167,22 +168,14 @@ fn parse_event(text: &str) -> Result<What, Problem> {
             "{text:?} is no change: 3:1842, or 3:1842.7 for one event"
         ))
     };
-    let (entry, number) = match text.split_once('.') {
-        Some((entry, number)) => (entry, Some(number)),
-        None => (text, None),
-    };
-    let (partition, index) = entry.split_once(':').ok_or_else(wrong)?;
-    let entry = v1::EntryId {
-        partition: partition.parse().map_err(|_| wrong())?,
-        index: index.parse().map_err(|_| wrong())?,
-    };
-    match number {
-        None => Ok(What::Entry(entry)),
-        Some(number) => Ok(What::Event(v1::EventId {
+    let (entry, number) = when::event(text).ok_or_else(wrong)?;
+    Ok(match number {
+        None => What::Entry(entry),
+        Some(number) => What::Event(v1::EventId {
             entry: Some(entry),
-            number: number.parse().map_err(|_| wrong())?,
-        })),
-    }
+            number,
+        }),
+    })
 }
 
 async fn run(

@@ -1,6 +1,7 @@
 //! [adapter] `show`: one entry in full, with chain and signature checked here.
 
 use super::event::{entry_value, event_text, local_time};
+use super::when;
 use super::{Context, Outcome, print};
 use crate::reason::Problem;
 use aber_proto::generated::v1::{self, EventResult};
@@ -14,20 +15,6 @@ use serde_json::{Value, json};
 pub(crate) struct ShowArgs {
     /// An entry, e.g. 3:1842, or one event of it, e.g. 3:1842.7
     event: String,
-}
-
-/// An entry, and maybe one event of it, from 1.
-fn parse(text: &str) -> Option<(v1::EntryId, Option<u32>)> {
-    let (partition, rest) = text.split_once(':')?;
-    let (index, event) = match rest.split_once('.') {
-        Some((index, event)) => (index, Some(event.parse().ok().filter(|event| *event > 0)?)),
-        None => (rest, None),
-    };
-    let id = v1::EntryId {
-        partition: partition.parse().ok()?,
-        index: index.parse().ok()?,
-    };
-    Some((id, event))
 }
 
 /// What was found out about one thing: checked and good, bad, or not checked, and why.
@@ -98,7 +85,7 @@ fn signature(response: &v1::GetEntryResponse) -> Checked {
 
 /// Runs `show`.
 pub(crate) async fn show(context: &Context, args: ShowArgs) -> Outcome {
-    let Some((id, only)) = parse(&args.event) else {
+    let Some((id, only)) = when::event(&args.event) else {
         let detail = format!("{:?} names no entry; one is 3:1842 or 3:1842.7", args.event);
         return Err(Problem::usage(detail));
     };
@@ -231,16 +218,6 @@ mod tests {
     use super::*;
     use aber_proto::{EntryKind, LogId, PartitionId, SecretKey, SignedChange, Timestamp};
     use bytes::Bytes;
-
-    #[test]
-    fn events_are_named_as_people_do() {
-        let id = |partition, index| v1::EntryId { partition, index };
-        assert_eq!(parse("3:1842"), Some((id(3, 1842), None)));
-        assert_eq!(parse("3:1842.7"), Some((id(3, 1842), Some(7))));
-        for bad in ["", "3", "3:", ":4", "3:4.", "3:4.0", "3:4-", "a:b", "-1"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
 
     fn response() -> (v1::GetEntryResponse, v1::Entry) {
         let key = SecretKey::from_seed(&[7; 32]).expect("a key");

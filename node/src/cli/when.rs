@@ -50,7 +50,28 @@ fn is_tag_name(text: &str) -> bool {
     begins && text.len() <= aber_proto::limit::TAG_NAME_BYTES && text.chars().all(fits)
 }
 
-/// `3:1842`, `3:1842-`; the number of an event behind a point is of no matter here.
+/// `3:1842`, an entry; `3:1842.7`, one event of it, from 1.
+pub(super) fn event(text: &str) -> Option<(v1::EntryId, Option<u32>)> {
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (partition, rest) = text.split_once(':')?;
+    let (index, event) = match rest.split_once('.') {
+        Some((index, event)) if number(event) => {
+            (index, Some(event.parse().ok().filter(|event| *event > 0)?))
+        }
+        Some(_) => return None,
+        None => (rest, None),
+    };
+    if !number(partition) || !number(index) {
+        return None;
+    }
+    let id = v1::EntryId {
+        partition: partition.parse().ok()?,
+        index: index.parse().ok()?,
+    };
+    Some((id, event))
+}
+
+/// `3:1842`, `3:1842-`.
 fn entry(text: &str) -> Option<At> {
     let (text, is_before) = match text.strip_suffix('-') {
         Some(text) => (text, true),
@@ -60,14 +81,10 @@ fn entry(text: &str) -> Option<At> {
     // `18:05` is a time of day; partitions with entries have no leading zeros and one digit or more,
     // so that only an index of two digits below 60 could be meant by both: the clock wins.
     let is_clock = !is_before && partition.len() == 2 && index.len() == 2;
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_clock || !number(partition) || !number(index) {
+    let (id, number) = event(text)?;
+    if is_clock || number.is_some() {
         return None;
     }
-    let id = v1::EntryId {
-        partition: partition.parse().ok()?,
-        index: index.parse().ok()?,
-    };
     Some(if is_before {
         At::Before(id)
     } else {
@@ -255,6 +272,16 @@ mod tests {
         assert!(may_name_a_tag("release-1", &now()));
         for text in ["now", "today", "yesterday", "2h", "-1", "3:4", "Big"] {
             assert!(!may_name_a_tag(text, &now()), "{text}");
+        }
+    }
+
+    #[test]
+    fn events_are_named_as_people_do() {
+        let id = |partition, index| v1::EntryId { partition, index };
+        assert_eq!(event("3:1842"), Some((id(3, 1842), None)));
+        assert_eq!(event("3:1842.7"), Some((id(3, 1842), Some(7))));
+        for bad in ["", "3", "3:", ":4", "3:4.", "3:4.0", "3:4-", "a:b", "-1"] {
+            assert_eq!(event(bad), None, "{bad}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod moment;
 mod notices;
 mod operations;
 mod outcome;
+mod plans;
 mod prepare;
 mod prune;
 mod read;
@@ -40,15 +41,20 @@ use aber_log::env::kv::KvProblem;
 use aber_log::env::{Env, Runtime};
 use aber_materializer::view::is_forgotten;
 use aber_proto::generated::v1;
-use aber_proto::{PartitionId, TreePath};
-use removal::Plans;
-use revert::Ways;
+use aber_proto::{PartitionId, PlanId, TreePath};
+use plans::Plans;
+use removal::Planned;
+use revert::Way;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What the keys of all staged contents among the log's notes start with.
 pub(super) const STAGED_PREFIX: &[u8] = b"u/";
+/// Plans of removals kept at once.
+const PLANS: usize = 64;
+/// Plans of ways back kept at once; each may hold a million events.
+const WAYS: usize = 32;
 /// How long a read waits for `min_index`.
 const MIN_INDEX_WAIT: Duration = Duration::from_secs(30);
 
@@ -56,8 +62,8 @@ const MIN_INDEX_WAIT: Duration = Duration::from_secs(30);
 pub struct NodeService<E: Env> {
     node: Node<E>,
     stop: mpsc::Sender<()>,
-    plans: Arc<Mutex<Plans>>,
-    ways: Arc<Mutex<Ways>>,
+    plans: Arc<Mutex<Plans<String, Planned>>>,
+    ways: Arc<Mutex<Plans<PlanId, Way>>>,
 }
 
 impl<E: Env> Clone for NodeService<E> {
@@ -77,8 +83,8 @@ impl<E: Env> NodeService<E> {
         Self {
             node,
             stop,
-            plans: Arc::default(),
-            ways: Arc::default(),
+            plans: Arc::new(Mutex::new(Plans::new(PLANS))),
+            ways: Arc::new(Mutex::new(Plans::new(WAYS))),
         }
     }
 

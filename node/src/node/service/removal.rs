@@ -4,6 +4,7 @@
 //! a plan that would do something else by now is refused.
 
 use super::members::named;
+use super::plans::PLAN_VALID_MS;
 use super::{NodeService, render};
 use crate::reason::{Problem, Reason};
 use crate::service::{Answer, Answers, STREAM_QUEUE};
@@ -18,9 +19,6 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Plans kept at once; the oldest make way.
-const PLANS: usize = 64;
-const PLAN_VALID_MS: i64 = 3600 * 1000;
 /// For finding out what only one node holds.
 const LOOK_TIME: Duration = Duration::from_secs(20);
 /// For votes to move after a removal, before the answer says that they have not yet.
@@ -29,38 +27,11 @@ const MOVE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A removal that was planned.
 #[derive(Clone, Debug)]
-struct Planned {
+pub(super) struct Planned {
     node: NodeId,
     name: String,
     /// Where the member's role was set the last time.
     role_index: u64,
-    made: Timestamp,
-}
-
-/// Plans that wait to be applied.
-#[derive(Debug, Default)]
-pub(super) struct Plans {
-    rows: BTreeMap<String, Planned>,
-}
-
-impl Plans {
-    fn put(&mut self, id: String, planned: Planned) {
-        let is_fresh = |row: &Planned| planned.made.0.saturating_sub(row.made.0) < PLAN_VALID_MS;
-        self.rows.retain(|_, row| is_fresh(row));
-        while self.rows.len() >= PLANS {
-            let oldest = self.rows.iter().min_by_key(|(_, row)| row.made);
-            let Some(oldest) = oldest.map(|(id, _)| id.clone()) else {
-                break;
-            };
-            self.rows.remove(&oldest);
-        }
-        self.rows.insert(id, planned);
-    }
-
-    fn get(&self, id: &str, now: Timestamp) -> Option<Planned> {
-        let row = self.rows.get(id)?;
-        (now.0.saturating_sub(row.made.0) < PLAN_VALID_MS).then(|| row.clone())
-    }
 }
 
 /// What only a member holds of the present tree.
@@ -107,12 +78,11 @@ impl<E: Env> NodeService<E> {
             node: row.node,
             name: row.name.clone(),
             role_index: last_index(&row),
-            made: now,
         };
         let plans = self.plans.lock();
         plans
             .unwrap_or_else(PoisonError::into_inner)
-            .put(id, planned);
+            .put(id, now, planned);
         Ok(v1::PlanRemovalResponse {
             plan: Some(plan),
             copy_bytes: copies.bytes,
@@ -266,7 +236,7 @@ impl<E: Env> NodeService<E> {
         let parts = &self.node.parts;
         let now = parts.env.runtime().wall_clock();
         let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let planned = plans.get(&request.plan_id, now);
+        let planned = plans.get(&request.plan_id, now).cloned();
         drop(plans);
         let planned = planned
             .ok_or_else(|| Problem::new(Reason::PlanUnknown).with("plan", &request.plan_id))?;
@@ -330,34 +300,5 @@ impl<E: Env> NodeService<E> {
         let partitions = self.node.parts.partitions.iter();
         let voting = partitions.filter(|(_, group)| group.voters().contains(&node));
         voting.map(|(PartitionId(id), _)| *id).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plans_are_bounded_and_expire() {
-        let planned = |at: i64| Planned {
-            node: NodeId(2),
-            name: "gwen".to_owned(),
-            role_index: 0,
-            made: Timestamp(at),
-        };
-        let mut plans = Plans::default();
-        for at in 0..100 {
-            plans.put(format!("p{at}"), planned(at));
-        }
-        assert_eq!(plans.rows.len(), PLANS);
-        assert!(plans.get("p0", Timestamp(100)).is_none(), "it made way");
-        assert!(
-            plans
-                .get("p99", Timestamp(99 + PLAN_VALID_MS - 1))
-                .is_some()
-        );
-        assert!(plans.get("p99", Timestamp(99 + PLAN_VALID_MS)).is_none());
-        plans.put("new".to_owned(), planned(PLAN_VALID_MS + 99));
-        assert_eq!(plans.rows.len(), 1, "those that are over are let go");
     }
 }

@@ -11,6 +11,7 @@ mod rollback;
 mod show;
 mod train;
 
+use super::plans::PLAN_VALID_MS;
 use super::{NodeService, index_problem, render};
 use crate::reason::{Problem, Reason};
 use crate::service::Answer;
@@ -25,10 +26,6 @@ use std::sync::{Arc, PoisonError};
 
 pub(super) use train::Way;
 
-/// How long a plan can be done, in milliseconds.
-const PLAN_VALID_MS: i64 = 3600 * 1000;
-/// Plans kept at once; the oldest make way.
-const WAYS: usize = 32;
 /// Most nodes that one plan looks at.
 const MOST_NODES: usize = 1_000_000;
 /// Changes, and skipped paths, that an answer names.
@@ -82,39 +79,6 @@ impl<K: aber_log::env::Kv> Asked<K> {
     }
 }
 
-/// Plans that wait to be done.
-#[derive(Debug, Default)]
-pub(super) struct Ways {
-    rows: BTreeMap<PlanId, Way>,
-}
-
-impl Ways {
-    fn put(&mut self, id: PlanId, way: Way) {
-        let now = way.made;
-        self.rows.retain(|_, row| is_fresh(row.made, now));
-        while self.rows.len() >= WAYS {
-            let oldest = self.rows.iter().min_by_key(|(_, row)| row.made);
-            let Some(oldest) = oldest.map(|(id, _)| *id) else {
-                break;
-            };
-            self.rows.remove(&oldest);
-        }
-        self.rows.insert(id, way);
-    }
-
-    fn take(&mut self, id: PlanId, now: Timestamp) -> Option<Way> {
-        let is_good = self
-            .rows
-            .get(&id)
-            .is_some_and(|row| is_fresh(row.made, now));
-        if is_good { self.rows.remove(&id) } else { None }
-    }
-}
-
-fn is_fresh(made: Timestamp, now: Timestamp) -> bool {
-    now.0.saturating_sub(made.0) < PLAN_VALID_MS
-}
-
 /// Whether two states of a node are the same to people.
 fn is_same(one: Option<&Node>, other: Option<&Node>) -> bool {
     let (Some(one), Some(other)) = (one, other) else {
@@ -166,7 +130,6 @@ impl<E: Env> NodeService<E> {
             },
             parts: self.parts_of(&plans)?,
             present: asked.present.clone(),
-            made,
         };
         let mut response = self.show_way(&asked, &plans)?;
         response.change_count = u32::try_from(way.parts.len()).unwrap_or(u32::MAX);
@@ -178,7 +141,8 @@ impl<E: Env> NodeService<E> {
         });
         if !way.parts.is_empty() {
             let ways = self.ways.lock();
-            ways.unwrap_or_else(PoisonError::into_inner).put(id, way);
+            ways.unwrap_or_else(PoisonError::into_inner)
+                .put(id, made, way);
         }
         Ok(response)
     }

@@ -13,7 +13,7 @@ use aber_materializer::revert::Touched;
 use aber_materializer::revert::{Kind, Step};
 use aber_materializer::view::Moment;
 use aber_proto::generated::v1::{self, apply_revert_response::Message};
-use aber_proto::{Event, FileId, Origin, PartitionId, PlanId, RequestId, Timestamp, TreePath};
+use aber_proto::{Event, FileId, Origin, PartitionId, PlanId, RequestId, TreePath};
 use aber_proto::{VolumeId, limit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -31,7 +31,6 @@ pub(in super::super) struct Way {
     pub(super) parts: Vec<Part>,
     /// What it was made of.
     pub(super) present: Moment,
-    pub(super) made: Timestamp,
 }
 
 /// One change of a plan.
@@ -81,7 +80,7 @@ impl<E: Env> NodeService<E> {
         let way = {
             let ways = self.ways.lock();
             let mut ways = ways.unwrap_or_else(PoisonError::into_inner);
-            ways.take(plan, now).ok_or_else(unknown)?
+            ways.take(&plan, now).ok_or_else(unknown)?
         };
         let options = request.options.unwrap_or_default();
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
