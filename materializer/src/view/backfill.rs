@@ -79,8 +79,8 @@ impl<K: Kv> Kv for Aside<K> {
         self.0.commit(split)
     }
 
-    async fn flush(&self) -> Result<(), KvProblem> {
-        self.0.flush().await
+    fn flush(&self) -> impl Future<Output = Result<(), KvProblem>> + Send {
+        self.0.flush()
     }
 }
 
