@@ -7,6 +7,7 @@
 
 mod ahead;
 mod answer;
+mod body;
 mod plan;
 mod turn;
 

@@ -3,6 +3,7 @@
 //! Start with [`mod@env`] (the world), then [`segment`] (the log on disk), [`partition`] (Raft on it),
 //! [`chunk`] (content), [`content`] (content between nodes), [`mesh`] and [`uplink`] (what goes out, and when) and [`outbox`] (the way in).
 
+pub mod body;
 pub mod chunk;
 pub mod content;
 pub mod env;

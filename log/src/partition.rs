@@ -5,6 +5,7 @@
 //! committed and durable here. What entries mean is none of this module's business.
 
 mod beats;
+mod bodies;
 mod follow;
 mod group;
 mod log_reader;
@@ -15,6 +16,7 @@ pub mod state_machine;
 mod votes;
 
 pub use beats::{Beats, answer as answer_beats};
+pub use bodies::{Bodies, BodyProblem, BodySource, NoBodies};
 pub use log_reader::LogReader;
 
 use crate::env::{Env, Runtime};
@@ -109,6 +111,8 @@ pub struct PartitionOptions<E: Env> {
     pub snapshots: Arc<dyn SnapshotSource>,
     /// Who knows the members.
     pub council: Arc<dyn Council>,
+    /// Large bodies, those of all groups of the node.
+    pub bodies: Bodies,
 }
 
 pub(crate) struct Shared<E: Env> {
@@ -202,6 +206,7 @@ struct Inner<E: Env> {
     mesh: Mesh<E>,
     beats: Beats<E>,
     council: Arc<dyn Council>,
+    bodies: Bodies,
     shared: Arc<Shared<E>>,
     proposals: mpsc::Sender<Waiting>,
     /// Raft, while this node is part of the group.
@@ -267,6 +272,7 @@ impl<E: Env> Partition<E> {
             mesh: options.mesh,
             beats: options.beats,
             council: options.council,
+            bodies: options.bodies,
             shared,
             proposals,
             group: Mutex::new(None),
@@ -422,8 +428,10 @@ impl<E: Env> Partition<E> {
         method: Method,
         payload: Bytes,
     ) -> Result<Bytes, String> {
-        if method == Method::Follow {
-            return self.answer_follow(payload).await;
+        match method {
+            Method::Follow => return self.answer_follow(from, payload).await,
+            Method::Body => return self.answer_bodies(from, payload),
+            _ => {}
         }
         if !self.inner.council.may_vote(from) {
             return Err(format!("node {from} may not vote"));
@@ -443,7 +451,10 @@ impl<E: Env> Partition<E> {
             _ => &self.inner.asked_count,
         }
         .fetch_add(1, SeqCst);
-        router::answer(raft, from, method, payload).await
+        match method {
+            Method::Append => self.answer_append(raft, from, payload).await,
+            _ => router::answer(raft, from, method, payload).await,
+        }
     }
 
     /// Whether a candidate's log ends before what is known here to be committed.

@@ -16,6 +16,7 @@ mod index;
 mod layout;
 mod log_tree;
 mod peers;
+mod proposals;
 mod roster;
 mod service;
 mod sighting;
@@ -33,7 +34,7 @@ use aber_log::env::{Env, Kv};
 use aber_log::history::History;
 use aber_log::mesh::Mesh;
 use aber_log::outbox::Outbox;
-use aber_log::partition::{Beats, LogReader, Partition, PartitionOptions, Timing};
+use aber_log::partition::{Beats, Bodies, LogReader, Partition, PartitionOptions, Timing};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_log::watch::Watched;
 use aber_materializer::members::Members;
@@ -221,7 +222,8 @@ impl<E: Env> Node<E> {
             members: members.clone(),
             trees: Mutex::default(),
         });
-        let links = (mesh.clone(), council);
+        let bodies = Bodies::new(Arc::new(content.clone()));
+        let links = (mesh.clone(), council, bodies.clone());
         let started = start_partitions(&config, &env, &log, links, &snapshots).await;
         let partitions = started.map_err(|problem| match log.damage() {
             Some(damage) => index::log_problem(&damage.problem),
@@ -237,6 +239,7 @@ impl<E: Env> Node<E> {
             log,
             mesh,
             content,
+            bodies,
             history,
             partitions,
             reader,
@@ -306,7 +309,7 @@ async fn start_partitions<E: Env>(
     config: &NodeConfig,
     env: &E,
     log: &SegmentLog<E>,
-    (mesh, council): (Mesh<E>, Arc<council::NodeCouncil>),
+    (mesh, council, bodies): (Mesh<E>, Arc<council::NodeCouncil>, Bodies),
     snapshots: &Snapshots<E>,
 ) -> Result<BTreeMap<PartitionId, Partition<E>>, Problem> {
     let mut partitions = BTreeMap::new();
@@ -324,6 +327,7 @@ async fn start_partitions<E: Env>(
             beats: beats.clone(),
             snapshots: Arc::new(snapshots.clone()),
             council: Arc::clone(&council) as _,
+            bodies: bodies.clone(),
         });
         partitions.insert(partition, started.await.map_err(|why| storage(&why))?);
     }

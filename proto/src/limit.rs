@@ -53,6 +53,10 @@ pub const UPLINK_MESSAGES: u64 = 16 * 1024;
 pub const MESSAGES_UNFINISHED: usize = 8;
 /// Longest encoded log entry: a change and its envelope, in bytes.
 pub const ENTRY_BYTES: usize = CHANGE_BYTES + 8 * 1024;
+/// Longest body of an entry that is sent with it, in bytes; a longer one goes down the trees of
+/// content, and entries name it. An append of so many bytes is vital and waits for nothing: what an
+/// entry that is longer costs each of those it is sent to is a reference of about 600 bytes.
+pub const BODY_BYTES: usize = 4 * 1024;
 /// Most chunks asked for or announced in one message.
 pub const PARCEL_CHUNKS: usize = 256;
 /// Longest encoded genesis, in bytes.
@@ -132,6 +136,8 @@ const _: () = assert!(
 // So is a tag's row: comment, times, and a partition and an index for each place.
 const _: () = assert!(PARTITIONS * 15 + COMMENT_BYTES + 256 < 64 * 1024);
 const _: () = assert!(INLINE_BYTES < CHUNK_MIN_BYTES);
+// A body is one parcel.
+const _: () = assert!(BODY_BYTES < ENTRY_BYTES && ENTRY_BYTES / CHUNK_MIN_BYTES < PARCEL_CHUNKS);
 // The relay's sums: all uplinks in 16 stripes, in fixed point of scale 1,024, as u64.
 const _: () = assert!((MEMBERS as u64) < u64::MAX / (UPLINK_KBIT * 16 * 1024));
 const _: () = assert!(

@@ -1,8 +1,11 @@
 //! Groups of the simulated world, without the nodes around them: who gets a vote, and when, where
 //! replays do as they are told; and what the groups of a node say together.
 
+mod bodies;
+
 use aber_log::mesh::{Answer, Handler, Mesh, Method};
-use aber_log::partition::{Beats, Council, Partition, PartitionOptions, Timing, answer_beats};
+use aber_log::partition::{Beats, Bodies, BodySource, Council, Partition, PartitionOptions};
+use aber_log::partition::{Timing, answer_beats};
 use aber_log::reader::{ReadProblem, SnapshotManifest, SnapshotSource};
 use aber_log::segment::{LogIdentity, SegmentLog, SegmentOptions};
 use aber_proto::generated::rpc;
@@ -83,8 +86,13 @@ struct Member {
     applied: Arc<AtomicU64>,
     /// What it was asked, and how often.
     asked: Arc<Mutex<BTreeMap<Method, u64>>>,
+    /// Bytes of appends that it was sent.
+    append_bytes: Arc<AtomicU64>,
     /// Heartbeats of the first group find nobody.
     is_deaf: Arc<AtomicBool>,
+    log: SegmentLog<SimEnv>,
+    bodies: Bodies,
+    shelf: Arc<bodies::Shelf>,
 }
 
 impl Member {
@@ -102,7 +110,13 @@ impl Handler for Member {
     fn receive(&self, from: NodeId, method: Method, payload: Bytes) -> Answer {
         let mut asked = self.asked.lock().expect("nobody panicked");
         *asked.entry(method).or_default() += 1;
+        drop(asked);
+        if method == Method::Append {
+            let bytes = payload.len() as u64;
+            self.append_bytes.fetch_add(bytes, SeqCst);
+        }
         match method {
+            Method::Body if self.shelf.gives() != bodies::Gives::Bodies => self.shelf.answer(),
             Method::Beat => {
                 let mut partitions = self.partitions.clone();
                 if self.is_deaf.load(SeqCst) {
@@ -152,14 +166,17 @@ impl Subject for Groups {
             node: me,
         };
         let options = SegmentOptions {
-            segment_bytes: 256 * 1024,
-            batch_bytes: 16 * 1024,
+            segment_bytes: 4 << 20,
+            batch_bytes: 1 << 20,
         };
         let log = SegmentLog::open(env.clone(), identity, options).await;
         let log = log.map_err(|problem| problem.to_string())?;
         let others: Vec<_> = NODES.into_iter().filter(|node| *node != me).collect();
         let mesh = Mesh::new(env.clone(), &others);
         let beats = Beats::new(env.clone(), mesh.clone());
+        let shelf = Arc::new(bodies::Shelf::new(&env));
+        let source: Arc<dyn BodySource> = Arc::clone(&shelf) as _;
+        let bodies = Bodies::new(source);
         let mut partitions = BTreeMap::new();
         for partition in self.partitions.iter().copied() {
             let started = Partition::start(PartitionOptions {
@@ -174,6 +191,7 @@ impl Subject for Groups {
                 beats: beats.clone(),
                 snapshots: Arc::new(NoSnapshots),
                 council: Arc::new(Elders { me }),
+                bodies: bodies.clone(),
             });
             partitions.insert(partition, started.await?);
         }
@@ -182,7 +200,11 @@ impl Subject for Groups {
             partitions,
             applied: Arc::default(),
             asked: Arc::default(),
+            append_bytes: Arc::default(),
             is_deaf: Arc::default(),
+            log,
+            bodies,
+            shelf,
         };
         mesh.answer(Arc::new(member.clone()));
         mesh.dial();

@@ -27,6 +27,11 @@ pub enum Asked {
         /// How long.
         size: u64,
     },
+    /// Several files in one change.
+    PutAll {
+        /// Where, what, and how long.
+        files: Vec<(String, ContentHash, u64)>,
+    },
     /// A directory.
     MakeDir {
         /// Where.
@@ -47,10 +52,20 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// The contents that it puts.
+    fn contents(&self) -> Vec<ContentHash> {
+        match self {
+            Self::Put { content, .. } => vec![*content],
+            Self::PutAll { files } => files.iter().map(|(_, content, _)| *content).collect(),
+            Self::MakeDir { .. } | Self::Rename { .. } | Self::Remove { .. } => Vec::new(),
+        }
+    }
+
     fn paths(&self) -> Vec<&str> {
         match self {
             Self::Put { path, .. } | Self::MakeDir { path } | Self::Remove { path } => vec![path],
             Self::Rename { from, to } => vec![from, to],
+            Self::PutAll { files } => files.iter().map(|(path, ..)| path.as_str()).collect(),
         }
     }
 
@@ -133,9 +148,7 @@ impl Oracle {
     pub fn begin(&self, world: &World, node: NodeId, request: RequestId, asked: Asked) {
         world.trace(node, format_args!("CALL {request} {asked:?}"));
         let mut record = self.record();
-        if let Asked::Put { content, .. } = &asked {
-            record.contents.insert(*content);
-        }
+        record.contents.extend(asked.contents());
         let fresh = Call {
             node,
             asked: asked.clone(),

@@ -46,6 +46,12 @@ pub trait ClientApi: Clone + Send + Sync + 'static {
         path: &str,
         content: Bytes,
     ) -> impl Future<Output = Answer> + Send;
+    /// Puts several files of one volume, in one change.
+    fn put_all(
+        &self,
+        ticket: Ticket,
+        files: Vec<(String, Bytes)>,
+    ) -> impl Future<Output = Answer> + Send;
     /// Makes a directory; at the top, a volume.
     fn make_dir(&self, ticket: Ticket, path: &str) -> impl Future<Output = Answer> + Send;
     /// Renames.
@@ -93,6 +99,8 @@ impl ContentSeed {
 pub enum Step {
     /// Puts a file.
     Put(String, ContentSeed),
+    /// Puts several files into a directory, in one change.
+    PutAll(String, Vec<ContentSeed>),
     /// Makes a directory.
     MakeDir(String),
     /// Renames.
@@ -206,8 +214,21 @@ impl WorkloadOptions {
         }
     }
 
+    /// Small files, so many that their change is a large one: what it says goes another way than
+    /// small changes do.
+    fn many(&self, random: &mut Random) -> Vec<ContentSeed> {
+        let count = 6 + random.below(9);
+        let small = |random: &mut Random| ContentSeed {
+            base: random.next_u64(),
+            size: 400 + random.index(600),
+            edit: None,
+        };
+        (0..count).map(|_| small(random)).collect()
+    }
+
     fn step(&self, random: &mut Random) -> Vec<Step> {
-        let step = match random.below(20) {
+        let step = match random.below(21) {
+            20 => Step::PutAll(self.directory(random), self.many(random)),
             0..=8 => Step::Put(self.path(random), self.content(random)),
             9 | 10 => Step::MakeDir(self.directory(random)),
             11 | 12 => Step::Rename(self.path(random), self.path(random)),
@@ -283,6 +304,7 @@ impl<A: ClientApi> Client<A> {
     async fn call(&self, ticket: Ticket, step: &Step) -> Answer {
         match step {
             Step::Put(path, content) => self.api.put(ticket, path, content.bytes()).await,
+            Step::PutAll(path, files) => self.api.put_all(ticket, placed(path, files)).await,
             Step::MakeDir(path) => self.api.make_dir(ticket, path).await,
             Step::Rename(from, to) => self.api.rename(ticket, from, to).await,
             Step::Remove(path) => self.api.remove(ticket, path).await,
@@ -308,6 +330,14 @@ impl<A: ClientApi> Client<A> {
     }
 }
 
+/// Files by their places in a directory.
+fn placed(directory: &str, files: &[ContentSeed]) -> Vec<(String, Bytes)> {
+    let files = files.iter().enumerate();
+    files
+        .map(|(number, content)| (format!("{directory}/one of many {number}"), content.bytes()))
+        .collect()
+}
+
 /// What a step asks for; `None` if it changes nothing.
 fn asked(step: &Step) -> Option<Asked> {
     Some(match step {
@@ -317,6 +347,14 @@ fn asked(step: &Step) -> Option<Asked> {
                 path: path.clone(),
                 content: ContentHash::of(&bytes),
                 size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            }
+        }
+        Step::PutAll(path, files) => {
+            let size = |bytes: &Bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let files = placed(path, files).into_iter();
+            let files = files.map(|(path, bytes)| (path, ContentHash::of(&bytes), size(&bytes)));
+            Asked::PutAll {
+                files: files.collect(),
             }
         }
         Step::MakeDir(path) => Asked::MakeDir { path: path.clone() },

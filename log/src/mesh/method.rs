@@ -42,10 +42,12 @@ pub enum Method {
     Relay = 14,
     /// Raft's heartbeats of several groups.
     Beat = 15,
+    /// Bodies of entries that came without them.
+    Body = 16,
 }
 
 impl Method {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -61,6 +63,7 @@ impl Method {
         Self::Push,
         Self::Relay,
         Self::Beat,
+        Self::Body,
     ];
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
@@ -85,7 +88,9 @@ impl Method {
             Self::Vote | Self::PreVote | Self::Transfer | Self::Append | Self::Beat => {
                 Priority::Vital
             }
-            Self::Propose | Self::Follow | Self::Status | Self::Held | Self::Relay => Priority::Log,
+            Self::Propose | Self::Follow | Self::Status | Self::Held | Self::Relay | Self::Body => {
+                Priority::Log
+            }
             Self::Push => Priority::Content,
             Self::Hold | Self::Chunks | Self::Snapshot | Self::Entries => Priority::CatchUp,
         }
@@ -127,7 +132,7 @@ mod tests {
     fn numbers_stay() {
         for number in 0..=255 {
             let method = Method::from_byte(number);
-            assert_eq!(method.is_some(), (1..=15).contains(&number));
+            assert_eq!(method.is_some(), (1..=16).contains(&number));
             assert!(method.is_none_or(|method| method as u8 == number));
         }
     }
@@ -144,6 +149,7 @@ mod tests {
             (Method::Beat, 4097, Log),
             (Method::Propose, 2 << 20, Log),
             (Method::Follow, 20, Log),
+            (Method::Body, 100, Log),
             (Method::Status, 0, Log),
             (Method::Held, 9000, Log),
             (Method::Chunks, 9000, Log),
@@ -170,6 +176,7 @@ mod tests {
             (Method::Append, Log, 100, Vital),
             (Method::Propose, Log, 100, Log),
             (Method::Follow, Log, 1 << 20, Log),
+            (Method::Body, Log, 1 << 20, Log),
             (Method::Status, Vital, 9000, Log),
             (Method::Chunks, CatchUp, 4096, Log),
             (Method::Chunks, CatchUp, 4097, CatchUp),

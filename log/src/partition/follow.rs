@@ -19,7 +19,7 @@ pub(super) use choice::Positions;
 pub(super) use kept::KeptHeads;
 
 use super::raft_types::{Malformed, decode_membership, snapshot_of};
-use super::{Partition, lock};
+use super::{BodyProblem, Partition, lock};
 use crate::env::{Env, Runtime};
 use crate::head::head_of;
 use crate::mesh::{CallProblem, Method};
@@ -61,6 +61,8 @@ enum FollowProblem {
     Circle(NodeId),
     #[error("node {0} lags behind others")]
     Lags(NodeId),
+    #[error("node {node} sent entries without bodies: {why}")]
+    NoBody { node: NodeId, why: BodyProblem },
     #[error("node {node} sent what is not to be believed: {what}")]
     Lied { node: NodeId, what: &'static str },
     #[error(transparent)]
@@ -74,13 +76,19 @@ enum FollowProblem {
 struct Question {
     next: u64,
     at_once: bool,
+    /// With all bodies.
+    whole: bool,
 }
 
 impl Question {
     /// What there is from an entry on, now.
     fn at_once(next: u64) -> Self {
-        let at_once = true;
-        Self { next, at_once }
+        let (at_once, whole) = (true, false);
+        Self {
+            next,
+            at_once,
+            whole,
+        }
     }
 }
 
@@ -100,6 +108,7 @@ impl<E: Env> Partition<E> {
         let runtime = self.inner.env.runtime();
         let (mut asked, mut is_new) = (None, true);
         let (mut review_at, mut leader) = (runtime.now() + REVIEW_EVERY, None);
+        let mut whole = false;
         while self.follows(turn) {
             let Some(peer) = asked.or_else(|| self.ranked().first().copied()) else {
                 // No link is up yet: so it is at each start, for a moment.
@@ -107,7 +116,14 @@ impl<E: Env> Partition<E> {
                 continue;
             };
             let (next, asked_at) = (self.next(), runtime.now());
-            if let Err(problem) = self.follow_once(peer, is_new).await {
+            let question = Question {
+                next,
+                at_once: is_new,
+                whole,
+            };
+            if let Err(problem) = self.follow_once(peer, question).await {
+                // The next one is not asked for what may fail again.
+                whole = matches!(problem, FollowProblem::NoBody { .. });
                 runtime.trace(format_args!("follow {}: {problem}", self.id()));
                 if self.follows(turn) {
                     self.set_way(None);
@@ -122,7 +138,7 @@ impl<E: Env> Partition<E> {
                 // Nothing came, and it did not wait either.
                 runtime.sleep(PAUSE).await;
             }
-            (asked, is_new) = (Some(peer), false);
+            (asked, is_new, whole) = (Some(peer), false, false);
             // Another leader, another tree; and who was away may be back.
             if self.leader() != leader || runtime.now() >= review_at {
                 asked = self.better_than(peer).await.or(asked);
@@ -175,14 +191,13 @@ impl<E: Env> Partition<E> {
     }
 
     /// One question and what follows from its answer.
-    async fn follow_once(&self, peer: NodeId, at_once: bool) -> Result<(), FollowProblem> {
-        let next = self.next();
+    async fn follow_once(&self, peer: NodeId, question: Question) -> Result<(), FollowProblem> {
         let answer = tokio::select! {
             biased;
-            answer = self.ask(peer, Question { next, at_once }) => answer?,
+            answer = self.ask(peer, question) => answer?,
             () = self.is_left_behind(peer) => return Err(FollowProblem::Lags(peer)),
         };
-        self.believe(peer, next, answer).await
+        self.believe(peer, question.next, answer).await
     }
 
     /// Waits until `peer` lags behind what others say they have.
@@ -238,6 +253,7 @@ impl<E: Env> Partition<E> {
             partition: self.id().0,
             next: question.next,
             at_once: question.at_once,
+            whole: question.whole,
             ..rpc::FollowRequest::default()
         };
         let payload = Bytes::from(request.encode_to_vec());
@@ -251,6 +267,11 @@ impl<E: Env> Partition<E> {
         let entries = answer.entries.iter().map(Entry::decode);
         let entries: Result<Vec<_>, _> = entries.collect();
         let entries = entries.map_err(|_| lied("a malformed entry"))?;
+        let entries = self.fill(peer, entries, &answer.bodies).await;
+        let entries = entries.map_err(|why| match why {
+            BodyProblem::Bad(_) | BodyProblem::Lied { .. } => lied("a body that is another"),
+            why => FollowProblem::NoBody { node: peer, why },
+        })?;
         let snapshot = answer.snapshot.map(snapshot_of).transpose();
         let snapshot = snapshot.map_err(|Malformed(what)| lied(what))?;
         let last = entries.last().map_or(0, |entry| entry.log_id.index);
@@ -393,4 +414,4 @@ impl<E: Env> Partition<E> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -128,7 +128,9 @@ impl<E: Env> Partition<E> {
         let config = config(&inner.timing, inner.snapshot_every).map_err(|e| e.to_string())?;
         let factory = router::Factory {
             router: router::Router {
+                runtime: inner.env.runtime().clone(),
                 mesh: inner.mesh.clone(),
+                bodies: inner.bodies.clone(),
                 beats: None,
             },
             beats: inner.beats.clone(),

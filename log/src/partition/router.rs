@@ -6,8 +6,8 @@
 
 use super::raft_types::{C, Malformed, from_raft_vote, id_message, id_of, snapshot_message};
 use super::raft_types::{from_raft_entry, snapshot_of, to_raft_entry, vote_message, vote_of};
-use super::{Beats, Raft};
-use crate::env::Env;
+use super::{Beats, Bodies, Partition, Raft, bodies};
+use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
 use crate::reader::SnapshotManifest;
 use aber_proto::generated::rpc;
@@ -30,12 +30,18 @@ use std::time::Duration;
 const SMALL_DEADLINE: Duration = Duration::from_secs(2);
 /// A message with entries.
 const APPEND_DEADLINE: Duration = Duration::from_secs(10);
+/// One whose bodies are to be found first.
+const REFERENCE_DEADLINE: Duration = Duration::from_secs(20);
+/// Who lacks bodies and does not get them says so before the append is given up.
+const _: () = assert!(bodies::FILL_TIME.as_secs() < REFERENCE_DEADLINE.as_secs());
 /// The target fetches and installs before it answers.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Sends the messages of all groups of this node.
 pub struct Router<E: Env> {
+    pub(super) runtime: E::Runtime,
     pub(super) mesh: Mesh<E>,
+    pub(super) bodies: Bodies,
     /// Of what sends heartbeats alone: they go with those of other groups.
     pub(super) beats: Option<Beats<E>>,
 }
@@ -43,7 +49,9 @@ pub struct Router<E: Env> {
 impl<E: Env> Clone for Router<E> {
     fn clone(&self) -> Self {
         Self {
+            runtime: self.runtime.clone(),
             mesh: self.mesh.clone(),
+            bodies: self.bodies.clone(),
             beats: self.beats.clone(),
         }
     }
@@ -87,6 +95,28 @@ impl<E: Env> Router<E> {
             last_log_id: answer.last.map(id_of),
         })
     }
+
+    fn append_message(
+        &self,
+        to: NodeId,
+        partition: PartitionId,
+        request: AppendEntriesRequest<C>,
+    ) -> rpc::AppendRequest {
+        let entries = request.entries.into_iter().map(|entry| {
+            let (mut entry, chain) = from_raft_entry(partition, entry);
+            entry.chain = chain.unwrap_or_default();
+            entry
+        });
+        let (entries, bodies) = self.bodies.send(to, entries, self.runtime.now());
+        rpc::AppendRequest {
+            partition: partition.0,
+            vote: Some(vote_message(&request.vote)),
+            previous: request.prev_log_id.as_ref().map(id_message),
+            commit: request.leader_commit.as_ref().map(id_message),
+            entries,
+            bodies,
+        }
+    }
 }
 
 impl<E: Env> GroupRouter<C, PartitionId> for Router<E> {
@@ -100,19 +130,24 @@ impl<E: Env> GroupRouter<C, PartitionId> for Router<E> {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
         let is_empty = request.entries.is_empty();
-        let message = append_message(group, request);
+        let message = self.append_message(NodeId(target), group, request);
         let answer = match &self.beats {
             Some(beats) if is_empty => {
                 let answer = beats.send(NodeId(target), &message).await;
                 answer.map_err(unreachable)?
             }
             _ => {
-                let deadline = if is_empty {
-                    SMALL_DEADLINE
-                } else {
-                    APPEND_DEADLINE
+                let deadline = match (is_empty, message.bodies.is_empty()) {
+                    (true, _) => SMALL_DEADLINE,
+                    (false, true) => APPEND_DEADLINE,
+                    (false, false) => REFERENCE_DEADLINE,
                 };
-                self.ask(target, Method::Append, &message, deadline).await?
+                let answer = self.ask(target, Method::Append, &message, deadline).await;
+                if answer.is_err() && !message.bodies.is_empty() {
+                    // Whatever went wrong: references are not what it fails of again.
+                    self.bodies.lacks(NodeId(target), self.runtime.now());
+                }
+                answer?
             }
         };
         append_answer(answer).map_err(|problem| RPCError::Unreachable(unreachable(problem)))
@@ -190,25 +225,20 @@ impl<E: Env> GroupRouter<C, PartitionId> for Router<E> {
     }
 }
 
-fn append_message(partition: PartitionId, request: AppendEntriesRequest<C>) -> rpc::AppendRequest {
-    rpc::AppendRequest {
-        partition: partition.0,
-        vote: Some(vote_message(&request.vote)),
-        previous: request.prev_log_id.as_ref().map(id_message),
-        commit: request.leader_commit.as_ref().map(id_message),
-        entries: request
-            .entries
-            .into_iter()
-            .map(|entry| {
-                let (mut entry, chain) = from_raft_entry(partition, entry);
-                entry.chain = chain.unwrap_or_default();
-                entry.to_bytes()
-            })
-            .collect(),
-    }
+fn append_request(
+    message: &rpc::AppendRequest,
+    entries: Vec<Entry>,
+) -> Result<AppendEntriesRequest<C>, Malformed> {
+    let entries = entries.into_iter().map(to_raft_entry);
+    Ok(AppendEntriesRequest {
+        vote: vote_of(message.vote)?,
+        prev_log_id: message.previous.map(id_of),
+        entries: entries.collect::<Result<_, _>>()?,
+        leader_commit: message.commit.map(id_of),
+    })
 }
 
-fn append_request(message: rpc::AppendRequest) -> Result<AppendEntriesRequest<C>, Malformed> {
+fn entries_of(message: &rpc::AppendRequest) -> Result<Vec<Entry>, Malformed> {
     let partition = PartitionId(message.partition);
     let mut entries = Vec::with_capacity(message.entries.len());
     for bytes in &message.entries {
@@ -216,14 +246,9 @@ fn append_request(message: rpc::AppendRequest) -> Result<AppendEntriesRequest<C>
         if entry.partition != partition {
             return Err(Malformed("an entry of another partition"));
         }
-        entries.push(to_raft_entry(entry)?);
+        entries.push(entry);
     }
-    Ok(AppendEntriesRequest {
-        vote: vote_of(message.vote)?,
-        prev_log_id: message.previous.map(id_of),
-        entries,
-        leader_commit: message.commit.map(id_of),
-    })
+    Ok(entries)
 }
 
 fn append_response(response: AppendEntriesResponse<C>) -> rpc::AppendResponse {
@@ -277,7 +302,7 @@ impl<E: Env> RaftNetworkFactory<C> for Factory<E> {
     }
 }
 
-/// A Raft message from another node: checked that `from` speaks as itself, handed to its group.
+/// A Raft message without entries: checked that `from` speaks as itself, handed to its group.
 ///
 /// # Errors
 /// A message that is malformed, in somebody else's name, or that the group could not take.
@@ -289,7 +314,6 @@ pub(super) async fn answer<E: Env>(
 ) -> Result<Bytes, String> {
     let raft = &raft;
     let answer = match method {
-        Method::Append => answer_append(raft, from, payload).await,
         Method::Vote | Method::PreVote => answer_vote(raft, from, method, payload).await,
         Method::Snapshot => answer_snapshot(raft, from, payload).await,
         Method::Transfer => answer_transfer(raft, from, payload).await,
@@ -313,15 +337,31 @@ fn reply(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
-async fn answer_append<E: Env>(raft: &Raft<E>, from: NodeId, payload: Bytes) -> io::Result<Bytes> {
-    let message = rpc::AppendRequest::decode(payload)?;
-    let request = append_request(message).map_err(io::Error::other)?;
-    check_sender(&request.vote, from)?;
-    let response = raft
-        .append_entries(request)
-        .await
-        .map_err(io::Error::other)?;
-    Ok(reply(&append_response(response)))
+impl<E: Env> Partition<E> {
+    /// Entries from the leader, handed to Raft once their bodies are in place. Until then nothing of
+    /// the group waits for them: heartbeats and votes are messages of their own.
+    pub(super) async fn answer_append(
+        &self,
+        raft: Raft<E>,
+        from: NodeId,
+        payload: Bytes,
+    ) -> Result<Bytes, String> {
+        let text = |problem: Malformed| problem.to_string();
+        let message = rpc::AppendRequest::decode(payload).map_err(|error| error.to_string())?;
+        let vote = vote_of(message.vote).map_err(text)?;
+        check_sender(&vote, from).map_err(|error| error.to_string())?;
+        let entries = entries_of(&message).map_err(text)?;
+        let entries = self.fill(from, entries, &message.bodies).await;
+        let entries = entries.map_err(|problem| {
+            let runtime = self.inner.env.runtime();
+            runtime.trace(format_args!("append {}: {problem}", self.id()));
+            problem.to_string()
+        })?;
+        let request = append_request(&message, entries).map_err(text)?;
+        let response = raft.append_entries(request).await;
+        let response = response.map_err(|error| error.to_string())?;
+        Ok(reply(&append_response(response)))
+    }
 }
 
 async fn answer_vote<E: Env>(

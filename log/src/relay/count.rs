@@ -211,7 +211,10 @@ impl Core {
                 },
             );
         }
-        for live in self.live.values().filter(|live| live.writer() == self.me) {
+        // What a change says is in the log of several nodes before it counts.
+        let is_content = |live: &&Live| !live.announcement.id.is_body();
+        let own = self.live.values().filter(|live| live.writer() == self.me);
+        for live in own.filter(is_content) {
             let left = changes.entry(live.announcement.id.request).or_default();
             let is_held = self.held_elsewhere.contains(&live.announcement.id.request)
                 || live.holders.iter().any(|node| *node != self.me);

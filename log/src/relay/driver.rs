@@ -168,6 +168,11 @@ impl<E: Env> Relay<E> {
         self.state().core.expects(hash, now)
     }
 
+    /// Changes when a chunk came.
+    pub(crate) fn news(&self) -> Watched<u64> {
+        self.inner.news.clone()
+    }
+
     /// Waits until a chunk is here or not on its way any more.
     pub async fn wait_for(&self, hash: &ChunkHash) {
         let mut news = self.inner.news.clone();

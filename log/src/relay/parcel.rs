@@ -1,10 +1,11 @@
-//! [pure] Parcels: at most 256 chunks of one change, announced, sent and acknowledged together.
+//! [pure] Parcels: at most 256 chunks of one change, or its body, announced, sent and acknowledged
+//! together.
 
 use super::{LayoutDigest, stripe_of};
 use crate::relay::bits::Bits;
 use aber_proto::key::{PublicKey, Purpose, SecretKey};
 use aber_proto::manifest;
-use aber_proto::{ChunkRef, ClusterId, NodeId, RequestId, limit};
+use aber_proto::{ChunkRef, ClusterId, ContentHash, NodeId, RequestId, limit};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub struct ParcelId {
     pub writer: NodeId,
     /// The request of the change it belongs to.
     pub request: RequestId,
-    /// Which part of the change's chunks, from 0.
+    /// Which part of the change's chunks, from 0; or [`ParcelId::of_body`].
     pub part: u32,
     /// The layout whose trees it goes down.
     pub layout: LayoutDigest,
@@ -30,7 +31,29 @@ impl fmt::Display for ParcelId {
     }
 }
 
+/// The part that a body is; content has fewer.
+const BODY_PART: u32 = 1 << 31;
+
 impl ParcelId {
+    /// The name of the parcel that a change's own body is. The body's hash stands for the request: a
+    /// change that is signed anew has another body, which must be another parcel.
+    #[must_use]
+    pub fn of_body(writer: NodeId, layout: LayoutDigest, hash: &ContentHash) -> Self {
+        let (request, _) = hash.0.split_first_chunk().expect("32 bytes begin with 16");
+        Self {
+            writer,
+            request: RequestId(*request),
+            part: BODY_PART,
+            layout,
+        }
+    }
+
+    /// Whether it is a change's own body, as its name says.
+    #[must_use]
+    pub fn is_body(&self) -> bool {
+        self.part == BODY_PART
+    }
+
     /// Writer, request, part, layout digest; numbers little-endian.
     #[must_use]
     pub fn to_bytes(self) -> [u8; PARCEL_ID_BYTES] {
@@ -158,6 +181,17 @@ mod tests {
             ParcelId::from_bytes(&ParcelId::example().to_bytes()[1..]),
             None
         );
+    }
+
+    #[test]
+    fn a_body_is_a_parcel_of_its_own() {
+        let of = |bytes: &[u8]| {
+            let ParcelId { writer, layout, .. } = ParcelId::example();
+            ParcelId::of_body(writer, layout, &ContentHash::of(bytes))
+        };
+        assert!(of(b"a").is_body() && of(b"b").is_body());
+        assert_ne!(of(b"a"), of(b"b"), "signed anew it is another");
+        assert!(!ParcelId::example().is_body());
     }
 
     #[test]

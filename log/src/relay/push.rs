@@ -4,7 +4,7 @@ use super::bits::Bits;
 use super::live::Live;
 use super::parcel::ParcelId;
 use super::state::{Core, Key, Push, Window};
-use aber_proto::{Instant, NodeId, RequestId};
+use aber_proto::{Instant, NodeId, RequestId, limit};
 use std::collections::BTreeMap;
 
 /// Chunks that may be on their way to a node whatever their size.
@@ -220,6 +220,11 @@ impl Core {
     }
 }
 
+/// A body is as urgent as the entry that waits for it, and no longer than one.
 fn is_small(live: &Live) -> bool {
-    live.announcement.bytes() <= SMALL_BYTES
+    let most = match live.announcement.id.is_body() {
+        true => limit::ENTRY_BYTES as u64,
+        false => SMALL_BYTES,
+    };
+    live.announcement.bytes() <= most
 }

@@ -107,7 +107,7 @@ pub struct Push {
     pub number: usize,
     /// The chunk.
     pub chunk: ChunkRef,
-    /// Whether its parcel is so small that it goes before content.
+    /// Whether its parcel is a body, or so small, that it goes before content.
     pub is_small: bool,
 }
 
@@ -466,9 +466,10 @@ impl Core {
     }
 }
 
-/// Asks for a sync once all of a parcel is here.
+/// Asks for a sync once all of a parcel is here. A body is durable in the log, and nobody waits until
+/// others hold it.
 fn if_complete(live: &mut Live) -> Option<Action> {
-    if live.is_syncing || !live.is_complete() {
+    if live.is_syncing || !live.is_complete() || live.announcement.id.is_body() {
         return None;
     }
     live.is_syncing = true;

@@ -1,5 +1,6 @@
 //! [adapter] What the outbox needs of the rest of the node.
 
+use aber_log::body;
 use aber_log::chunk::ChunkPin;
 use aber_log::content::NodeContent;
 use aber_log::env::{Env, Runtime};
@@ -7,7 +8,7 @@ use aber_log::mesh::{Mesh, Method};
 use aber_log::outbox::item::Item;
 use aber_log::outbox::state::Outcome;
 use aber_log::outbox::{Boxed, Collaborator, Seen};
-use aber_log::partition::Partition;
+use aber_log::partition::{Bodies, Partition, ProposeProblem};
 use aber_log::watch::Watched;
 use aber_materializer::members::Members;
 use aber_materializer::view::{RequestOutcome, TreeView};
@@ -18,9 +19,13 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// For the leader to order a batch: several heartbeats, since it may wait for a slow follower.
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// The same, where it finds the bodies first.
+const REFERENCE_DEADLINE: Duration = Duration::from_secs(20);
+const _: () = assert!(body::MOST.as_secs() < REFERENCE_DEADLINE.as_secs());
 
 /// Nodes asked who leads, where none is known here.
 const ASKED_AROUND: usize = 3;
@@ -33,6 +38,7 @@ pub(super) struct NodeCollaborator<E: Env> {
     pub(super) members: Watched<Arc<Members>>,
     pub(super) mesh: Mesh<E>,
     pub(super) content: NodeContent<E>,
+    pub(super) bodies: Bodies,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
     pub(super) tree: TreeView<E::Kv>,
     pub(super) control: Watched<Option<u64>>,
@@ -88,33 +94,101 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
         let Some(group) = self.partitions.get(&partition).cloned() else {
             return Box::pin(async move { Err(format!("there is no partition {partition}")) });
         };
-        let control_index = self.control.get().unwrap_or(0);
+        let control = self.control.clone();
         let (mesh, me) = (self.mesh.clone(), self.me);
-        match group.leader() {
-            Some(leader) if leader == me => {
-                let answers = group.propose(changes, control_index);
-                let runtime = self.env.runtime().clone();
-                Box::pin(async move {
-                    let all = async {
-                        for answer in answers {
-                            let answer = answer.await;
-                            let answer = answer.map_err(|_| "the node is stopping".to_owned())?;
-                            answer.map_err(|problem| problem.to_string())?;
-                        }
-                        Ok(())
-                    };
-                    let ordered = runtime.timeout(PROPOSE_DEADLINE, all).await;
-                    ordered.unwrap_or_else(|| Err("a majority of the voters is away".to_owned()))
-                })
+        let runtime = self.env.runtime().clone();
+        let spreading = spread_bodies(
+            runtime.clone(),
+            self.content.clone(),
+            self.bodies.clone(),
+            changes.clone(),
+        );
+        Box::pin(async move {
+            let references = spreading.await;
+            let leader = group.leader();
+            if leader == Some(me) {
+                let answers = group.propose(changes, control.get().unwrap_or(0));
+                return ordered(&runtime, answers).await;
             }
-            Some(leader) if mesh.is_up(leader) => Box::pin(async move {
-                match forward(&mesh, leader, partition, changes, 0).await? {
+            let proposal = Proposal {
+                partition,
+                changes,
+                references,
+            };
+            match leader.filter(|leader| mesh.is_up(*leader)) {
+                Some(leader) => match forward(&mesh, leader, &proposal, 0).await? {
                     Forwarded::Ordered => Ok(()),
                     Forwarded::NotLeader(_) => Err("the leader changed".to_owned()),
-                }
-            }),
-            _ => Box::pin(ask_around(mesh, me, group, changes)),
+                },
+                None => ask_around(mesh, me, group, proposal).await,
+            }
+        })
+    }
+}
+
+type Answers = Vec<oneshot::Receiver<Result<u64, ProposeProblem>>>;
+
+/// Waits until changes that this node orders itself are committed.
+async fn ordered(runtime: &impl Runtime, answers: Answers) -> Result<(), String> {
+    let all = async {
+        for answer in answers {
+            let answer = answer.await;
+            let answer = answer.map_err(|_| "the node is stopping".to_owned())?;
+            answer.map_err(|problem| problem.to_string())?;
         }
+        Ok(())
+    };
+    let ordered = runtime.timeout(PROPOSE_DEADLINE, all).await;
+    ordered.unwrap_or_else(|| Err("a majority of the voters is away".to_owned()))
+}
+
+/// Large changes go down the trees, each as a parcel of its own, before anybody is told of them:
+/// what stands for them in a message.
+async fn spread_bodies<E: Env>(
+    runtime: E::Runtime,
+    content: NodeContent<E>,
+    bodies: Bodies,
+    changes: Vec<Bytes>,
+) -> Vec<rpc::BodyRef> {
+    let mut references = Vec::new();
+    for (place, change) in (0..).zip(&changes) {
+        // Without room in the store it goes whole.
+        if let Ok(Some(body)) = content.offer_body(change) {
+            references.push(body.to_message(place));
+            bodies.offered(body, runtime.now());
+            tokio::task::yield_now().await;
+        }
+    }
+    references
+}
+
+/// Changes for the leader, and what stands for the large ones among them.
+struct Proposal {
+    partition: PartitionId,
+    changes: Vec<Bytes>,
+    references: Vec<rpc::BodyRef>,
+}
+
+impl Proposal {
+    fn whole(&self, hops: u32) -> rpc::ProposeRequest {
+        rpc::ProposeRequest {
+            partition: self.partition.0,
+            changes: self.changes.clone(),
+            hops,
+            bodies: Vec::new(),
+        }
+    }
+
+    fn by_reference(&self, hops: u32) -> rpc::ProposeRequest {
+        let mut request = self.whole(hops);
+        for body in &self.references {
+            let place = usize::try_from(body.index).unwrap_or(usize::MAX);
+            if let Some(change) = request.changes.get_mut(place) {
+                *change = Bytes::new();
+            }
+        }
+        request.bodies.clone_from(&self.references);
+        request
     }
 }
 
@@ -132,19 +206,19 @@ async fn ask_around<E: Env>(
     mesh: Mesh<E>,
     me: NodeId,
     group: Partition<E>,
-    changes: Vec<Bytes>,
+    proposal: Proposal,
 ) -> Result<(), String> {
-    let (partition, upstream) = (group.id(), group.upstream());
+    let upstream = group.upstream();
     let others = mesh.peers_up().into_iter();
     let others = others.filter(|peer| Some(*peer) != upstream);
     let hops = limit::HOPS;
     for peer in upstream.into_iter().chain(others).take(ASKED_AROUND) {
-        let leader = match forward(&mesh, peer, partition, changes.clone(), hops).await {
+        let leader = match forward(&mesh, peer, &proposal, hops).await {
             Ok(Forwarded::Ordered) => return Ok(()),
             Ok(Forwarded::NotLeader(Some(leader))) if leader != me && leader != peer => leader,
             _ => continue,
         };
-        let forwarded = forward(&mesh, leader, partition, changes.clone(), 0).await;
+        let forwarded = forward(&mesh, leader, &proposal, 0).await;
         if matches!(forwarded, Ok(Forwarded::Ordered)) {
             return Ok(());
         }
@@ -169,34 +243,44 @@ pub(super) async fn pass_on<E: Env>(
         return None;
     }
     let request = rpc::ProposeRequest { hops, ..request };
-    let payload = Bytes::from(request.encode_to_vec());
-    let answer = mesh.call(to, Method::Propose, payload, PROPOSE_DEADLINE);
-    rpc::ProposeResponse::decode(answer.await.ok()?).ok()
+    ask(mesh, to, &request).await.ok()
 }
 
+/// Hands changes to a node: the large ones by reference, and all of them whole where it, or one on
+/// the way to the leader, does not find those.
 async fn forward<E: Env>(
     mesh: &Mesh<E>,
     to: NodeId,
-    partition: PartitionId,
-    changes: Vec<Bytes>,
+    proposal: &Proposal,
     hops: usize,
 ) -> Result<Forwarded, String> {
-    let request = rpc::ProposeRequest {
-        partition: partition.0,
-        changes,
-        hops: u32::try_from(hops).unwrap_or(0),
-    };
-    let payload = Bytes::from(request.encode_to_vec());
-    let answer = mesh.call(to, Method::Propose, payload, PROPOSE_DEADLINE);
-    let answer = answer.await.map_err(|problem| problem.to_string())?;
-    let answer = rpc::ProposeResponse::decode(answer).map_err(|problem| problem.to_string())?;
+    let hops = u32::try_from(hops).unwrap_or(0);
+    let mut answer = ask(mesh, to, &proposal.by_reference(hops)).await?;
+    if answer.lacks_bodies {
+        answer = ask(mesh, to, &proposal.whole(hops)).await?;
+    }
     if answer.not_leader {
         let leader = Some(answer.leader).filter(|leader| *leader != 0);
         return Ok(Forwarded::NotLeader(leader.map(NodeId)));
     }
-    if answer.problem.is_empty() {
+    if answer.problem.is_empty() && !answer.lacks_bodies {
         Ok(Forwarded::Ordered)
     } else {
         Err(answer.problem)
     }
+}
+
+async fn ask<E: Env>(
+    mesh: &Mesh<E>,
+    to: NodeId,
+    request: &rpc::ProposeRequest,
+) -> Result<rpc::ProposeResponse, String> {
+    let payload = Bytes::from(request.encode_to_vec());
+    let deadline = match request.bodies.is_empty() {
+        true => PROPOSE_DEADLINE,
+        false => REFERENCE_DEADLINE,
+    };
+    let answer = mesh.call(to, Method::Propose, payload, deadline).await;
+    let answer = answer.map_err(|problem| problem.to_string())?;
+    rpc::ProposeResponse::decode(answer).map_err(|problem| problem.to_string())
 }

@@ -5,14 +5,15 @@
 
 use super::finding::Findings;
 use super::sighting::Sightings;
-use super::{Node, NodeConfig, Parts, collaborator, handler, heads, index, storage, upkeep};
+use super::{Node, NodeConfig, Parts, collaborator, handler, heads, index, proposals};
+use super::{storage, upkeep};
 use crate::reason::{Problem, Reason};
 use aber_log::content::NodeContent;
 use aber_log::env::{Env, Runtime};
 use aber_log::history::History;
 use aber_log::mesh::Mesh;
 use aber_log::outbox::{Outbox, OutboxOptions};
-use aber_log::partition::{LogReader, Partition};
+use aber_log::partition::{Bodies, LogReader, Partition};
 use aber_log::segment::SegmentLog;
 use aber_log::watch::Watched;
 use aber_materializer::judge::Judge;
@@ -23,7 +24,7 @@ use aber_materializer::snapshots::{Install, Snapshots};
 use aber_materializer::view::{TreeView, View};
 use aber_proto::{ClusterId, LogId, PartitionId};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -46,6 +47,7 @@ pub(super) struct Wiring<E: Env> {
     pub(super) log: SegmentLog<E>,
     pub(super) mesh: Mesh<E>,
     pub(super) content: NodeContent<E>,
+    pub(super) bodies: Bodies,
     pub(super) history: History<E>,
     pub(super) partitions: BTreeMap<PartitionId, Partition<E>>,
     pub(super) reader: LogReader<E>,
@@ -116,6 +118,7 @@ impl<E: Env> Wiring<E> {
             members: self.members.clone(),
             mesh: self.mesh.clone(),
             content: self.content.clone(),
+            bodies: self.bodies.clone(),
             partitions: self.partitions.clone(),
             tree: self.tree.clone(),
             control: control(applied),
@@ -198,16 +201,21 @@ impl<E: Env> Wiring<E> {
             digest_every: self.config.options.digest_every,
         };
         self.env.runtime().spawn("heads", heads.clone().run());
+        let proposals = proposals::Proposals {
+            mesh: self.mesh.clone(),
+            partitions: self.partitions.clone(),
+            control: control(applied),
+            members: members.clone(),
+            judge: Arc::new(Mutex::new(Judge::new())),
+        };
         let handler = handler::NodeHandler {
             partitions: self.partitions.clone(),
             content: self.content.clone(),
             history: self.history.clone(),
-            control: control(applied),
             applied: applied.clone(),
-            members: members.clone(),
-            judge: std::sync::Mutex::new(Judge::new()),
             mirror: mirror.clone(),
             heads: heads.clone(),
+            proposals,
         };
         self.mesh.answer(Arc::new(handler));
         heads

@@ -1,6 +1,6 @@
 //! [pure] The checks of the oracle, each named by the promise it checks.
 
-use super::{Answer, Asked, Call, Oracle};
+use super::{Answer, Call, Oracle};
 use crate::sim::outsider::Shown;
 use aber_proto::{ContentHash, NodeId, PartitionId, RequestId, ViewDigest};
 use std::collections::BTreeMap;
@@ -149,12 +149,11 @@ fn check_answer(
                 "D1: committed {partition}:{index} was {:?}",
                 row.outcome
             )),
-            Some(row) => match &call.asked {
-                Asked::Put { content, .. } if !row.contents.contains(content) => Some(format!(
-                    "D1: committed {partition}:{index} holds another content"
-                )),
-                _ => None,
-            },
+            Some(row) => {
+                let mut asked = call.asked.contents().into_iter();
+                let lost = asked.any(|content| !row.contents.contains(&content));
+                lost.then(|| format!("D1: committed {partition}:{index} holds another content"))
+            }
         },
         Answer::Rejected {
             partition, index, ..

@@ -80,6 +80,15 @@ impl ClientApi for Fake {
         self.land(ticket, vec![hash])
     }
 
+    async fn put_all(&self, ticket: Ticket, files: Vec<(String, Bytes)>) -> Answer {
+        let mut hashes = Vec::new();
+        for (path, content) in files {
+            hashes.push(ContentHash::of(&content));
+            self.files.lock().unwrap().insert(path, content);
+        }
+        self.land(ticket, hashes)
+    }
+
     async fn make_dir(&self, ticket: Ticket, _path: &str) -> Answer {
         self.land(ticket, Vec::new())
     }

@@ -9,6 +9,8 @@ mod admin;
 mod check;
 mod newcomer;
 mod subject;
+#[cfg(test)]
+mod tests;
 
 use crate::oracle::Oracle;
 use crate::sim::World;
@@ -132,15 +134,17 @@ async fn play(world: World, swarm: Swarm, cast: Cast) -> Tally {
     };
     let drawn = world.with_random(|random| {
         let every = random.pick(&[3, 6, 16, 64]).copied();
-        let segment = random.pick(&[64 * 1024, 256 * 1024]).copied();
+        // A quarter of it is room for what waits in an outbox: a large change stands there twice.
+        let segment = random.pick(&[512 * 1024, 1024 * 1024]).copied();
         every.zip(segment)
     });
-    let (snapshot_every, segment_bytes) = drawn.unwrap_or((64, 256 * 1024));
+    let (snapshot_every, segment_bytes) = drawn.unwrap_or((64, 1024 * 1024));
     let newcomers = Newcomers::default();
     let subject = Aber {
         timing,
         snapshot_every,
         segment_bytes,
+        batch_bytes: 64 * 1024,
         newcomers: Arc::clone(&newcomers),
     };
     let cluster = Cluster::new(&world, subject);

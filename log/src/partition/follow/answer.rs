@@ -28,13 +28,14 @@ impl<E: Env> Partition<E> {
     /// Answers a node that follows: waits until there is an entry from `next` on.
     pub(in crate::partition) async fn answer_follow(
         &self,
+        from: NodeId,
         payload: Bytes,
     ) -> Result<Bytes, String> {
         let request = rpc::FollowRequest::decode(payload).map_err(|error| error.to_string())?;
         let mut response = rpc::FollowResponse::default();
         let said = match request.head_at {
             Some(index) => self.say_head(index, request.hops, &mut response).await,
-            None if self.fed_by().is_some() => self.say_next(&request, &mut response).await,
+            None if self.fed_by().is_some() => self.say_next(from, &request, &mut response).await,
             None => Ok(true),
         };
         let has_answer = said.map_err(|problem| problem.to_string())?;
@@ -74,6 +75,7 @@ impl<E: Env> Partition<E> {
     /// Whether this node can answer, for all it knows.
     async fn say_next(
         &self,
+        to: NodeId,
         request: &rpc::FollowRequest,
         response: &mut rpc::FollowResponse,
     ) -> Result<bool, SegmentProblem> {
@@ -113,7 +115,10 @@ impl<E: Env> Partition<E> {
             .read_mended(self.id(), from..end + 1, ANSWER_BYTES);
         let (entries, head) = self.under_a_head(entries.await?).await;
         response.head = head.as_ref().map(head_message);
-        response.entries = entries.iter().map(Entry::to_bytes).collect();
+        (response.entries, response.bodies) = match request.whole {
+            true => (entries.iter().map(Entry::to_bytes).collect(), Vec::new()),
+            false => self.inner.bodies.send(to, entries, runtime.now()),
+        };
         Ok(head.is_some())
     }
 

@@ -7,7 +7,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use super::super::{Beats, Council, PartitionOptions, Timing};
+use super::super::{Beats, Bodies, Council, NoBodies, PartitionOptions, Timing};
 use super::*;
 use crate::mesh::Mesh;
 use crate::reader::SnapshotSource;
@@ -17,8 +17,8 @@ use aber_proto::{ChainHash, ClusterId, EntryKind, PartitionId, SecretKey, Timest
 use std::sync::Arc;
 
 const CLUSTER: ClusterId = ClusterId([3; 32]);
-const P: PartitionId = PartitionId(2);
-const VOTER: NodeId = NodeId(1);
+pub(in crate::partition) const P: PartitionId = PartitionId(2);
+pub(in crate::partition) const VOTER: NodeId = NodeId(1);
 
 /// Node 1 may vote; all keys are known.
 struct Elders {
@@ -67,7 +67,14 @@ impl SnapshotSource for NoSnapshots {
     }
 }
 
-async fn follower(disk: &TestDisk) -> (TestEnv, Partition<TestEnv>) {
+pub(in crate::partition) async fn follower(disk: &TestDisk) -> (TestEnv, Partition<TestEnv>) {
+    follower_with(disk, Bodies::new(Arc::new(NoBodies))).await
+}
+
+pub(in crate::partition) async fn follower_with(
+    disk: &TestDisk,
+    bodies: Bodies,
+) -> (TestEnv, Partition<TestEnv>) {
     let env = TestEnv::new(disk);
     let me = NodeId(7);
     let identity = LogIdentity {
@@ -88,11 +95,12 @@ async fn follower(disk: &TestDisk) -> (TestEnv, Partition<TestEnv>) {
         mesh,
         snapshots: Arc::new(NoSnapshots),
         council: Arc::new(Elders { me }),
+        bodies,
     });
     (env, started.await.unwrap())
 }
 
-fn entries(term: u64, before: Option<&Entry>, count: u64) -> Vec<Entry> {
+pub(in crate::partition) fn entries(term: u64, before: Option<&Entry>, count: u64) -> Vec<Entry> {
     let mut chain = before.map_or(ChainHash::genesis(&CLUSTER, P), |entry| entry.chain);
     let first = before.map_or(0, |entry| entry.log_id.index + 1);
     let mut all = Vec::new();
@@ -232,13 +240,23 @@ fn answer(entries: &[Entry], head: Option<SignedHead>, way: &[u64]) -> Answer {
     }
 }
 
-async fn asked(partition: &Partition<TestEnv>, request: rpc::FollowRequest) -> rpc::FollowResponse {
+/// Lets a node follow entries up to their end.
+pub(in crate::partition) async fn follow(partition: &Partition<TestEnv>, entries: &[Entry]) {
+    let head = entries.last().map(|last| head_by(VOTER, last));
+    let said = answer(entries, head, &[]);
+    partition.believe(VOTER, 0, said).await.unwrap();
+}
+
+pub(in crate::partition) async fn asked(
+    partition: &Partition<TestEnv>,
+    request: rpc::FollowRequest,
+) -> rpc::FollowResponse {
     let payload = Bytes::from(request.encode_to_vec());
     let answer = partition.clone().answer(NodeId(9), Method::Follow, payload);
     rpc::FollowResponse::decode(answer.await.unwrap()).unwrap()
 }
 
-fn from(next: u64) -> rpc::FollowRequest {
+pub(in crate::partition) fn from(next: u64) -> rpc::FollowRequest {
     rpc::FollowRequest {
         partition: P.0,
         next,

@@ -57,7 +57,11 @@ impl<E: Env> Partition<E> {
         let mut next = committed.map_or(0, |id| id.index + 1);
         let (mut newest, mut before) = (None, None);
         for _ in 0..LOOKED_THROUGH {
-            let answer = self.ask(peer, Question::at_once(next)).await?;
+            let question = Question {
+                whole: true,
+                ..Question::at_once(next)
+            };
+            let answer = self.ask(peer, question).await?;
             let Some(head) = answer.head.filter(|_| !answer.entries.is_empty()) else {
                 return Ok(newest);
             };

@@ -3,6 +3,7 @@
 use super::super::LayoutDigest;
 use super::super::parcel::ParcelId;
 use super::{HOLD_LOOK, Relay};
+use crate::body::BodyRef;
 use crate::env::{Env, Runtime};
 use aber_proto::{ChunkRef, RequestId, limit};
 use std::collections::BTreeSet;
@@ -64,6 +65,25 @@ impl<E: Env> Relay<E> {
         let all = &offered;
         self.wait_until(|relay| relay.holders(all) >= copies, all)
             .await
+    }
+
+    /// Spreads a change's own body, whose chunks are here, and waits for nothing; whether it is on its
+    /// way. What was spread before stays so.
+    pub(crate) fn offer_body(&self, body: &BodyRef) -> bool {
+        let Some(layout) = self.layout_with_me() else {
+            return false;
+        };
+        let mut seen = BTreeSet::new();
+        let mut chunks = body.chunks.clone();
+        chunks.retain(|chunk| seen.insert(chunk.hash));
+        let id = ParcelId::of_body(self.inner.me, layout, &body.hash);
+        let announcement = self.inner.roster.sign(id, chunks);
+        let now = self.inner.env.runtime().now();
+        let taken = self.state().core.offer(announcement, now);
+        taken.is_ok_and(|actions| {
+            self.act(actions);
+            true
+        })
     }
 
     fn layout_with_me(&self) -> Option<LayoutDigest> {

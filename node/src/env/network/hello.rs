@@ -8,7 +8,7 @@ use aber_proto::generated::linkservice::{
 use aber_proto::{ClusterId, NodeId, PublicKey, limit};
 
 /// The version of the link protocol; both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// Of a reason that another node gave, this much is shown.
 const REASON_CHARS: usize = 200;
 
@@ -265,12 +265,12 @@ mod tests {
         assert_eq!(refusal.code, LinkRefusalCode::Protocol);
         assert_eq!(
             refusal.reason,
-            "node 2 (aber 0.1.0) speaks link protocol 4, the other 5 (aber 0.1.0): \
+            "node 2 (aber 0.1.0) speaks link protocol 5, the other 6 (aber 0.1.0): \
              node 2 must upgrade"
         );
         let older = me.other_protocol(PROTOCOL_VERSION - 1, "0.0.9\u{1b}");
         assert!(
-            older.ends_with("3 (aber 0.0.9\\u{1b}): the other must upgrade"),
+            older.ends_with("4 (aber 0.0.9\\u{1b}): the other must upgrade"),
             "{older}"
         );
         let silent = LinkFrame { frame: None };

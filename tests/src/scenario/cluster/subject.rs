@@ -39,6 +39,8 @@ pub(super) struct Aber {
     pub(super) snapshot_every: u64,
     /// Bytes of a segment.
     pub(super) segment_bytes: u64,
+    /// Bytes of one write to it.
+    pub(super) batch_bytes: usize,
     /// Nodes that are no founders.
     pub(super) newcomers: Newcomers,
 }
@@ -47,7 +49,7 @@ pub(super) struct Aber {
 #[derive(Clone)]
 pub(super) struct AberNode {
     pub(super) node: Node<SimEnv>,
-    service: NodeService<SimEnv>,
+    pub(super) service: NodeService<SimEnv>,
 }
 
 fn key_of(node: NodeId) -> Result<SecretKey, String> {
@@ -104,7 +106,7 @@ impl Subject for Aber {
         let options = NodeOptions {
             segment: SegmentOptions {
                 segment_bytes: self.segment_bytes,
-                batch_bytes: 16 * 1024,
+                batch_bytes: self.batch_bytes,
             },
             store: StoreOptions {
                 pack_bytes: 1 << 20,
@@ -195,12 +197,16 @@ fn answer_of_problem(problem: &Problem) -> Answer {
 
 impl Api {
     async fn append(&self, ticket: Ticket, operation: v1::event::Operation) -> Answer {
-        let event = v1::Event {
+        self.append_all(ticket, vec![operation]).await
+    }
+
+    async fn append_all(&self, ticket: Ticket, operations: Vec<v1::event::Operation>) -> Answer {
+        let event = |operation| v1::Event {
             operation: Some(operation),
             ..v1::Event::default()
         };
         let request = v1::AppendChangeRequest {
-            events: vec![event],
+            events: operations.into_iter().map(event).collect(),
             options: Some(write_options(ticket)),
         };
         let call = self.cluster.call(ticket.node, |node| async move {
@@ -237,18 +243,28 @@ impl Api {
     }
 }
 
+/// Puts a content that is in the call itself.
+pub(super) fn put_of(path: &str, content: Bytes, parents: bool) -> v1::event::Operation {
+    v1::event::Operation::Put(v1::Put {
+        path: path.to_owned(),
+        source: Some(v1::put::Source::Content(content)),
+        parents,
+        ..v1::Put::default()
+    })
+}
+
 impl ClientApi for Api {
     async fn put(&self, ticket: Ticket, path: &str, content: Bytes) -> Answer {
         if content.len() > APPEND_BYTES {
             return self.upload(ticket, path, content).await;
         }
-        let put = v1::Put {
-            path: path.to_owned(),
-            source: Some(v1::put::Source::Content(content)),
-            parents: true,
-            ..v1::Put::default()
-        };
-        self.append(ticket, v1::event::Operation::Put(put)).await
+        self.append(ticket, put_of(path, content, true)).await
+    }
+
+    async fn put_all(&self, ticket: Ticket, files: Vec<(String, Bytes)>) -> Answer {
+        let puts = files.into_iter();
+        let puts = puts.map(|(path, content)| put_of(&path, content, false));
+        self.append_all(ticket, puts.collect()).await
     }
 
     async fn make_dir(&self, ticket: Ticket, path: &str) -> Answer {
