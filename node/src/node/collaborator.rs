@@ -16,6 +16,7 @@ use aber_proto::generated::rpc;
 use aber_proto::{NodeId, PartitionId, RequestId, VolumeId, limit};
 use bytes::Bytes;
 use prost::Message;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,10 @@ const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// The same, where it finds the bodies first.
 const REFERENCE_DEADLINE: Duration = Duration::from_secs(20);
 const _: () = assert!(body::MOST.as_secs() < REFERENCE_DEADLINE.as_secs());
+
+/// Large changes of one message that go by reference, the longest; the others go whole. Each is a
+/// parcel, and others take 64 unfinished ones of a writer, those of its content among them.
+const REFERENCES: usize = 32;
 
 /// Nodes asked who leads, where none is known here.
 const ASKED_AROUND: usize = 3;
@@ -151,7 +156,10 @@ async fn spread_bodies<E: Env>(
     changes: Vec<Bytes>,
 ) -> Vec<rpc::BodyRef> {
     let mut references = Vec::new();
-    for (place, change) in (0..).zip(&changes) {
+    for place in longest(&changes) {
+        let Some(change) = usize::try_from(place).ok().and_then(|at| changes.get(at)) else {
+            continue;
+        };
         // Without room in the store it goes whole.
         if let Ok(Some(body)) = content.offer_body(change) {
             references.push(body.to_message(place));
@@ -160,6 +168,18 @@ async fn spread_bodies<E: Env>(
         }
     }
     references
+}
+
+/// The places of the changes that are spread, in their order.
+fn longest(changes: &[Bytes]) -> Vec<u64> {
+    let large = (0..).zip(changes);
+    let large = large.filter(|(_, change)| change.len() > limit::BODY_BYTES);
+    let mut large: Vec<(usize, u64)> = large.map(|(at, change)| (change.len(), at)).collect();
+    large.sort_unstable_by_key(|(length, at)| (Reverse(*length), *at));
+    large.truncate(REFERENCES);
+    let mut places: Vec<u64> = large.into_iter().map(|(_, at)| at).collect();
+    places.sort_unstable();
+    places
 }
 
 /// Changes for the leader, and what stands for the large ones among them.
@@ -283,4 +303,28 @@ async fn ask<E: Env>(
     let answer = mesh.call(to, Method::Propose, payload, deadline).await;
     let answer = answer.map_err(|problem| problem.to_string())?;
     rpc::ProposeResponse::decode(answer).map_err(|problem| problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B2: of many large changes the longest are spread, in their order.
+    #[test]
+    fn the_longest_changes_are_spread() {
+        let changes = |lengths: &[usize]| -> Vec<Bytes> {
+            let lengths = lengths.iter();
+            lengths.map(|length| vec![0; *length].into()).collect()
+        };
+        let large = limit::BODY_BYTES + 1;
+        let some = changes(&[5, large, large - 1, 9 * large]);
+        assert_eq!(longest(&some), [1, 3]);
+        let mut many = vec![large; 2 * REFERENCES];
+        many[7] = 2 * large;
+        many[2 * REFERENCES - 1] = 2 * large;
+        let places = longest(&changes(&many));
+        assert_eq!(places.len(), REFERENCES);
+        assert!(places.is_sorted() && places.contains(&7));
+        assert_eq!(places.last(), Some(&(2 * REFERENCES as u64 - 1)));
+    }
 }

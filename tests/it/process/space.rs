@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const DISK_BYTES: u64 = 48 << 20;
+/// Room for a node with thousands of small files: as entries, as bodies on their way, in the mirror.
+const DISK_BYTES: u64 = 56 << 20;
 /// Two of them are there from the start.
 const SEGMENT_BYTES: &str = "2097152";
 const SETTLE: Duration = Duration::from_secs(150);
@@ -78,7 +79,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() -> Result<()> {
     let Some(disk) = SmallDisk::mount()? else {
         return Ok(());
     };
-    let ballast = disk.take(16 << 20)?;
+    let ballast = disk.take(DISK_BYTES - (32 << 20))?;
     let cluster = start_on(disk.directory.path())?;
     let (small, others) = (&cluster.nodes[2], &cluster.nodes[0]);
     let mut acknowledged = Vec::new();
