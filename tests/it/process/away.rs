@@ -89,6 +89,37 @@ fn one_away_writes_go_on_two_away_they_wait() -> Result<()> {
     Ok(())
 }
 
+/// Promises A2, D2: many large changes wait through a death of their node, and land later.
+#[test]
+fn a_large_backlog_waits_and_lands() -> Result<()> {
+    const FILES: usize = 8000;
+    let mut cluster = Cluster::start(ABER, 3)?;
+    cluster.nodes[0].ok(&["mkdir", "/d"])?;
+    cluster.settle(PATIENCE)?;
+    cluster.nodes[1].kill()?;
+    cluster.nodes[2].kill()?;
+    let source = cluster.directory.path().join("many");
+    std::fs::create_dir(&source)?;
+    for number in 0..FILES {
+        // Short contents travel in the change: together more than the notes of a segment may take.
+        let text = format!("{number} ").repeat(140);
+        std::fs::write(source.join(number.to_string()), text)?;
+    }
+    let source = source.display().to_string();
+    let alone = &cluster.nodes[0];
+    let ran = alone.aber(&["put", "-r", &source, "/d/", "--ack", "queued"])?;
+    expect_code(&ran, 0)?;
+    let waiting = alone.status()?["outbox_changes"].as_u64().unwrap_or(0);
+    ensure!(waiting > 6, "{waiting}");
+    cluster.nodes[0].kill()?;
+    cluster.start_all()?;
+    cluster.settle(STALL)?;
+    let listing = cluster.equal_mirrors()?;
+    // The directories, too.
+    ensure!(listing.len() == FILES + 2, "{}", listing.len());
+    Ok(())
+}
+
 /// Promise A5: a node that was away longer than the log reaches.
 ///
 /// A leader keeps what it was about to send to a voter that is away, so the log of another voter is
