@@ -80,13 +80,58 @@ struct Figures {
     plan: Values,
     done: Values,
     copied: Values,
-    chain: Values,
-    hashed: Values,
+    chain: Chain,
 }
 
 fn aber(cluster: &Cluster, arguments: &[&str]) -> Result<f64> {
     let mut command = cluster.command(cluster.first()?);
     ms(command.args(arguments))
+}
+
+/// Milliseconds that the chain of a node's log takes, and the hash of the same bytes.
+#[derive(Default)]
+pub(super) struct Chain {
+    checked: Values,
+    hashed: Values,
+}
+
+impl Chain {
+    /// One round.
+    pub(super) fn take(&mut self, cluster: &Cluster) -> Result<()> {
+        self.checked.push(aber(cluster, &["verify", "--chain"])?);
+        let mut hash = Command::new("b3sum");
+        hash.args(segments(cluster)?);
+        // Not everybody has it: then the row has nothing to be divided by.
+        if let Ok(took) = ms(&mut hash) {
+            self.hashed.push(took);
+        }
+        Ok(())
+    }
+
+    pub(super) fn row(self, what: String) -> Row {
+        let hashed = (!self.hashed.is_empty()).then_some(self.hashed);
+        Row {
+            what,
+            unit: "ms",
+            values: self.checked,
+            vs: hashed.map(|values| Divisor {
+                what: "b3sum of the segments".to_owned(),
+                values,
+                ..Divisor::default()
+            }),
+            nodes: Some(1),
+            ..Row::default()
+        }
+    }
+}
+
+/// The files of a node's log.
+fn segments(cluster: &Cluster) -> Result<Vec<PathBuf>> {
+    let log = std::fs::read_dir(cluster.first()?.data.join("log"))?;
+    let paths = log.map(|file| Ok(file?.path()));
+    let mut paths = paths.collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    Ok(paths)
 }
 
 fn take(
@@ -124,21 +169,11 @@ fn take(
     cluster.settle()?;
     own.done.push(began.elapsed().as_secs_f64() * 1e3);
     let copy = into("copy");
-    own.copied
-        .push(ms(Command::new("cp").arg("-a").arg(source).arg(&copy))?);
-    own.chain.push(aber(cluster, &["verify", "--chain"])?);
-    let mut hash = Command::new("b3sum");
-    let log = cluster.first()?.data.join("log");
-    for file in std::fs::read_dir(log)? {
-        let path = file?.path();
-        if path.extension().is_some_and(|end| end == "seg") {
-            hash.arg(path);
-        }
-    }
-    // Not everybody has it: then the row has nothing to be divided by.
-    if let Ok(took) = ms(&mut hash) {
-        own.hashed.push(took);
-    }
+    // The mirror's files are on the disk when it is settled.
+    let copied = ms(Command::new("cp").arg("-a").arg(source).arg(&copy))?;
+    let synced = ms(Command::new("sync").arg("-f").arg(&copy))?;
+    own.copied.push(copied + synced);
+    own.chain.take(cluster)?;
     for made in [then, copy] {
         super::process::remove(&made);
     }
@@ -195,7 +230,6 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         own.done,
         Some(("cp -a", own.copied)),
     ));
-    let hashed = (!own.hashed.is_empty()).then_some(("b3sum of the segments", own.hashed));
-    bench.add(row("verify --chain".to_owned(), own.chain, hashed));
+    bench.add(own.chain.row("verify --chain".to_owned()));
     Ok(())
 }

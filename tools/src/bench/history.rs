@@ -3,6 +3,7 @@
 
 use super::Bench;
 use super::api::{Api, End, load, runtime};
+use super::back::Chain;
 use super::cluster::Cluster;
 use super::row::{Divisor, Row, Values};
 use aber_proto::generated::v1;
@@ -104,6 +105,7 @@ struct Figures {
     blame: Values,
     git_log: Values,
     git_blame: Values,
+    chain: Chain,
 }
 
 /// A cluster of one with the writes in its history.
@@ -158,6 +160,22 @@ impl Figures {
     }
 }
 
+/// Bytes of an entry, by all of them in one file.
+fn entry_bytes(cluster: &Cluster, count: u64) -> Result<f64> {
+    let node = cluster.first()?;
+    let out = node.data.join("all.aud");
+    let export = cluster
+        .command(node)
+        .args(["export", "--log"])
+        .arg(&out)
+        .output()?;
+    ensure!(export.status.success(), "{export:?}");
+    let bytes = std::fs::metadata(&out)?.len();
+    std::fs::remove_file(&out)?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    Ok(bytes as f64 / count as f64)
+}
+
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let count = bench.scale.entries_count;
     let cluster = filled(bench)?;
@@ -167,8 +185,20 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     for _ in 0..bench.rounds(true) {
         // A connection belongs to the runtime that made it.
         own.take(&cluster.first()?.data, &git)?;
+        own.chain.take(&cluster)?;
     }
+    let mut bytes = Values::default();
+    bytes.push(entry_bytes(&cluster, count)?);
     cluster.stop()?;
+    bench.add(Row {
+        what: "log of a put of a few bytes, the entry alone".to_owned(),
+        unit: "B",
+        values: bytes,
+        nodes: Some(1),
+        ..Row::default()
+    });
+    let chain = std::mem::take(&mut own.chain);
+    bench.add(chain.row(format!("verify --chain of {count} entries")));
     let rows = [
         (
             "log of a file, first page",
