@@ -80,8 +80,9 @@ pub fn shallow_tree(layout: &Layout, root: NodeId) -> Option<Trees> {
     Some(Trees::new(layout, root, trees))
 }
 
-/// The stripe of a chunk: the `chunk`th of its parcel, counted from 0. `parcel` is the parcel's id as
-/// little-endian words; it turns the stripes, so that small parcels do not all begin in the first.
+/// The stripe of a chunk of a parcel whose chunks are all of one length: the `chunk`th, counted from 0.
+/// `parcel` is the parcel's id as little-endian words; it turns the stripes, so that small parcels do
+/// not all begin in the first. Chunks of other lengths: `ParcelId::stripes`.
 ///
 /// # Panics
 /// If there are no stripes; a layout has 8 or 16.

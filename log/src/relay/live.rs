@@ -148,7 +148,7 @@ impl Live {
             }
         }
         Self {
-            stripes: id.stripes(count, stripe_count),
+            stripes: id.stripes(&announcement.chunks, stripe_count),
             announcement,
             way,
             slots,
