@@ -121,8 +121,7 @@ impl<R: Read> AuditReader<R> {
             if kind != HEAD {
                 return self.entry(kind, &body);
             }
-            let head = rpc::Head::decode(body).ok().as_ref().and_then(head_of);
-            let head = head.ok_or_else(|| format("a signed head cannot be read"))?;
+            let head = read_head(&body).ok_or_else(|| format("a signed head cannot be read"))?;
             if self.heads.len() == HEADS {
                 return Err(format("it holds more signed heads than any may"));
             }
@@ -156,6 +155,11 @@ impl<R: Read> AuditReader<R> {
             _ => Err(format("a record of an unknown kind")),
         }
     }
+}
+
+/// A signed head, as a record holds it; `None` for anything else. Not checked.
+pub(crate) fn read_head(bytes: &Bytes) -> Option<SignedHead> {
+    head_of(&rpc::Head::decode(bytes.clone()).ok()?)
 }
 
 fn record(input: &mut impl Read) -> Result<(u8, Bytes), FileProblem> {

@@ -1,13 +1,12 @@
 //! [adapter] `audit` and `export --log`: the whole history, checked from the genesis on.
 
 use super::{Context, Outcome, print};
-use crate::audit_file::{AuditReader, AuditWriter, FileProblem};
+use crate::audit_file::{AuditReader, AuditWriter, FileProblem, read_head};
 use crate::client::Client;
 use crate::reason::{Problem, Reason};
 use aber_materializer::audit::{Audit, AuditFinding};
 use aber_proto::generated::v1;
-use aber_proto::{ChainHash, ClusterId, Entry, Genesis, Head, LogId, NodeId, PartitionId};
-use aber_proto::{SignedHead, codec};
+use aber_proto::{ChainHash, ClusterId, Entry, Genesis, PartitionId, SignedHead, codec};
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
@@ -137,7 +136,10 @@ async fn source(client: &Client) -> Result<Source, Problem> {
     if id.map(ClusterId) != Some(genesis.cluster_id()) {
         return Err(internal("the node's genesis is not that of its cluster"));
     }
-    let request = v1::ListPartitionsRequest::default();
+    let request = v1::ListPartitionsRequest {
+        with_heads: true,
+        ..v1::ListPartitionsRequest::default()
+    };
     let mut partitions = client.list_partitions(request).await?.partitions;
     partitions.sort_by_key(|partition| partition.id);
     Ok(Source {
@@ -151,29 +153,10 @@ impl Source {
     /// What members have signed of what is committed now; a head that came since is left out.
     fn heads(&self) -> impl Iterator<Item = SignedHead> {
         self.partitions.iter().flat_map(|partition| {
-            let heads = partition.heads.iter();
-            let heads = heads.filter(|head| head.index <= partition.committed_index);
-            heads.filter_map(|head| signed_head(PartitionId(partition.id), head))
+            let heads = partition.heads.iter().filter_map(read_head);
+            heads.filter(|signed| signed.head.log_id.index <= partition.committed_index)
         })
     }
-}
-
-fn signed_head(partition: PartitionId, message: &v1::SignedHead) -> Option<SignedHead> {
-    let log_id = LogId {
-        term: message.term,
-        index: message.index,
-    };
-    let chain = ChainHash::from_slice(&message.chain_hash)?;
-    let head = Head {
-        partition,
-        log_id,
-        chain,
-    };
-    Some(SignedHead {
-        head,
-        signer: NodeId(message.signer),
-        signature: message.signature.as_ref().try_into().ok()?,
-    })
 }
 
 /// Hands on every entry that is committed at a node now, the control partition's first.

@@ -35,8 +35,13 @@ pub(crate) fn add(findings: &Findings, found: Finding) {
 
 /// What is known now of other views of a partition takes the place of what was.
 pub(crate) fn set_other_view(findings: &Findings, of: PartitionId, found: Option<Finding>) {
+    let is_it =
+        |one: &Finding| matches!(one, Finding::OtherView { partition, .. } if *partition == of);
+    if found.is_none() && !findings.get().iter().any(is_it) {
+        return;
+    }
     findings.update(|all| {
-        all.retain(|one| !matches!(one, Finding::OtherView { partition, .. } if *partition == of));
+        all.retain(|one| !is_it(one));
         all.extend(found);
     });
 }

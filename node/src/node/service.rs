@@ -312,9 +312,9 @@ impl<E: Env> Service for NodeService<E> {
 
     async fn list_partitions(
         &self,
-        _request: v1::ListPartitionsRequest,
+        request: v1::ListPartitionsRequest,
     ) -> Answer<v1::ListPartitionsResponse> {
-        self.partitions()
+        self.partitions(request.with_heads)
     }
 
     async fn create_ticket(

@@ -70,6 +70,18 @@ impl<E: Env> NodeService<E> {
         Ok(bytes)
     }
 
+    /// The version before, or what this one is a copy of; `None` where that was all, or enough.
+    fn older_to_read(
+        &self,
+        version: &Version,
+        looked: &mut Looked,
+    ) -> Result<Option<Version>, Problem> {
+        let older = self.version_before_or_source(version.file, version)?;
+        let is_enough = older.is_some() && looked.versions >= VERSIONS_MOST;
+        looked.is_complete &= !is_enough;
+        Ok(older.filter(|_| !is_enough))
+    }
+
     async fn blame_lines(&self, newest: Version, text: &str) -> Answer<v1::BlameResponse> {
         let lines: Vec<String> = split(text).into_iter().map(str::to_owned).collect();
         let mut blame = Blame::new(text, newest.version);
@@ -80,11 +92,7 @@ impl<E: Env> NodeService<E> {
         let runtime = self.node.parts.env.runtime();
         let end = runtime.now() + TIME_MOST;
         let mut version = newest;
-        while let Some(older) = self.version_before_or_source(version.file, &version)? {
-            if looked.versions >= VERSIONS_MOST {
-                looked.is_complete = false;
-                break;
-            }
+        while let Some(older) = self.older_to_read(&version, &mut looked)? {
             let left = end - runtime.now();
             let read = if older.content.size() <= TEXT_BYTES {
                 runtime.timeout(left, self.bytes_of(&older.content)).await
@@ -130,11 +138,7 @@ impl<E: Env> NodeService<E> {
         let runtime = self.node.parts.env.runtime();
         let end = runtime.now() + TIME_MOST;
         let mut version = newest;
-        while let Some(older) = self.version_before_or_source(version.file, &version)? {
-            if looked.versions >= VERSIONS_MOST {
-                looked.is_complete = false;
-                break;
-            }
+        while let Some(older) = self.older_to_read(&version, &mut looked)? {
             let left = end - runtime.now();
             let read = runtime.timeout(left, self.chunk_list(&older.content)).await;
             let Some(Ok(chunks)) = read else {

@@ -4,12 +4,13 @@ use super::metrics::class_of;
 use super::{NodeService, index_problem, render};
 use crate::service::Answer;
 use aber_log::env::Env;
+use aber_log::head::head_message;
 use aber_log::mesh::Method;
 use aber_log::uplink::UplinkState;
 use aber_materializer::members::Members;
 use aber_materializer::mirror::MirrorStatus;
 use aber_proto::generated::{rpc, v1};
-use aber_proto::{LogId, NodeId, PartitionId, SignedHead};
+use aber_proto::{NodeId, PartitionId};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -217,7 +218,7 @@ impl<E: Env> NodeService<E> {
         Some(mirror.status.get().positions)
     }
 
-    pub(super) fn partitions(&self) -> Answer<v1::ListPartitionsResponse> {
+    pub(super) fn partitions(&self, with_heads: bool) -> Answer<v1::ListPartitionsResponse> {
         let parts = &self.node.parts;
         let volumes = parts.tree.volumes().map_err(index_problem)?;
         let mirrored = self.mirrored().unwrap_or_default();
@@ -233,6 +234,13 @@ impl<E: Env> NodeService<E> {
                 .collect();
             let inside = volumes.iter().filter(|volume| volume.partition == *id);
             let applied_index = applied.as_ref().map_or(0, |applied| applied.log_id.index);
+            let heads = match with_heads {
+                true => parts.heads.signed(*id),
+                false => Vec::new(),
+            };
+            let heads = heads
+                .iter()
+                .map(|signed| head_message(signed).encode_to_vec().into());
             partitions.push(v1::Partition {
                 id: id.0,
                 volumes: inside.map(|volume| volume.name.clone()).collect(),
@@ -253,7 +261,7 @@ impl<E: Env> NodeService<E> {
                 view_digest: Bytes::copy_from_slice(&digest.0),
                 digest_index: applied_index,
                 mirrored_index: mirrored.get(id).copied().unwrap_or(0),
-                heads: parts.heads.signed(*id).iter().map(head_value).collect(),
+                heads: heads.collect(),
                 history_start_index: parts.tree.history_start(*id).map_err(index_problem)?,
             });
         }
@@ -261,16 +269,5 @@ impl<E: Env> NodeService<E> {
             partitions,
             next_page_token: String::new(),
         })
-    }
-}
-
-fn head_value(signed: &SignedHead) -> v1::SignedHead {
-    let LogId { term, index } = signed.head.log_id;
-    v1::SignedHead {
-        signer: signed.signer.0,
-        term,
-        index,
-        chain_hash: Bytes::copy_from_slice(&signed.head.chain.0),
-        signature: Bytes::copy_from_slice(&signed.signature),
     }
 }
