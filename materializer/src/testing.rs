@@ -11,10 +11,10 @@ use aber_proto::{BatchSignature, ChainHash, Change, ChangeHash, ChunkHash, Clust
 use aber_proto::{
     EntryKind, Event, EventId, Genesis, LogId, Member, NodeId, Operation, PartitionId,
 };
+use aber_proto::{FileId, TreePath, VolumeId};
 use aber_proto::{
     Place, Precondition, RelPath, RequestId, Role, SecretKey, SignedChange, Timestamp,
 };
-use aber_proto::{TreePath, VolumeId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -150,6 +150,15 @@ pub(crate) fn genesis() -> Genesis {
         voters: vec![NodeId(1)],
         partitions: 4,
         min_copies: 1,
+    }
+}
+
+/// The node that the first event of an entry of partition 1 made.
+pub(crate) fn made_at(index: u64) -> FileId {
+    FileId {
+        partition: PartitionId(1),
+        index,
+        ordinal: 0,
     }
 }
 

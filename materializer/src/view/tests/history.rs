@@ -1,7 +1,7 @@
 //! What happened to names and nodes, against a list of all that happened.
 
 use super::fold::{all, build, plans, world};
-use crate::testing::{World, at, put, remove, rename};
+use crate::testing::{World, at, made_at as id, put, remove, rename};
 use crate::tree::Tree;
 use crate::view::{Moment, Tenure};
 use aber_proto::{FileId, PartitionId};
@@ -11,14 +11,6 @@ use std::sync::Arc;
 
 const V: u64 = 1 << 10;
 const DATA: PartitionId = PartitionId(1);
-
-fn id(index: u64) -> FileId {
-    FileId {
-        partition: DATA,
-        index,
-        ordinal: 0,
-    }
-}
 
 fn volume(world: &World) -> FileId {
     world.tree().volumes().expect("works")[0].file

@@ -2,7 +2,7 @@
 
 use super::fold::{all, plans, without_moved, world};
 use super::model::Model;
-use crate::testing::{World, at, make_dir, put, remove, rename};
+use crate::testing::{World, at, made_at as id, make_dir, put, remove, rename};
 use crate::tree::Tree;
 use crate::view::{Fate, Moment, Rejection, Verdict};
 use aber_log::env::kv::KvBatch;
@@ -93,11 +93,6 @@ fn a_name_tells_who_had_it_and_a_node_what_changed_it() {
     world.done(vec![remove(at(V, "a"), None)]); // 5
     world.done(vec![remove(at(V, "b"), None)]); // 6
     let tree = world.tree();
-    let id = |index| FileId {
-        partition: DATA,
-        index,
-        ordinal: 0,
-    };
     let volume = tree.volumes().expect("works")[0].file;
     assert_eq!(tree.holders_of_name(volume, "a"), Ok(vec![id(1), id(4)]));
     assert_eq!(tree.holders_of_name(volume, "b"), Ok(vec![id(1)]));

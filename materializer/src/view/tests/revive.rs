@@ -1,7 +1,7 @@
 //! Nodes that stand again under their old ids.
 
 use super::fold::world;
-use crate::testing::{at, event, make_dir, put, remove};
+use crate::testing::{at, event, made_at as id, make_dir, put, remove};
 use crate::tree::Tree;
 use crate::view::{Moment, Rejection};
 use aber_proto::{Attributes, Content, Event, EventId, FileId, Operation, PartitionId, Revived};
@@ -10,14 +10,6 @@ use std::sync::Arc;
 
 const V: u64 = 1 << 10;
 const DATA: PartitionId = PartitionId(1);
-
-fn id(index: u64) -> FileId {
-    EventId {
-        partition: DATA,
-        index,
-        ordinal: 0,
-    }
-}
 
 fn revive(file: FileId, previous: EventId, path: &str, what: Revived) -> Event {
     event(Operation::Revive {
