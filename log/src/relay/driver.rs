@@ -11,8 +11,7 @@ mod look;
 pub use hold::HoldProblem;
 
 use super::Layout;
-use super::bits::Bits;
-use super::message::{Reply, Word, decode_taken, encode_push};
+use super::message::{Reply, Report, Word, decode_taken, encode_push};
 use super::parcel::{Announcement, ParcelId};
 use super::state::{Action, Core, Push, Taken};
 use crate::chunk::{ChunkProblem, PackStore};
@@ -202,8 +201,8 @@ impl<E: Env> Relay<E> {
                 Action::Announce { to, announcement } => {
                     runtime.spawn("relay announce", this.announce(to, announcement));
                 }
-                Action::Have { to, parcels } => {
-                    runtime.spawn("relay have", this.report(to, parcels));
+                Action::Have { to, reports } => {
+                    runtime.spawn("relay have", this.report(to, reports));
                 }
                 Action::Adopt { to, parcel, stripe } => {
                     runtime.spawn("relay adopt", this.adopt(to, parcel, stripe));
@@ -244,16 +243,19 @@ impl<E: Env> Relay<E> {
 
     async fn announce(self, to: NodeId, announcement: Arc<Announcement>) {
         let id = announcement.id;
-        let reply = self.ask(to, Word::Announce((*announcement).clone())).await;
-        let has = reply.filter(|reply| reply.is_taken);
-        let has = has.map(|reply| reply.has.unwrap_or_default());
+        let report = self.state().core.report_of(&id);
+        let report = report.filter(|_| id.writer != self.inner.me);
+        let word = Word::Announce((*announcement).clone(), report);
+        let reply = self.ask(to, word).await;
+        let taken = reply.filter(|reply| reply.is_taken);
+        let answer = taken.map(|reply| reply.report(id));
         let now = self.inner.env.runtime().now();
-        let actions = self.state().core.announced_to(to, id, has, now);
+        let actions = self.state().core.announced_to(to, id, answer, now);
         self.act(actions);
     }
 
-    async fn report(self, to: NodeId, parcels: Vec<(ParcelId, Bits)>) {
-        let Some(reply) = self.ask(to, Word::Have(parcels)).await else {
+    async fn report(self, to: NodeId, reports: Vec<Report>) {
+        let Some(reply) = self.ask(to, Word::Have(reports)).await else {
             return;
         };
         for parcel in reply.unknown {
@@ -269,7 +271,7 @@ impl<E: Env> Relay<E> {
         };
         let now = self.inner.env.runtime().now();
         let actions = match reply.has {
-            Some(has) => self.state().core.have(to, parcel, has, now),
+            Some(_) => self.state().core.have(to, reply.report(parcel), now),
             None => Some(self.state().core.unknown_at(to, parcel, now)),
         };
         self.act(actions.unwrap_or_default());
@@ -318,10 +320,17 @@ impl<E: Env> Relay<E> {
             hashes: hashes.collect(),
         };
         let payload = Bytes::from(request.encode_to_vec());
-        let mesh = &self.inner.mesh;
+        let (mesh, runtime) = (&self.inner.mesh, self.inner.env.runtime());
+        let asked = runtime.now();
         let answer = mesh
             .call_as(from, Method::Chunks, priority, payload, PULL_DEADLINE)
             .await;
+        runtime.trace(format_args!(
+            "pull: {} chunks of {from}, {priority:?}: {}, after {:?}",
+            chunks.len(),
+            answer.is_ok(),
+            runtime.now() - asked
+        ));
         let answer = answer.ok().map(rpc::ChunksResponse::decode);
         let frames = answer.and_then(Result::ok).map(|answer| answer.frames);
         let is_answered = frames.is_some();
@@ -386,6 +395,7 @@ impl<E: Env> Relay<E> {
     }
 
     async fn push(self, id: u64, push: Push) {
+        let begun = self.inner.env.runtime().now();
         let taken = match self.inner.store.read_frame(&push.chunk.hash) {
             Ok(frame) => {
                 let payload = encode_push(&push.parcel, push.number, frame);
@@ -408,6 +418,14 @@ impl<E: Env> Relay<E> {
             Err(_) => Taken::Failed,
         };
         let now = self.inner.env.runtime().now();
+        let runtime = self.inner.env.runtime();
+        runtime.trace(format_args!(
+            "push: {} of {} to {}: {taken:?}, after {:?}",
+            push.number,
+            push.parcel,
+            push.to,
+            now - begun
+        ));
         let actions = {
             let mut state = self.state();
             state.under_way.remove(&id);

@@ -1,6 +1,7 @@
 //! [pure] What one node knows of one parcel on its way.
 
 use super::bits::Bits;
+use super::message::Report;
 use super::parcel::Announcement;
 use super::state::{ASK_FIRST, Action};
 use super::{Trees, foster};
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 /// The least that a chunk may be late before it is pulled.
 const LAG_MIN: Duration = Duration::from_secs(10);
-/// The same of a parcel that others had before this node heard of it.
-const LAG_OLD: Duration = Duration::from_secs(2);
-/// Who has all of it so soon after this node heard of it had it before.
-const OLD_WITHIN: Duration = Duration::from_secs(5);
+/// The same of a parcel that came late here.
+const LAG_LATE: Duration = Duration::from_secs(2);
+/// Who has all of a parcel so soon after this node heard of it had it before.
+const LATE_WITHIN: Duration = Duration::from_secs(5);
 /// The most.
 const LAG_MAX: Duration = Duration::from_secs(300);
 /// Arrivals of a stripe that may be missing before one is late.
@@ -122,8 +123,11 @@ pub(super) struct Live {
     pub(super) pulls: BTreeMap<usize, (NodeId, Instant)>,
     /// When this node heard of it.
     since: Instant,
-    /// Others had all of it when this node heard of it.
-    pub(super) is_old: bool,
+    /// Others had all of it when this node heard of it: it asks for what lacks, of all who have it,
+    /// and is sent nothing unasked. To do both would bring most of it twice.
+    pub(super) is_late: bool,
+    /// The same of others: they are sent nothing.
+    pub(super) asking: BTreeSet<NodeId>,
     /// Since when its writer offers to be asked.
     pub(super) offered: Option<Instant>,
     /// When something last happened to it.
@@ -172,7 +176,8 @@ impl Live {
             pulls: BTreeMap::new(),
             touched: now,
             since: now,
-            is_old: false,
+            is_late: false,
+            asking: BTreeSet::new(),
         }
     }
 
@@ -205,16 +210,38 @@ impl Live {
         *had = had.or(bits);
     }
 
-    /// Notes that somebody has all of it: if soon after this node heard of it, it comes late. Then those
-    /// whom this node would send it, and of whom nothing is known, are asked what they have.
+    /// What others are told of it.
+    pub(super) fn to_report(&self) -> Report {
+        Report {
+            parcel: self.announcement.id,
+            has: self.mine,
+            asks: self.asks(),
+        }
+    }
+
+    /// Whether this node asks for what lacks, and is to be sent nothing unasked.
+    pub(super) fn asks(&self) -> bool {
+        self.is_late && !self.is_complete()
+    }
+
+    /// Notes that somebody has all of it: if soon after this node heard of it, it comes late. Then all
+    /// are told that it is asked for, and those whom this node would send it, and of whom nothing is
+    /// known, are asked what they have.
     pub(super) fn note_complete(&mut self, by: NodeId, now: Instant) -> Vec<Action> {
         let all = Bits::first(self.count());
         let is_all = by != self.writer() && self.had_by(by) == all;
         let lacks_most = self.mine.len() * 2 < self.count();
-        if self.is_old || !is_all || !lacks_most || now >= self.since + OLD_WITHIN {
+        if self.is_late || !is_all || !lacks_most || now >= self.since + LATE_WITHIN {
             return Vec::new();
         }
-        self.is_old = true;
+        self.is_late = true;
+        self.told.clear();
+        self.ask_children(now)
+    }
+
+    /// Asks those whom this node would send it, and of whom nothing is known, what they have: they are
+    /// sent nothing before they answer, or a moment has passed.
+    pub(super) fn ask_children(&mut self, now: Instant) -> Vec<Action> {
         let parcel = self.announcement.id;
         let slots = self.slots.iter();
         let unknown = slots.filter(|slot| self.had_by(slot.child).is_empty());
@@ -230,7 +257,7 @@ impl Live {
     pub(super) fn outlets(&self, is_alive: impl Fn(NodeId) -> bool) -> impl Iterator<Item = Slot> {
         let own = self.slots.iter().map(|slot| (slot, true));
         let all = own.chain(self.wards.iter().map(|slot| (slot, false)));
-        all.filter_map(move |(slot, is_own)| {
+        let all = all.filter_map(move |(slot, is_own)| {
             if is_own && is_alive(slot.child) {
                 return Some(*slot);
             }
@@ -240,7 +267,8 @@ impl Live {
                 child: heir.node,
                 ..*slot
             })
-        })
+        });
+        all.filter(|slot| !self.asking.contains(&slot.child))
     }
 
     /// Slots that somebody has to be found for: those of children that are gone, and all wards.
@@ -446,11 +474,11 @@ impl Live {
     }
 
     /// How long after others a chunk of a stripe may come before it counts as late.
-    /// `delay` is what is usual here; `is_coming`: its parent will send it before others.
-    pub(super) fn lag(&self, stripe: usize, delay: Duration, is_coming: bool) -> Duration {
+    /// `delay` is what is usual here.
+    pub(super) fn lag(&self, stripe: usize, delay: Duration) -> Duration {
         let mean = self.arrivals.get(stripe).and_then(Arrivals::mean);
-        if self.is_old && !is_coming {
-            return LAG_OLD;
+        if self.is_late {
+            return LAG_LATE;
         }
         let lag = mean.map_or(LAG_MIN, |mean| mean.saturating_mul(LAG_ARRIVALS));
         let usual = delay.saturating_mul(LAG_DELAYS);

@@ -18,10 +18,22 @@ pub(super) struct Malformed(pub(super) &'static str);
 /// What relays tell each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Word {
-    Announce(Announcement),
-    Have(Vec<(ParcelId, Bits)>),
+    /// With what its sender has of it, who is not the writer.
+    Announce(Announcement, Option<Report>),
+    Have(Vec<Report>),
     Adopt(ParcelId, usize),
     Holders(ParcelId, Vec<NodeId>),
+}
+
+/// What a node has of a parcel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Which.
+    pub parcel: ParcelId,
+    /// These of its chunks.
+    pub has: Bits,
+    /// It asks for the others: nothing of the parcel is to be pushed to it.
+    pub asks: bool,
 }
 
 /// What one answers.
@@ -29,6 +41,7 @@ pub(super) enum Word {
 pub(super) struct Reply {
     pub(super) is_taken: bool,
     pub(super) has: Option<Bits>,
+    pub(super) asks: bool,
     pub(super) unknown: Vec<ParcelId>,
 }
 
@@ -51,15 +64,20 @@ fn bits_of(bytes: &[u8]) -> Result<Bits, Malformed> {
 impl Word {
     pub(super) fn encode(&self) -> Bytes {
         let kind = match self {
-            Self::Announce(announcement) => Kind::Announcement(rpc::Announcement {
+            Self::Announce(announcement, report) => Kind::Announcement(rpc::Announcement {
                 parcel: parcel_bytes(&announcement.id),
                 rows: manifest::encode_list(&announcement.chunks).into(),
                 signature: Bytes::copy_from_slice(&announcement.signature),
+                has: report
+                    .map(|report| bits_bytes(report.has))
+                    .unwrap_or_default(),
+                asks: report.is_some_and(|report| report.asks),
             }),
             Self::Have(parcels) => {
-                let parcels = parcels.iter().map(|(parcel, bits)| rpc::ParcelBits {
-                    parcel: parcel_bytes(parcel),
-                    bits: bits_bytes(*bits),
+                let parcels = parcels.iter().map(|report| rpc::ParcelBits {
+                    parcel: parcel_bytes(&report.parcel),
+                    bits: bits_bytes(report.has),
+                    asks: report.asks,
                 });
                 Kind::Have(rpc::HaveReport {
                     parcels: parcels.collect(),
@@ -87,15 +105,27 @@ impl Word {
                 }
                 let chunks = manifest::decode_list(&announcement.rows);
                 let signature = announcement.signature.as_ref().try_into();
-                Ok(Self::Announce(Announcement {
-                    id: parcel_of(&announcement.parcel)?,
+                let parcel = parcel_of(&announcement.parcel)?;
+                let asks = announcement.asks;
+                let has = Some(announcement.has).filter(|bits| !bits.is_empty());
+                let has = has.map(|bits| bits_of(&bits)).transpose()?;
+                let announcement = Announcement {
+                    id: parcel,
                     chunks: chunks.map_err(|_| Malformed("a list of chunks"))?.into(),
                     signature: signature.map_err(|_| Malformed("a signature"))?,
-                }))
+                };
+                let report = has.map(|has| Report { parcel, has, asks });
+                Ok(Self::Announce(announcement, report))
             }
             Kind::Have(report) => {
                 let parcels = report.parcels.iter();
-                let parcels = parcels.map(|one| Ok((parcel_of(&one.parcel)?, bits_of(&one.bits)?)));
+                let parcels = parcels.map(|one| {
+                    Ok(Report {
+                        parcel: parcel_of(&one.parcel)?,
+                        has: bits_of(&one.bits)?,
+                        asks: one.asks,
+                    })
+                });
                 Ok(Self::Have(parcels.collect::<Result<_, _>>()?))
             }
             Kind::Adoption(adoption) => {
@@ -110,12 +140,33 @@ impl Word {
     }
 }
 
+impl From<Report> for Reply {
+    fn from(report: Report) -> Self {
+        Self {
+            is_taken: true,
+            has: Some(report.has),
+            asks: report.asks,
+            unknown: Vec::new(),
+        }
+    }
+}
+
 impl Reply {
+    /// What it says of the parcel that was named.
+    pub(super) fn report(&self, parcel: ParcelId) -> Report {
+        Report {
+            parcel,
+            has: self.has.unwrap_or_default(),
+            asks: self.asks,
+        }
+    }
+
     pub(super) fn encode(&self) -> Bytes {
         let response = rpc::RelayResponse {
             taken: self.is_taken,
             has: self.has.map(bits_bytes).unwrap_or_default(),
             unknown: self.unknown.iter().map(parcel_bytes).collect(),
+            asks: self.asks,
         };
         response.encode_to_vec().into()
     }
@@ -127,6 +178,7 @@ impl Reply {
         Ok(Self {
             is_taken: response.taken,
             has: has.map(|bits| bits_of(&bits)).transpose()?,
+            asks: response.asks,
             unknown: unknown.collect::<Result<_, _>>()?,
         })
     }
@@ -182,13 +234,20 @@ mod tests {
             hash: ChunkHash([1; 32]),
             length: 77,
         };
+        let announcement = Announcement {
+            id: ParcelId::example(),
+            chunks: [chunk].into(),
+            signature: [5; 64],
+        };
+        let report = Report {
+            parcel: ParcelId::example(),
+            has: Bits::first(9),
+            asks: true,
+        };
         let all = [
-            Word::Announce(Announcement {
-                id: ParcelId::example(),
-                chunks: [chunk].into(),
-                signature: [5; 64],
-            }),
-            Word::Have(vec![(ParcelId::example(), Bits::first(9))]),
+            Word::Announce(announcement.clone(), None),
+            Word::Announce(announcement, Some(report)),
+            Word::Have(vec![report]),
             Word::Adopt(ParcelId::example(), 3),
             Word::Holders(ParcelId::example(), vec![NodeId(1), NodeId(4)]),
         ];
@@ -198,6 +257,7 @@ mod tests {
         let reply = Reply {
             is_taken: true,
             has: Some(Bits::first(3)),
+            asks: true,
             unknown: vec![ParcelId::example()],
         };
         assert_eq!(Reply::decode(reply.encode()), Ok(reply));

@@ -1,21 +1,20 @@
 //! [pure] What is asked for because its way is broken or it is late.
 
-use super::bits::Bits;
 use super::fold;
 use super::live::Live;
 use super::state::{Action, Core, Key};
 use crate::relay::parcel::ParcelId;
 use aber_proto::{ChunkRef, Instant, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Open requests to one node.
 const OPEN_EACH: usize = 2;
-/// Open requests in all.
+/// Open requests in all, of parcels that are on their way.
 const OPEN: usize = 8;
-/// Chunks of each stripe of a parcel that comes late which its parent sends before it hears that they
-/// are here.
-const COMING: usize = 4;
+/// Open requests in all with those of parcels that come late, which come in no other way: every uplink
+/// is to have something to do.
+const OPEN_LATE: usize = 32;
 /// Chunks looked at in one go.
 const LOOKED_AT: usize = 1024;
 /// After which an answer is not waited for any more.
@@ -32,6 +31,7 @@ struct Wish {
     chunk: ChunkRef,
     from: Vec<NodeId>,
     is_orphan: bool,
+    is_late: bool,
 }
 
 impl Core {
@@ -52,18 +52,27 @@ impl Core {
         // Each in an order of its own: what one gets another can ask it for.
         wishes.sort_by_key(|wish| (wish.from.len(), wish.key, turn(self.me.0, wish)));
         let mut asked: BTreeMap<(NodeId, bool), Vec<_>> = BTreeMap::new();
-        for wish in wishes {
-            if open.values().sum::<usize>() >= OPEN {
+        // First one of everybody: who has what is rare has more to do than others, and they nothing.
+        let rounds = (1..=OPEN_EACH).flat_map(|most| wishes.iter().map(move |wish| (most, wish)));
+        let mut chosen = BTreeSet::new();
+        for (most, wish) in rounds {
+            let all: usize = open.values().sum();
+            if all >= OPEN_LATE {
                 break;
             }
+            let name = (wish.key, wish.number);
+            if chosen.contains(&name) || !wish.is_late && all >= OPEN {
+                continue;
+            }
             let count = |node: &NodeId| open.get(node).copied().unwrap_or(0);
-            let from = wish.from.iter().filter(|node| count(node) < OPEN_EACH);
+            let from = wish.from.iter().filter(|node| count(node) < most);
             let Some(from) = from
-                .min_by_key(|node| (count(node), turn(node.0, &wish)))
+                .min_by_key(|node| (count(node), turn(node.0, wish)))
                 .copied()
             else {
                 continue;
             };
+            chosen.insert(name);
             *open.entry(from).or_default() += 1;
             self.counts.pulled_count += 1;
             if let Some(live) = self.live.get_mut(&wish.key) {
@@ -106,7 +115,6 @@ impl Core {
             })
             .collect();
         let missing = live.missing();
-        let coming = self.coming(live);
         let wanted: Vec<usize> = missing
             .iter()
             .filter(|n| !live.pulls.contains_key(n))
@@ -114,8 +122,8 @@ impl Core {
         wanted.into_iter().filter_map(move |number| {
             let stripe = live.stripe_of(number);
             let is_orphan = is_orphan.get(stripe).copied().unwrap_or(true);
-            let lag = live.lag(stripe, self.delay, coming.has(number));
-            let is_late = live
+            let lag = live.lag(stripe, self.delay);
+            let is_overdue = live
                 .seen
                 .get(&number)
                 .is_some_and(|seen| now >= *seen + lag);
@@ -131,7 +139,8 @@ impl Core {
             if from.is_empty() && (is_for_all || is_last) && self.is_alive(live.writer()) {
                 from.push(live.writer());
             }
-            let is_wanted = is_orphan || is_late || from.contains(&live.writer());
+            let is_wanted =
+                is_orphan || live.is_late || is_overdue || from.contains(&live.writer());
             let chunk = live.chunk(number)?;
             (is_wanted && !from.is_empty()).then_some(Wish {
                 key,
@@ -139,24 +148,11 @@ impl Core {
                 number,
                 chunk,
                 from,
-                is_orphan,
+                // What comes late is catching up, whatever its ways are like.
+                is_orphan: is_orphan && !live.is_late,
+                is_late: live.is_late,
             })
         })
-    }
-
-    /// What parents will send next of a parcel that comes late: who asks for it gets it twice.
-    fn coming(&self, live: &Live) -> Bits {
-        let mut coming = Bits::default();
-        for (stripe, bits) in live.stripes.iter().enumerate() {
-            let parent = live.parent(self.me, stripe, |node| self.is_alive(node));
-            let had = parent.map(|parent| live.had_by(parent));
-            // One that came late as well sends nothing to who asks.
-            if had.is_some_and(|had| had.is_empty() || had == Bits::first(live.count())) {
-                let next = bits.without(live.mine);
-                coming = coming.or(next.iter().take(COMING).collect());
-            }
-        }
-        coming
     }
 
     /// How a request ended; what came was told by [`Core::stored`]. `None`: it was not answered.

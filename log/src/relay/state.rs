@@ -13,6 +13,7 @@ mod way;
 use super::bits::Bits;
 use super::count::{Counts, Wait};
 use super::live::{HEIR_TIME, Live};
+use super::message::Report;
 use super::parcel::{Announcement, ParcelId};
 use super::pulse::Pulse;
 use super::ready::Queues;
@@ -55,7 +56,7 @@ pub enum Action {
         /// Whom.
         to: NodeId,
         /// Of which parcels which chunks.
-        parcels: Vec<(ParcelId, Bits)>,
+        reports: Vec<Report>,
     },
     /// Ask `to` to take this node for its parent in a stripe; what it has goes to [`Core::have`].
     Adopt {
@@ -438,6 +439,12 @@ impl Core {
     pub fn mine_of(&self, parcel: &ParcelId) -> Option<Bits> {
         let key = self.names.get(parcel)?;
         self.live.get(key).map(|live| live.mine)
+    }
+
+    /// What is said of a parcel to who tells of it; `None` if it is not live.
+    pub(super) fn report_of(&self, parcel: &ParcelId) -> Option<Report> {
+        let key = self.names.get(parcel)?;
+        self.live.get(key).map(Live::to_report)
     }
 
     /// Whether each chunk of a parcel was taken by somebody; also if it is not live.

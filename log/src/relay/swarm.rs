@@ -267,7 +267,8 @@ impl Swarm {
             if !is_new {
                 site.got_twice += u64::from(push.chunk.length);
             }
-            let actions = site.core.stored(push.chunk.hash, Some(from), now);
+            let mut actions = site.core.stored(push.chunk.hash, Some(from), now);
+            actions.extend(site.core.pushed_here(from, push.parcel));
             self.act(to, actions);
             self.pump(to);
             if is_new { Taken::Stored } else { Taken::Had }
@@ -318,32 +319,39 @@ impl Swarm {
         self.act(at, actions);
     }
 
+    fn announce(&mut self, at: NodeId, to: NodeId, announcement: &Announcement) {
+        let (id, now) = (announcement.id, self.now);
+        let report = self.site(at).core.report_of(&id);
+        let report = report.filter(|_| id.writer != at);
+        let mut answer = None;
+        if !self.is_gone(to) {
+            let site = self.site(to);
+            let present: Bits = (0..)
+                .zip(announcement.chunks.iter())
+                .filter(|(_, chunk)| site.has.contains(&chunk.hash))
+                .map(|(number, _)| number)
+                .collect();
+            let heard = site.core.announced(announcement.clone(), present, now);
+            let mut actions = heard.unwrap_or_default();
+            let told = report.and_then(|report| site.core.have(at, report, now));
+            actions.extend(told.unwrap_or_default());
+            answer = site.core.report_of(&id);
+            self.act(to, actions);
+        }
+        let actions = self.site(at).core.announced_to(to, id, answer, now);
+        self.act(at, actions);
+    }
+
     fn carry_out(&mut self, at: NodeId, action: Action) {
         let now = self.now;
         match action {
-            Action::Announce { to, announcement } => {
-                let id = announcement.id;
-                let mut has = None;
-                if !self.is_gone(to) {
-                    let site = self.site(to);
-                    let present: Bits = (0..)
-                        .zip(announcement.chunks.iter())
-                        .filter(|(_, chunk)| site.has.contains(&chunk.hash))
-                        .map(|(number, _)| number)
-                        .collect();
-                    let actions = site.core.announced((*announcement).clone(), present, now);
-                    has = actions.is_ok().then_some(present);
-                    self.act(to, actions.unwrap_or_default());
-                }
-                let actions = self.site(at).core.announced_to(to, id, has, now);
-                self.act(at, actions);
-            }
+            Action::Announce { to, announcement } => self.announce(at, to, &announcement),
             Action::Beacon { to } if !self.is_gone(to) => self.hear(at, to),
-            Action::Have { to, parcels } if !self.is_gone(to) => {
-                for (parcel, bits) in parcels {
-                    match self.site(to).core.have(at, parcel, bits, now) {
+            Action::Have { to, reports } if !self.is_gone(to) => {
+                for report in reports {
+                    match self.site(to).core.have(at, report, now) {
                         Some(actions) => self.act(to, actions),
-                        None => self.tell_of(at, to, parcel),
+                        None => self.tell_of(at, to, report.parcel),
                     }
                 }
                 self.pump(to);
@@ -351,8 +359,8 @@ impl Swarm {
             Action::Adopt { to, parcel, stripe } if !self.is_gone(to) => {
                 let has = self.site(to).core.adopted(at, parcel, stripe);
                 match has {
-                    Some(has) => {
-                        let actions = self.site(at).core.have(to, parcel, has, now);
+                    Some(report) => {
+                        let actions = self.site(at).core.have(to, report, now);
                         self.act(at, actions.unwrap_or_default());
                     }
                     None => self.tell_of(at, to, parcel),

@@ -2,32 +2,29 @@
 
 use super::bits::Bits;
 use super::live::{Heir, Live};
+use super::message::Report;
 use super::parcel::ParcelId;
 use super::state::{ASK_FIRST, Action, Core, Key};
 use super::{Layout, fold};
 use aber_proto::{Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Rings on which a node has two successors that it reports chunks to.
 const RINGS: u64 = 4;
 const RING_NEXT: usize = 2;
-/// Of a parcel that came late here, nothing is sent for so long to who says what it has of it: it came
-/// late there too, asks for the rest, and would get it twice.
-const ASKS_ITSELF: Duration = Duration::from_secs(3);
 
 impl Core {
     /// A node says what it has of a parcel. `None`: the parcel is not known here.
-    pub fn have(
-        &mut self,
-        from: NodeId,
-        parcel: ParcelId,
-        bits: Bits,
-        now: Instant,
-    ) -> Option<Vec<Action>> {
+    pub fn have(&mut self, from: NodeId, report: Report, now: Instant) -> Option<Vec<Action>> {
+        let Report { parcel, has, asks } = report;
         let live = self.find(parcel)?;
-        let new = bits.and(Bits::first(live.count()));
+        let new = has.and(Bits::first(live.count()));
+        if asks {
+            live.asking.insert(from);
+        } else {
+            live.asking.remove(&from);
+        }
         live.note_had(from, new);
         let mut actions = live.note_complete(from, now);
         live.sent = live.sent.or(new);
@@ -43,9 +40,6 @@ impl Core {
             }
         }
         live.welcomed(from);
-        if live.is_old && !live.is_complete() {
-            live.not_before.insert(from, now + ASKS_ITSELF);
-        }
         self.mark_parcel(&parcel);
         actions.extend(self.pulls(now));
         Some(actions)
@@ -53,13 +47,23 @@ impl Core {
 
     /// A node takes the place of a parent that is gone: one above it, or a sibling. Answers what is
     /// here; `None` if the parcel is not known.
-    pub fn adopted(&mut self, from: NodeId, parcel: ParcelId, stripe: usize) -> Option<Bits> {
+    pub fn adopted(&mut self, from: NodeId, parcel: ParcelId, stripe: usize) -> Option<Report> {
         let live = self.find(parcel)?;
         if stripe < live.stripes.len() {
             live.adopters.insert(stripe, from);
         }
         live.told.insert(from, live.mine);
-        Some(live.mine)
+        Some(live.to_report())
+    }
+
+    /// A chunk comes from `from` that was not asked for. Whoever is not to send any is told so.
+    pub fn pushed_here(&mut self, from: NodeId, parcel: ParcelId) -> Option<Action> {
+        let live = self.find(parcel).filter(|live| live.asks())?;
+        live.told.insert(from, live.mine);
+        Some(Action::Have {
+            to: from,
+            reports: vec![live.to_report()],
+        })
     }
 
     /// `to` does not know a parcel that it was told about.
@@ -132,6 +136,7 @@ impl Core {
                 live.forget_reports(*node);
                 live.forget_announcing(*node);
                 live.heirs.retain(|slot, _| slot.child != *node);
+                live.asking.remove(node);
                 live.came_back(self.me, *node);
                 // It may have been told of nothing while it was away, and what it had stored and
                 // not synced may be gone: it says what it has before it is sent anything.
@@ -190,7 +195,7 @@ impl Core {
     }
 
     pub(super) fn report_chunks(&mut self) -> Vec<Action> {
-        let mut news: BTreeMap<NodeId, Vec<(ParcelId, Bits)>> = BTreeMap::new();
+        let mut news: BTreeMap<NodeId, Vec<Report>> = BTreeMap::new();
         let (me, up) = (self.me, self.up.clone());
         for live in self.live.values_mut() {
             let Some(way) = live.way.clone() else {
@@ -202,21 +207,26 @@ impl Core {
                 continue;
             }
             // Parents send what they do not know to be here.
-            let parents = (0..live.stripes.len()).filter(|_| live.is_old && !live.is_complete());
+            let parents = (0..live.stripes.len()).filter(|_| live.asks());
             let parents = parents.filter_map(|stripe| way.trees.parent(stripe, me));
             let told: BTreeSet<NodeId> = way.ring.iter().copied().chain(parents).collect();
             for to in told.iter().filter(|node| up.contains(node)) {
                 let told = live.told.get(to).copied().unwrap_or_default();
                 let new = live.mine.without(told);
-                if !new.without(live.had_by(*to)).is_empty() {
+                // Who asks says so even if it has nothing yet.
+                let is_first = live.asks() && !live.told.contains_key(to);
+                if is_first || !new.without(live.had_by(*to)).is_empty() {
+                    let report = Report {
+                        has: new,
+                        ..live.to_report()
+                    };
                     live.told.insert(*to, live.mine);
-                    let parcels = news.entry(*to).or_default();
-                    parcels.push((live.announcement.id, new));
+                    news.entry(*to).or_default().push(report);
                 }
             }
         }
         let tell = news.into_iter();
-        tell.map(|(to, parcels)| Action::Have { to, parcels })
+        tell.map(|(to, reports)| Action::Have { to, reports })
             .collect()
     }
 }

@@ -44,6 +44,16 @@ impl Api {
         Ok(stub.get_status(v1::GetStatusRequest {}).await?.into_inner())
     }
 
+    /// A counter without labels.
+    pub(crate) async fn counter(&self, name: &str) -> Result<f64> {
+        let mut stub = ClusterServiceClient::new(self.channel.clone());
+        let answer = stub.get_metrics(v1::GetMetricsRequest {}).await?;
+        let text = answer.into_inner().text;
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let found = lines.find(|(of, _)| *of == name);
+        Ok(found.with_context(|| format!("no {name}"))?.1.parse()?)
+    }
+
     pub(crate) async fn partitions(&self) -> Result<Vec<v1::Partition>> {
         let mut stub = ClusterServiceClient::new(self.channel.clone());
         let request = v1::ListPartitionsRequest::default();

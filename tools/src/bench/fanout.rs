@@ -83,6 +83,8 @@ enum Case {
     Cut,
     /// Half of the nodes away at the write, back without the writer
     Half,
+    /// The same, back after the relays have forgotten it
+    Later,
 }
 
 /// How much of everything.
@@ -191,7 +193,8 @@ fn run(
         Case::Busy => trouble::busy(bench, net, sizes)?,
         Case::Elections => trouble::elections(bench, net, sizes)?,
         Case::Cut => trouble::cut(bench, net, sizes)?,
-        Case::Half => trouble::half(bench, net, sizes)?,
+        Case::Half => trouble::half(bench, net, sizes, false)?,
+        Case::Later => trouble::half(bench, net, sizes, true)?,
     }
     Ok(())
 }

@@ -59,6 +59,8 @@ impl<E: Env> Relay<E> {
             self.state().core.strike(from);
         } else {
             self.stored(chunk.hash, Some(from));
+            let told = self.state().core.pushed_here(from, parcel);
+            self.act(told.into_iter().collect());
         }
         Ok(encode_taken(taken))
     }
@@ -70,19 +72,29 @@ impl<E: Env> Relay<E> {
             ..Reply::default()
         };
         match word {
-            Word::Announce(announcement) => reply = self.hear_of(announcement)?,
-            Word::Have(parcels) => {
-                for (parcel, bits) in parcels {
-                    let heard = self.state().core.have(from, parcel, bits, now);
+            Word::Announce(announcement, report) => {
+                let id = announcement.id;
+                self.hear_of(announcement)?;
+                // Who had all of it before is late to tell, and this node late to hear.
+                if let Some(report) = report.filter(|_| from != id.writer) {
+                    let actions = self.state().core.have(from, report, now);
+                    self.act(actions.unwrap_or_default());
+                }
+                let report = self.state().core.report_of(&id);
+                reply = report.map(Reply::from).unwrap_or_default();
+            }
+            Word::Have(reports) => {
+                for report in reports {
+                    let heard = self.state().core.have(from, report, now);
                     match heard {
                         Some(actions) => self.act(actions),
-                        None => reply.unknown.push(parcel),
+                        None => reply.unknown.push(report.parcel),
                     }
                 }
             }
             Word::Adopt(parcel, stripe) => {
-                reply.has = self.state().core.adopted(from, parcel, stripe);
-                reply.is_taken = reply.has.is_some();
+                let report = self.state().core.adopted(from, parcel, stripe);
+                reply = report.map(Reply::from).unwrap_or_default();
             }
             Word::Holders(parcel, nodes) => {
                 let actions = {
@@ -97,15 +109,9 @@ impl<E: Env> Relay<E> {
         Ok(reply)
     }
 
-    fn hear_of(&self, announcement: Announcement) -> Result<Reply, String> {
-        let id = announcement.id;
-        let known = self.state().core.mine_of(&id);
-        if let Some(mine) = known {
-            return Ok(Reply {
-                is_taken: true,
-                has: Some(mine),
-                unknown: Vec::new(),
-            });
+    fn hear_of(&self, announcement: Announcement) -> Result<(), String> {
+        if self.state().core.report_of(&announcement.id).is_some() {
+            return Ok(());
         }
         if !self.inner.roster.is_good(&announcement) {
             return Err("an announcement that no member who may write signed".to_owned());
@@ -120,12 +126,7 @@ impl<E: Env> Relay<E> {
             .collect();
         let now = self.inner.env.runtime().now();
         let actions = self.state().core.announced(announcement, present, now);
-        let is_taken = actions.is_ok();
         self.act(actions.unwrap_or_default());
-        Ok(Reply {
-            is_taken,
-            has: Some(present),
-            unknown: Vec::new(),
-        })
+        Ok(())
     }
 }

@@ -2,8 +2,9 @@
 
 use super::super::bits::Bits;
 use super::super::live::{Live, Slot};
+use super::super::message::Report;
 use super::super::parcel::{Announcement, ParcelId};
-use super::{ASK_FIRST, Action, AnnounceProblem, Core, Key, PARCELS_OF_WRITER, if_complete};
+use super::{Action, AnnounceProblem, Core, Key, PARCELS_OF_WRITER, if_complete};
 use aber_proto::{Instant, NodeId, limit};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,12 +60,10 @@ impl Core {
         let way = self.way_of(&id);
         self.count_offer(&announcement);
         let mut live = Live::new(Arc::new(announcement), way, self.me, mine, now);
-        if is_again {
-            for slot in live.slots.clone() {
-                live.not_before.insert(slot.child, now + ASK_FIRST);
-            }
-        }
         let mut actions = self.forward(&mut live, now);
+        if is_again {
+            actions.extend(live.ask_children(now));
+        }
         actions.extend(self.find_heirs(&mut live, now));
         actions.extend(if_complete(&mut live));
         actions.extend(self.tell_present(&mut live));
@@ -85,7 +84,7 @@ impl Core {
         if live.mine.is_empty() || live.writer() == self.me {
             return Vec::new();
         }
-        let (me, id, mine) = (self.me, live.announcement.id, live.mine);
+        let me = self.me;
         let parents = (0..live.stripes.len())
             .filter_map(|stripe| live.parent(me, stripe, |node| self.is_alive(node)));
         let mut told: BTreeSet<NodeId> = parents.collect();
@@ -94,9 +93,9 @@ impl Core {
             told.extend(ring.filter(|node| self.is_alive(*node)));
         }
         let tell = told.into_iter().map(|to| {
-            live.told.insert(to, mine);
-            let parcels = vec![(id, mine)];
-            Action::Have { to, parcels }
+            live.told.insert(to, live.mine);
+            let reports = vec![live.to_report()];
+            Action::Have { to, reports }
         });
         tell.collect()
     }
@@ -113,16 +112,19 @@ impl Core {
         &mut self,
         to: NodeId,
         parcel: ParcelId,
-        has: Option<Bits>,
+        answer: Option<Report>,
         now: Instant,
     ) -> Vec<Action> {
         let Some(live) = self.find(parcel) else {
             return Vec::new();
         };
         let mut actions = Vec::new();
-        match has {
-            Some(has) => {
+        match answer {
+            Some(Report { has, asks, .. }) => {
                 live.note_had(to, has);
+                if asks {
+                    live.asking.insert(to);
+                }
                 live.welcomed(to);
                 // What was reported before was not heard.
                 live.told.remove(&to);
@@ -147,6 +149,7 @@ impl Core {
         let way = self.way_of(&old.announcement.id);
         let mut live = Live::new(Arc::clone(&old.announcement), way, self.me, old.mine, now);
         live.had = old.had;
+        live.asking = old.asking;
         live.offered = old.offered;
         live.holders = old.holders;
         live.pulls = old.pulls;

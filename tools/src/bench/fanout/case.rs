@@ -171,8 +171,10 @@ pub(super) fn big(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<Option<S
     let bound_s = LINES.bound_s(bytes, 1.0, others(net));
     let mut tally = Tally::default();
     let mut all = Vec::new();
+    let mut twice = Values::default();
     for round in 0..bench.rounds(true) {
         let name = format!("big{round}");
+        let before = net.twice_bytes()?;
         let source = make_file(net, &name, sizes.big_bytes, seed(net, 1, round))?;
         sleep(CALM);
         let spread = spread(net, &source, Wanted::File, bytes)?;
@@ -180,6 +182,8 @@ pub(super) fn big(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<Option<S
         tally.push(&spread, bytes);
         all.push(spread);
         net.settle()?;
+        let came_twice = net.twice_bytes()? - before;
+        twice.push(100.0 * came_twice / (bytes * others(net)));
     }
     let what = format!("one file of {} MiB", sizes.big_bytes >> 20);
     let line = format!("{what}: to all mirrors");
@@ -190,6 +194,11 @@ pub(super) fn big(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<Option<S
     let first = format!("{what}: to the first other mirror");
     bench.add(row(net, &first, "s", tally.first_s.clone()));
     tally.rows(bench, net, &what, 1.10);
+    bench.add(Row {
+        goal: Some(GOAL),
+        bounds: Some(limit(1.0, true)),
+        ..row(net, &format!("{what}: came twice"), "%", twice)
+    });
     let series = series(net, all, bound_s);
     if let Some(series) = &series {
         bench.add(Row {

@@ -143,6 +143,18 @@ impl Net {
         Ok(partitions.iter().map(|partition| partition.term).sum())
     }
 
+    /// Bytes of content that came to nodes that had it already, since they started.
+    pub(super) fn twice_bytes(&self) -> Result<f64> {
+        let runtime = self.cluster.runtime();
+        let each = self.cluster.nodes.iter().map(|node| {
+            runtime.block_on(async {
+                let api = Api::connect(&node.data).await?;
+                api.counter("aber_relay_twice_bytes_total").await
+            })
+        });
+        each.sum()
+    }
+
     /// Pulls the cable of a node, or plugs it in.
     pub(super) fn set_line(&self, place: usize, is_up: bool) -> Result<()> {
         self.lab.set_link(Host::new(place + 1)?, is_up)
@@ -252,7 +264,12 @@ impl Spent {
 
     /// What all but the writer got, on average.
     pub(super) fn received_each(&self) -> f64 {
-        let others = self.received.iter().skip(1);
+        self.received_from(1)
+    }
+
+    /// What the nodes from this place on got, on average.
+    pub(super) fn received_from(&self, place: usize) -> f64 {
+        let others = self.received.iter().skip(place);
         let count = f64::from(u32::try_from(others.len()).unwrap_or(1)).max(1.0);
         others.sum::<f64>() / count
     }

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// By then the large file has filled the lines.
 const FILLING: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_secs(2);
+/// By then relays have forgotten a file that everybody has.
+const FORGOTTEN: Duration = Duration::from_secs(75);
 
 /// Small files while a large one is on its way, from its writer and from the last node by turns.
 pub(super) fn busy(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<()> {
@@ -166,14 +168,16 @@ pub(super) fn cut(bench: &mut Bench, net: &Net, sizes: Sizes) -> Result<()> {
 }
 
 /// Half of the nodes are away at the write; they come back when the rest has it and the writer is
-/// cut off.
-pub(super) fn half(bench: &mut Bench, net: &mut Net, sizes: Sizes) -> Result<()> {
+/// cut off: at once, or when no relay knows of it any more.
+pub(super) fn half(bench: &mut Bench, net: &mut Net, sizes: Sizes, is_later: bool) -> Result<()> {
     let bytes = f64::from(sizes.big_bytes);
     let on = net.count() - net.count() / 2;
-    let (mut times, mut bounds, mut largest) = <(Values, Values, Values)>::default();
+    let (mut times, mut bounds, mut largest, mut got) =
+        <(Values, Values, Values, Values)>::default();
+    let (label, case) = if is_later { ("later", 9) } else { ("half", 8) };
     for round in 0..bench.rounds(true) {
-        let name = format!("half{round}");
-        let source = make_file(net, &name, sizes.big_bytes, seed(net, 8, round))?;
+        let name = format!("{label}{round}");
+        let source = make_file(net, &name, sizes.big_bytes, seed(net, case, round))?;
         (on..net.count()).try_for_each(|place| net.send_away(place))?;
         process::run(&mut net.putting(0, &source)?, COMMAND_PATIENCE)?;
         let places = shown(net, &name, 0..on)?;
@@ -183,6 +187,9 @@ pub(super) fn half(bench: &mut Bench, net: &mut Net, sizes: Sizes) -> Result<()>
         })?;
         bench.note(&format!("{name}: the rest has it: {:.2} s", last(&held)));
         net.set_line(0, false)?;
+        if is_later {
+            sleep(FORGOTTEN);
+        }
         let before = net.meter()?;
         let began = Instant::now();
         (on..net.count()).try_for_each(|place| net.call_back(place))?;
@@ -195,6 +202,7 @@ pub(super) fn half(bench: &mut Bench, net: &mut Net, sizes: Sizes) -> Result<()>
         times.push(last(&held));
         bounds.push(bytes * 8.0 / LINES.up_bps);
         largest.push(spent.largest() / bytes);
+        got.push(spent.received_from(on) / bytes);
         net.set_line(0, true)?;
         (on..net.count()).try_for_each(|place| net.cluster.reach_one(place))?;
         net.settle()?;
@@ -202,7 +210,10 @@ pub(super) fn half(bench: &mut Bench, net: &mut Net, sizes: Sizes) -> Result<()>
             ensure_equal(&source, place)?;
         }
     }
-    let what = "half away at the write, back without the writer";
+    let what = match is_later {
+        false => "half away at the write, back without the writer",
+        true => "half away at the write, back without the writer when relays have forgotten",
+    };
     bench.add(Row {
         goal: Some(GOAL),
         bounds: Some(limit(1.1, false)),
@@ -219,5 +230,7 @@ pub(super) fn half(bench: &mut Bench, net: &mut Net, sizes: Sizes) -> Result<()>
         "x",
         largest,
     ));
+    let text = format!("{what}: got by each of them, headers and all");
+    bench.add(row(net, &text, "x", got));
     Ok(())
 }
