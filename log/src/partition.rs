@@ -15,7 +15,7 @@ pub mod router;
 pub mod state_machine;
 mod votes;
 
-pub use beats::{Beats, answer as answer_beats};
+pub use beats::{BeatTimes, Beats, LIMITS_MS as BEAT_LIMITS_MS, answer as answer_beats};
 pub use bodies::{Bodies, BodyProblem, BodySource, NoBodies};
 pub use log_reader::LogReader;
 
@@ -357,6 +357,12 @@ impl<E: Env> Partition<E> {
             Some(leader) => leader.map(NodeId),
             None => *lock(&self.inner.told_leader),
         }
+    }
+
+    /// How long the heartbeats of this node took to be answered: those of all its groups.
+    #[must_use]
+    pub fn beat_times(&self) -> BeatTimes {
+        self.inner.beats.times()
     }
 
     /// The group's term as this node knows it.

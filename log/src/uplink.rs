@@ -7,6 +7,7 @@
 
 mod bucket;
 mod estimate;
+mod part;
 mod schedule;
 
 pub use bucket::{FRAME_MAX_BYTES, PART_PERCENT, UNLIMITED_BITS_PER_S};
@@ -40,6 +41,8 @@ struct State {
     schedule: Schedule,
     /// What the line carries, as far as was seen.
     estimate: Estimate,
+    /// The part of it that is used whatever is seen, in hundredths.
+    fixed_part: Option<u64>,
     /// Those who wait for their turn.
     waiting: BTreeMap<u64, oneshot::Sender<usize>>,
     /// Until when the task sleeps; `None`: there is none.
@@ -71,6 +74,7 @@ impl<R: Runtime> Uplink<R> {
         let state = State {
             schedule: Schedule::default(),
             estimate: Estimate::new(None),
+            fixed_part: None,
             waiting: BTreeMap::new(),
             sleeps_until: None,
         };
@@ -91,8 +95,7 @@ impl<R: Runtime> Uplink<R> {
         if state.estimate.declared() != line {
             state.estimate = Estimate::new(line);
         }
-        let line = state.estimate.line();
-        state.schedule.set_line(now, line);
+        state.retune(now);
         self.settle(state, now);
     }
 
@@ -100,13 +103,21 @@ impl<R: Runtime> Uplink<R> {
     pub fn sample(&self, sample: Sample) {
         let now = self.inner.runtime.now();
         let mut state = self.state();
-        let before = state.estimate.line();
+        let known = |estimate: &Estimate| (estimate.line(), estimate.part_percent());
+        let before = known(&state.estimate);
         state.estimate.step(now, sample);
-        let line = state.estimate.line();
-        if line != before {
-            state.schedule.set_line(now, line);
+        if known(&state.estimate) != before {
+            state.retune(now);
             self.settle(state, now);
         }
+    }
+
+    /// Whether some node is to be asked something small now, for a [`Sample::RoundTrip`]: what is
+    /// full is watched. Whoever is told so does ask.
+    #[must_use]
+    pub fn wants_question(&self) -> bool {
+        let now = self.inner.runtime.now();
+        self.state().estimate.wants_question(now)
     }
 
     /// Whether content waits for the line.
@@ -129,11 +140,13 @@ impl<R: Runtime> Uplink<R> {
             .all(|lane| state.schedule.backlog(*lane).bytes == 0)
     }
 
-    /// From now on so many hundredths of the line are used, 1 to 100; [`PART_PERCENT`] unless told.
-    pub fn set_part(&self, percent: u64) {
+    /// From now on so many hundredths of the line are used, 1 to 100; `None`: as many as leave no queue,
+    /// [`PART_PERCENT`] at least.
+    pub fn set_part(&self, percent: Option<u64>) {
         let now = self.inner.runtime.now();
         let mut state = self.state();
-        state.schedule.set_part(now, percent);
+        state.fixed_part = percent;
+        state.retune(now);
         self.settle(state, now);
     }
 
@@ -230,6 +243,12 @@ impl<R: Runtime> Uplink<R> {
 }
 
 impl State {
+    fn retune(&mut self, now: Instant) {
+        let part = self.fixed_part.unwrap_or(self.estimate.part_percent());
+        self.schedule.set_line(now, self.estimate.line());
+        self.schedule.set_part(now, part);
+    }
+
     fn tell(&mut self, now: Instant) {
         while let Some((id, bytes)) = self.schedule.grant(now) {
             if let Some(waiting) = self.waiting.remove(&id) {

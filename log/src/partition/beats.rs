@@ -5,6 +5,10 @@
 //! idle link the headers are most of what is sent. Each heartbeat is an append without entries, each
 //! group answers its own, and one that refuses or hangs costs the others a moment at most.
 
+mod times;
+
+pub use times::{BeatTimes, LIMITS_MS};
+
 use super::{Partition, lock};
 use crate::env::{Env, Runtime};
 use crate::mesh::{CallProblem, Mesh, Method};
@@ -50,6 +54,7 @@ pub struct Beats<E: Env> {
     env: E,
     mesh: Mesh<E>,
     waiting: Arc<Mutex<BTreeMap<NodeId, Vec<Waiting>>>>,
+    times: Arc<Mutex<BeatTimes>>,
 }
 
 impl<E: Env> Clone for Beats<E> {
@@ -58,6 +63,7 @@ impl<E: Env> Clone for Beats<E> {
             env: self.env.clone(),
             mesh: self.mesh.clone(),
             waiting: Arc::clone(&self.waiting),
+            times: Arc::clone(&self.times),
         }
     }
 }
@@ -76,7 +82,14 @@ impl<E: Env> Beats<E> {
             env,
             mesh,
             waiting: Arc::default(),
+            times: Arc::default(),
         }
+    }
+
+    /// How long those that were sent took to be answered.
+    #[must_use]
+    pub fn times(&self) -> BeatTimes {
+        *lock(&self.times)
     }
 
     /// Sends a group's heartbeat together with those of others, and waits for its answer.
@@ -125,7 +138,15 @@ impl<E: Env> Beats<E> {
         appends: Vec<Bytes>,
     ) -> Result<Vec<Answered>, BeatProblem> {
         let payload = Bytes::from(rpc::BeatRequest { appends }.encode_to_vec());
-        let answer = self.mesh.call(to, Method::Beat, payload, DEADLINE).await?;
+        let (runtime, mesh) = (self.env.runtime(), &self.mesh);
+        let sent = runtime.now();
+        let answer = mesh.call(to, Method::Beat, payload, DEADLINE).await;
+        let took = answer.is_ok().then(|| runtime.now() - sent);
+        // Who is away is no sign of a full line.
+        if took.is_some() || mesh.peers_up().contains(&to) {
+            lock(&self.times).note(took);
+        }
+        let answer = answer?;
         let answer = rpc::BeatResponse::decode(answer).map_err(|_| BeatProblem::Malformed)?;
         let own = |answer: rpc::BeatAnswer| match answer.append.is_empty() {
             true => Err(BeatProblem::Refused(answer.why)),

@@ -470,10 +470,23 @@ impl<E: Env> Relay<E> {
             .set_window(in_time(Duration::from_secs(1)).min(UNDER_WAY_BYTES));
     }
 
+    /// How long somebody takes to answer tells whether the line queues.
+    fn ask_round(&self, up: &BTreeSet<NodeId>, turn: &mut usize) {
+        let Some(to) = up.iter().nth(*turn % up.len().max(1)).copied() else {
+            return;
+        };
+        if self.inner.mesh.uplink().wants_question() {
+            *turn += 1;
+            let ask = self.clone().report(to, Vec::new());
+            self.inner.env.runtime().spawn("relay question", ask);
+        }
+    }
+
     async fn mind_peers(self) {
-        let mut known = BTreeSet::new();
+        let (mut known, mut turn) = (BTreeSet::new(), 0);
         loop {
             self.mind_rate();
+            self.ask_round(&known, &mut turn);
             let up: BTreeSet<NodeId> = self.inner.mesh.peers_up().into_iter().collect();
             if up != known {
                 known.clone_from(&up);

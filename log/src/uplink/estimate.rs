@@ -8,6 +8,7 @@
 //! that is doubled would make every office network wait for it.
 
 use super::bucket::SLOWEST_BITS_PER_S;
+use super::part::Part;
 use aber_proto::{Instant, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -33,6 +34,12 @@ const SHORTEST_OF: Duration = Duration::from_secs(600);
 const LEAST_PART: u64 = 4;
 /// What was acknowledged is content alone; what frames add, in thousandths of it.
 const FRAMES_PER_MILLE: u64 = 1049;
+/// While the line is full a question is asked each time it has carried so many bits, so that it costs
+/// little of it,
+const QUESTION_EVERY_BITS: u64 = 500_000;
+/// within these bounds.
+const QUESTION_LEAST: Duration = Duration::from_millis(250);
+const QUESTION_MOST: Duration = Duration::from_secs(2);
 const DAY_NS: u128 = 24 * 3600 * 1_000_000_000;
 
 /// What was seen.
@@ -70,6 +77,9 @@ pub(super) struct Estimate {
     /// Since when all round trips are long, and how many.
     long: Option<(Instant, u32)>,
     changed_at: Instant,
+    part: Part,
+    /// When a question was last asked for the sake of its answer, or one was answered.
+    asked_at: Instant,
 }
 
 impl Estimate {
@@ -85,6 +95,8 @@ impl Estimate {
             shortest: BTreeMap::new(),
             long: None,
             changed_at: Instant(0),
+            part: Part::NEW,
+            asked_at: Instant(0),
         }
     }
 
@@ -100,6 +112,27 @@ impl Estimate {
         self.line
     }
 
+    /// Which part of it is to be used, in hundredths.
+    #[must_use]
+    pub(super) fn part_percent(&self) -> u64 {
+        self.part.percent()
+    }
+
+    /// Whether somebody is to be asked something small, for how long the answer takes; if so it counts
+    /// as asked.
+    pub(super) fn wants_question(&mut self, now: Instant) -> bool {
+        let Some(line) = self.line else {
+            return false;
+        };
+        let every = Duration::from_millis(1000 * QUESTION_EVERY_BITS / line.max(1));
+        let every = every.clamp(QUESTION_LEAST, QUESTION_MOST);
+        let is_due = self.is_full_for(now, QUESTION_LEAST) && now >= self.asked_at + every;
+        if is_due {
+            self.asked_at = now;
+        }
+        is_due
+    }
+
     /// Takes what was seen. Round trips must go on when nothing else happens.
     pub(super) fn step(&mut self, now: Instant, sample: Sample) {
         match sample {
@@ -110,6 +143,7 @@ impl Estimate {
             }
             Sample::Waiting(false) => {
                 self.full_since = None;
+                self.part.rest();
                 self.long = None;
                 self.seconds.clear();
             }
@@ -151,6 +185,7 @@ impl Estimate {
         };
         if is_queueing {
             self.long = None;
+            self.part = Part::NEW;
         }
         self.changed_at = now;
         self.line = match self.declared {
@@ -172,6 +207,10 @@ impl Estimate {
         }
         shortest.now = shortest.now.min(time);
         let least = shortest.now.min(shortest.before);
+        self.asked_at = now;
+        if self.full_since.is_some() {
+            self.part.note(now, time.saturating_sub(least));
+        }
         let is_long = time > (least * 4).max(least + LONGER_BY);
         // A queue of the own line is in every way: one that is short disproves it.
         self.long = match self.long.filter(|_| is_long) {

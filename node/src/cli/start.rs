@@ -45,8 +45,8 @@ pub(crate) struct UpArgs {
     /// aber members says]
     #[arg(long, value_name = "RATE", value_parser = rate::parse)]
     up: Option<u64>,
-    /// What part of it is used when, up to 16 times, e.g. "23:00-07:00 up=100%", local time; off: 85%
-    /// always [default: as the last time, else 85%]
+    /// What part of it is used when, up to 16 times, e.g. "23:00-07:00 up=100%", local time; off: as
+    /// much as leaves no queue, always [default: as the last time, else off]
     #[arg(long, value_name = "SPAN")]
     schedule: Vec<String>,
     /// The mirror directory [default: as the last time, else DIR/mirror]

@@ -4,7 +4,6 @@ use crate::env::{SystemEnv, zone};
 use crate::node::Node;
 use crate::schedule::Schedule;
 use aber_log::env::{Env, Runtime};
-use aber_log::uplink::PART_PERCENT;
 use std::time::Duration;
 
 /// Between looks at the clock: a span begins that late at most.
@@ -19,15 +18,16 @@ pub(super) fn keep(env: &SystemEnv, node: &Node<SystemEnv>, schedule: Schedule) 
     let runtime = env.runtime().clone();
     runtime.clone().spawn("pace", async move {
         let zone = zone::local();
-        let mut before = PART_PERCENT;
+        let mut before = None;
         loop {
             let seconds = runtime.wall_clock().0.div_euclid(1000);
             let local = seconds.saturating_add(zone.offset_at(seconds));
-            let percent = schedule
-                .up_percent_at(local)
-                .map_or(PART_PERCENT, u64::from);
+            let percent = schedule.up_percent_at(local).map(u64::from);
             if percent != before {
-                tracing::info!(percent, "this part of the line is used from now on");
+                match percent {
+                    Some(percent) => tracing::info!(percent, "this part of the line is used"),
+                    None => tracing::info!("as much of the line is used as leaves no queue"),
+                }
                 uplink.set_part(percent);
                 before = percent;
             }

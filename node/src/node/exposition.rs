@@ -58,6 +58,28 @@ impl Exposition {
         self.sample(&[], value);
     }
 
+    /// A family of one histogram, of times in milliseconds: how many are in each class up to its limit
+    /// alone, and then those above all.
+    pub(super) fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        (limits_ms, counts): (&[u64], &[u64]),
+        sum_ms: u64,
+    ) {
+        self.family = name;
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        let limits = limits_ms.iter().map(|limit| thousandths(*limit));
+        let limits = limits.chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (limit, of_class) in limits.zip(counts) {
+            count += of_class;
+            let _ = writeln!(self.text, "{name}_bucket{{le=\"{limit}\"}} {count}");
+        }
+        let sum = thousandths(sum_ms);
+        let _ = writeln!(self.text, "{name}_sum {sum}\n{name}_count {count}");
+    }
+
     /// All of it.
     pub(super) fn finish(self) -> String {
         self.text
@@ -93,10 +115,14 @@ mod tests {
         text.sample(&[("class", "log"), ("peer", "n\"1\\\n")], 7);
         text.sample(&[("class", "content"), ("peer", "n2")], 0);
         text.one(("aber_b_ratio", Kind::Gauge), "B.", thousandths(1004));
+        text.histogram("aber_c_seconds", "C.", (&[5, 100], &[2, 3, 1]), 1204);
         let wanted = "# HELP aber_a_total Bytes of a.\n# TYPE aber_a_total counter\n\
             aber_a_total{class=\"log\",peer=\"n\\\"1\\\\\\n\"} 7\n\
             aber_a_total{class=\"content\",peer=\"n2\"} 0\n\
-            # HELP aber_b_ratio B.\n# TYPE aber_b_ratio gauge\naber_b_ratio 1.004\n";
+            # HELP aber_b_ratio B.\n# TYPE aber_b_ratio gauge\naber_b_ratio 1.004\n\
+            # HELP aber_c_seconds C.\n# TYPE aber_c_seconds histogram\n\
+            aber_c_seconds_bucket{le=\"0.005\"} 2\naber_c_seconds_bucket{le=\"0.100\"} 5\n\
+            aber_c_seconds_bucket{le=\"+Inf\"} 6\naber_c_seconds_sum 1.204\naber_c_seconds_count 6\n";
         assert_eq!(text.finish(), wanted);
         assert_eq!(
             [0, 999, 12_345].map(thousandths),

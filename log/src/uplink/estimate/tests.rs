@@ -10,6 +10,10 @@ struct Line {
     queued: u64,
     now: Instant,
     estimate: Estimate,
+    /// What the line carries for each 100 bits that are counted.
+    cost_percent: u64,
+    /// Nodes are asked when it says so, and questions wait for frames too.
+    asks: bool,
 }
 
 impl Line {
@@ -19,14 +23,18 @@ impl Line {
             queued: 0,
             now: Instant(SECOND),
             estimate: Estimate::new(declared),
+            cost_percent: 100,
+            asks: false,
         }
     }
 
-    /// Content waits all the time, sent at 0.85 of what is thought, by tenths of a second; a question
-    /// each second to one of two nodes, the second far away.
+    /// Content waits all the time, sent at the part of what is thought that is to be used, by tenths
+    /// of a second; a question each second, or when it is asked for, to one of two nodes, the second
+    /// far away.
     fn run(&mut self, tenths: u64) {
         for tenth in 0..tenths {
-            let sent = self.estimate.line().map(|line| line * 85 / 100 / 10);
+            let part = self.estimate.part_percent() * self.cost_percent / 100;
+            let sent = self.estimate.line().map(|line| line * part / 100 / 10);
             self.queued = (self.queued + sent.unwrap_or(u64::MAX / 2)).min(self.rate);
             let out = self.queued.min(self.rate / 10);
             self.queued -= out;
@@ -35,11 +43,16 @@ impl Line {
                 0 => (30, NodeId(2)),
                 _ => (230, NodeId(3)),
             };
-            let trip = Duration::from_millis(way + self.queued * 1000 / self.rate);
+            let frame = if self.asks { tenth * 7 % 50 } else { 0 };
+            let trip = Duration::from_millis(way + frame + self.queued * 1000 / self.rate);
             let content = out * 1000 / FRAMES_PER_MILLE / 8;
             self.estimate.step(self.now, Sample::Waiting(true));
             self.estimate.step(self.now, Sample::Acknowledged(content));
-            if tenth % 5 == 0 {
+            let is_asked = match self.asks {
+                true => self.estimate.wants_question(self.now),
+                false => tenth % 5 == 0,
+            };
+            if is_asked {
                 self.estimate.step(self.now, Sample::RoundTrip(node, trip));
             }
         }
@@ -75,6 +88,46 @@ fn it_finds_the_rate_of_a_line_and_then_leaves_no_queue() {
             "{rate}: {found}"
         );
         assert!(line.queued < rate / 5, "{rate}: {} queue", line.queued);
+    }
+}
+
+/// Whatever frames cost besides what is counted, as much of a line is used as has room, and hardly
+/// anything queues.
+#[test]
+fn as_much_of_a_line_is_used_as_leaves_no_queue() {
+    for (cost, least, most) in [(100, 97, 97), (105, 91, 96), (110, 87, 93), (115, 85, 89)] {
+        for rate in [1_000_000, 8_000_000, 50_000_000] {
+            let mut line = Line::new(rate, Some(rate));
+            (line.cost_percent, line.asks) = (cost, true);
+            line.rest();
+            assert_eq!(line.estimate.part_percent(), 85);
+            line.run(400);
+            let (mut late, mut sum) = (0, 0);
+            for _ in 0..1200 {
+                line.run(1);
+                sum += line.estimate.part_percent();
+                late += u32::from(line.queued * 1000 / rate > 80);
+            }
+            let part = sum / 1200;
+            println!("cost {cost} rate {rate}: {part}, {late} late");
+            assert!((least..=most).contains(&part), "{cost} {rate}: {part}");
+            assert!(late <= 12, "{cost} {rate}: {late} of 1200 above 80 ms");
+            assert_eq!(line.estimate.line(), Some(rate));
+        }
+    }
+}
+
+/// What is answered late while nothing waits, or by a far node, says nothing.
+#[test]
+fn only_a_full_line_has_its_part_changed() {
+    let mut estimate = Estimate::new(Some(8_000_000));
+    for tick in 1..400_u64 {
+        let now = Instant(tick * SECOND / 10);
+        estimate.step(now, Sample::Waiting(false));
+        let trip = Duration::from_millis(if tick % 20 == 0 { 500 } else { 30 });
+        estimate.step(now, Sample::RoundTrip(NodeId(2), trip));
+        assert!(!estimate.wants_question(now));
+        assert_eq!(estimate.part_percent(), 85);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::NodeService;
 use crate::node::exposition::{Exposition, Kind, OTHERS, PEERS_NAMED, thousandths};
 use aber_log::env::Env;
+use aber_log::partition::BEAT_LIMITS_MS;
 use aber_log::relay::RelayState;
 use aber_log::uplink::{Priority, UplinkState};
 use aber_proto::generated::v1;
@@ -100,13 +101,22 @@ impl<E: Env> NodeService<E> {
         let parts = &self.node.parts;
         let applied = |id| parts.applied.get(&id).and_then(|at| at.get()).unwrap_or(0);
         let me = parts.config.me;
+        let group = |id| parts.partitions.get(&id);
+        if let Some(group) = parts.partitions.values().next() {
+            let times = group.beat_times();
+            text.histogram(
+                "aber_heartbeat_seconds",
+                "How long heartbeats of this node took to be answered.",
+                (&BEAT_LIMITS_MS, &times.counts),
+                u64::try_from(times.sum.as_millis()).unwrap_or(u64::MAX),
+            );
+        }
         let mut say = |name, help, of: &dyn Fn(PartitionId) -> u64| {
             text.family(name, Kind::Gauge, help);
             for id in parts.partitions.keys() {
                 text.sample(&[("partition", &id.to_string())], of(*id));
             }
         };
-        let group = |id| parts.partitions.get(&id);
         let help = "Raft's term: each election raises it.";
         say("aber_log_term", help, &|id| {
             group(id).map_or(0, |g| g.term())

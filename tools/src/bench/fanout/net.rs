@@ -143,16 +143,23 @@ impl Net {
         Ok(partitions.iter().map(|partition| partition.term).sum())
     }
 
-    /// Bytes of content that came to nodes that had it already, since they started.
-    pub(super) fn twice_bytes(&self) -> Result<f64> {
+    /// What nodes count themselves.
+    pub(super) fn counted(&self) -> Result<Counted> {
         let runtime = self.cluster.runtime();
-        let each = self.cluster.nodes.iter().map(|node| {
-            runtime.block_on(async {
-                let api = Api::connect(&node.data).await?;
-                api.counter("aber_relay_twice_bytes_total").await
-            })
-        });
-        each.sum()
+        let sum = |name: &str| -> Result<f64> {
+            let each = self.cluster.nodes.iter().map(|node| {
+                runtime.block_on(async {
+                    let api = Api::connect(&node.data).await?;
+                    api.counter(name).await
+                })
+            });
+            each.sum()
+        };
+        Ok(Counted {
+            twice_bytes: sum("aber_relay_twice_bytes_total")?,
+            beats: sum("aber_heartbeat_seconds_count")?,
+            quick_beats: sum("aber_heartbeat_seconds_bucket{le=\"0.100\"}")?,
+        })
     }
 
     /// Pulls the cable of a node, or plugs it in.
@@ -210,6 +217,24 @@ pub(super) fn lines_of(lab: &Lab) -> Result<Meter> {
         nodes_s: 0.0,
         machine: machine_ticks()?,
     })
+}
+
+/// What nodes counted since they started, all of them together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    /// Bytes of content that came to those that had it.
+    pub(super) twice_bytes: f64,
+    /// Heartbeats, and those that were answered within 100 ms.
+    beats: f64,
+    quick_beats: f64,
+}
+
+impl Counted {
+    /// Of the heartbeats since `before`, how many were not answered within 100 ms, in hundredths.
+    pub(super) fn slow_percent(&self, before: &Self) -> f64 {
+        let quick = self.quick_beats - before.quick_beats;
+        100.0 - 100.0 * quick / (self.beats - before.beats).max(1.0)
+    }
 }
 
 /// What lines carried, and what processors did, up to a moment.
