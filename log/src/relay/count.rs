@@ -4,9 +4,9 @@
 //! before compression and without what a message adds.
 
 use super::live::Live;
-use super::parcel::Announcement;
-use super::state::{Core, Push, Taken};
-use aber_proto::{ChunkHash, Instant, NodeId, RequestId};
+use super::parcel::{Announcement, ParcelId};
+use super::state::{Core, Taken};
+use aber_proto::{ChunkHash, ChunkRef, Instant, NodeId, RequestId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -155,10 +155,10 @@ impl Core {
         self.counts.own_bytes += bytes;
     }
 
-    pub(super) fn count_push(&mut self, push: &Push, taken: Taken) {
+    pub(super) fn count_push(&mut self, parcel: &ParcelId, chunk: ChunkRef, taken: Taken) {
         // Of one that failed nobody knows what went.
         if taken != Taken::Failed {
-            self.count_sent(push.parcel.writer, u64::from(push.chunk.length));
+            self.count_sent(parcel.writer, u64::from(chunk.length));
         }
     }
 

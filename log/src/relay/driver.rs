@@ -386,7 +386,7 @@ impl<E: Env> Relay<E> {
             None if is_full && count >= UNDER_WAY_LEAST => return None,
             None => state.core.next_push(now)?,
         };
-        let (id, length) = (state.next_send, u64::from(push.chunk.length));
+        let (id, length) = (state.next_send, push.bytes());
         state.next_send += 1;
         let lines = u32::try_from(length / state.most_bytes.max(1)).unwrap_or(u32::MAX);
         let patience = STUCK_AFTER + UNDER_WAY_TIME * lines.saturating_mul(2);
@@ -395,33 +395,25 @@ impl<E: Env> Relay<E> {
     }
 
     async fn push(self, id: u64, push: Push) {
-        let begun = self.inner.env.runtime().now();
-        let taken = match self.inner.store.read_frame(&push.chunk.hash) {
-            Ok(frame) => {
-                let payload = encode_push(&push.parcel, push.number, frame);
-                let mesh = &self.inner.mesh;
-                let priority = match push.is_small {
-                    true => Priority::Log,
-                    false => Priority::Content,
-                };
-                let answer = mesh
-                    .call_as(push.to, Method::Push, priority, payload, PUSH_DEADLINE)
-                    .await;
-                if answer.is_ok() {
-                    self.heard(push.to);
-                    let acknowledged = Sample::Acknowledged(u64::from(push.chunk.length));
-                    mesh.uplink().sample(acknowledged);
-                }
-                answer.map_or(Taken::Failed, decode_taken)
-            }
-            // It rotted; others have it, and it is fetched when it is read.
-            Err(_) => Taken::Failed,
-        };
-        let now = self.inner.env.runtime().now();
         let runtime = self.inner.env.runtime();
+        let begun = runtime.now();
+        let frame = |(number, chunk): &(usize, ChunkRef)| {
+            Some((*number, self.inner.store.read_frame(&chunk.hash).ok()?))
+        };
+        // One that rotted is left out with those after it; others have it, and it is fetched when it
+        // is read.
+        let frames: Vec<_> = push.chunks.iter().map_while(frame).collect();
+        let taken = match frames.is_empty() {
+            true => Vec::new(),
+            false => self.send(&push, frames).await,
+        };
+        let now = runtime.now();
         runtime.trace(format_args!(
-            "push: {} of {} to {}: {taken:?}, after {:?}",
-            push.number,
+            "push: {:?} of {} to {}: {taken:?}, after {:?}",
+            push.chunks
+                .iter()
+                .map(|(number, _)| number)
+                .collect::<Vec<_>>(),
             push.parcel,
             push.to,
             now - begun
@@ -429,10 +421,27 @@ impl<E: Env> Relay<E> {
         let actions = {
             let mut state = self.state();
             state.under_way.remove(&id);
-            state.core.pushed(&push, taken, now)
+            state.core.pushed(&push, &taken, now)
         };
         self.act(actions);
         self.tell();
+    }
+
+    async fn send(&self, push: &Push, frames: Vec<(usize, Bytes)>) -> Vec<Taken> {
+        let mesh = &self.inner.mesh;
+        let priority = match push.is_small {
+            true => Priority::Log,
+            false => Priority::Content,
+        };
+        let payload = encode_push(&push.parcel, frames);
+        let answer = mesh
+            .call_as(push.to, Method::Push, priority, payload, PUSH_DEADLINE)
+            .await;
+        if answer.is_ok() {
+            self.heard(push.to);
+            mesh.uplink().sample(Sample::Acknowledged(push.bytes()));
+        }
+        answer.map(decode_taken).unwrap_or_default()
     }
 
     async fn tick_all(self) {

@@ -184,43 +184,53 @@ impl Reply {
     }
 }
 
-/// A chunk on its way: parcel, number in it, stored frame.
-pub(super) fn encode_push(parcel: &ParcelId, number: usize, frame: Bytes) -> Bytes {
+/// Chunks on their way: their parcel, and of each the number in it and the stored frame.
+pub(super) fn encode_push(parcel: &ParcelId, chunks: Vec<(usize, Bytes)>) -> Bytes {
+    let (numbers, frames) = chunks.into_iter().unzip();
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let numbers: Vec<usize> = numbers;
     let request = rpc::PushRequest {
         parcel: parcel_bytes(parcel),
-        number: u32::try_from(number).unwrap_or(u32::MAX),
-        frame,
+        numbers: numbers.into_iter().map(number).collect(),
+        frames,
     };
     request.encode_to_vec().into()
 }
 
-pub(super) fn decode_push(bytes: Bytes) -> Result<(ParcelId, usize, Bytes), Malformed> {
-    let request = rpc::PushRequest::decode(bytes).map_err(|_| Malformed("no chunk"))?;
-    let number = usize::try_from(request.number).unwrap_or(usize::MAX);
-    Ok((parcel_of(&request.parcel)?, number, request.frame))
+pub(super) fn decode_push(bytes: Bytes) -> Result<(ParcelId, Vec<(usize, Bytes)>), Malformed> {
+    let request = rpc::PushRequest::decode(bytes).map_err(|_| Malformed("no chunks"))?;
+    let (numbers, frames) = (request.numbers, request.frames);
+    if numbers.len() != frames.len() || frames.is_empty() || frames.len() > limit::PARCEL_CHUNKS {
+        return Err(Malformed("chunks and their numbers"));
+    }
+    let numbers = numbers.into_iter();
+    let numbers = numbers.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+    Ok((parcel_of(&request.parcel)?, numbers.zip(frames).collect()))
 }
 
-pub(super) fn encode_taken(taken: Taken) -> Bytes {
-    let code = match taken {
+pub(super) fn encode_taken(taken: &[Taken]) -> Bytes {
+    let code = |taken: &Taken| match taken {
         Taken::Stored => Code::Stored,
         Taken::Had => Code::Had,
         Taken::Bad => Code::Bad,
         Taken::Unknown => Code::Unknown,
         Taken::Failed => Code::Unspecified,
     };
-    let response = rpc::PushResponse { taken: code.into() };
-    response.encode_to_vec().into()
+    let taken = taken.iter().map(|taken| code(taken).into()).collect();
+    rpc::PushResponse { taken }.encode_to_vec().into()
 }
 
-pub(super) fn decode_taken(bytes: Bytes) -> Taken {
+/// What became of each of the chunks; of none where the answer cannot be read.
+pub(super) fn decode_taken(bytes: Bytes) -> Vec<Taken> {
     let response = rpc::PushResponse::decode(bytes).unwrap_or_default();
-    match response.taken() {
+    let taken = response.taken().map(|code| match code {
         Code::Stored => Taken::Stored,
         Code::Had => Taken::Had,
         Code::Bad => Taken::Bad,
         Code::Unknown => Taken::Unknown,
         Code::Unspecified => Taken::Failed,
-    }
+    });
+    taken.collect()
 }
 
 #[cfg(test)]
@@ -261,20 +271,18 @@ mod tests {
             unknown: vec![ParcelId::example()],
         };
         assert_eq!(Reply::decode(reply.encode()), Ok(reply));
-        for taken in [
+        let taken = [
             Taken::Stored,
             Taken::Had,
             Taken::Bad,
             Taken::Unknown,
             Taken::Failed,
-        ] {
-            assert_eq!(decode_taken(encode_taken(taken)), taken);
-        }
-        let push = encode_push(&ParcelId::example(), 4, Bytes::from_static(b"frame"));
-        assert_eq!(
-            decode_push(push),
-            Ok((ParcelId::example(), 4, Bytes::from_static(b"frame")))
-        );
+        ];
+        assert_eq!(decode_taken(encode_taken(&taken)), taken);
+        let frame = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let chunks = vec![(4, frame("frame")), (0, frame("")), (255, frame("x"))];
+        let push = encode_push(&ParcelId::example(), chunks.clone());
+        assert_eq!(decode_push(push), Ok((ParcelId::example(), chunks)));
     }
 
     #[test]
@@ -283,5 +291,12 @@ mod tests {
             assert!(Word::decode(Bytes::copy_from_slice(bytes)).is_err());
         }
         assert!(decode_push(Bytes::from_static(b"\x0a\x01a")).is_err());
+        assert!(decode_push(encode_push(&ParcelId::example(), Vec::new())).is_err());
+        let lopsided = rpc::PushRequest {
+            parcel: parcel_bytes(&ParcelId::example()),
+            numbers: vec![1, 2],
+            frames: vec![Bytes::new()],
+        };
+        assert!(decode_push(lopsided.encode_to_vec().into()).is_err());
     }
 }

@@ -7,8 +7,11 @@ use super::state::{Core, Key, Push, Window};
 use aber_proto::{Instant, NodeId, RequestId, limit};
 use std::collections::BTreeMap;
 
-/// Chunks that may be on their way to a node whatever their size.
-const WINDOW_CHUNKS: usize = 2;
+/// Messages with chunks that may be on their way to a node whatever their size.
+const WINDOW_MESSAGES: usize = 2;
+/// Chunks of a parcel that go to the same node go in one message up to so many bytes. More saves less
+/// than it costs: who is to pass them on waits for all of a message.
+pub(super) const TOGETHER_BYTES: u64 = 8 * 1024;
 /// Every so many chunks of a writer, one of its oldest parcel.
 const OLDEST_EACH: u64 = 4;
 
@@ -75,7 +78,7 @@ impl Core {
             key, number, to, ..
         } = chosen?;
         let push = self.take_off(key, number, to)?;
-        *self.served.entry(writer).or_default() += u64::from(push.chunk.length);
+        *self.served.entry(writer).or_default() += push.bytes();
         Some(push)
     }
 
@@ -151,25 +154,39 @@ impl Core {
     }
 
     fn take_off(&mut self, key: Key, number: usize, to: NodeId) -> Option<Push> {
+        let live = self.live.get(&key)?;
+        let outlets = live.outlets(|node| self.is_alive(node));
+        let outlets = outlets.filter(|outlet| outlet.child == to);
+        let lacks = outlets.fold(Bits::default(), |lacks, outlet| {
+            lacks.or(live.to_send(outlet))
+        });
+        let mut bytes = 0;
+        let from_first = lacks.iter().skip_while(|at| *at < number);
+        let chunks = from_first.filter_map(|at| Some((at, live.chunk(at)?)));
+        let chunks: Vec<_> = chunks
+            .take_while(|(at, chunk)| {
+                bytes += u64::from(chunk.length);
+                *at == number || bytes <= TOGETHER_BYTES
+            })
+            .collect();
         let live = self.live.get_mut(&key)?;
-        let chunk = live.chunk(number)?;
-        live.flying.entry(to).or_default().add(number);
-        let (parcel, is_small) = (live.announcement.id, is_small(live));
-        let window = self.windows.entry(to).or_default();
-        window.chunks += 1;
-        window.bytes += u64::from(chunk.length);
-        Some(Push {
+        let flying = live.flying.entry(to).or_default();
+        chunks.iter().for_each(|(at, _)| flying.add(*at));
+        let push = Push {
             to,
-            parcel,
-            number,
-            chunk,
-            is_small,
-        })
+            parcel: live.announcement.id,
+            chunks,
+            is_small: is_small(live),
+        };
+        let window = self.windows.entry(to).or_default();
+        window.messages += 1;
+        window.bytes += push.bytes();
+        Some(push)
     }
 
     fn is_open(&self, node: NodeId) -> bool {
-        let Window { chunks, bytes } = self.windows.get(&node).copied().unwrap_or_default();
-        chunks < WINDOW_CHUNKS || bytes < self.window_bytes
+        let Window { messages, bytes } = self.windows.get(&node).copied().unwrap_or_default();
+        messages < WINDOW_MESSAGES || bytes < self.window_bytes
     }
 
     /// The first chunk of a parcel that can go, to whom, and how much of it is left to send. Whom

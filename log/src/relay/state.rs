@@ -97,19 +97,26 @@ pub enum Action {
     },
 }
 
-/// A chunk to be sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Chunks to be sent in one message: one, or several that are small together.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
     /// To whom.
     pub to: NodeId,
     /// Of which parcel.
     pub parcel: ParcelId,
-    /// Its number there.
-    pub number: usize,
-    /// The chunk.
-    pub chunk: ChunkRef,
+    /// Their numbers there, ascending, and the chunks.
+    pub chunks: Vec<(usize, ChunkRef)>,
     /// Whether its parcel is a body, or so small, that it goes before content.
     pub is_small: bool,
+}
+
+impl Push {
+    /// All of them together.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let lengths = self.chunks.iter();
+        lengths.map(|(_, chunk)| u64::from(chunk.length)).sum()
+    }
 }
 
 /// What became of a chunk that was sent.
@@ -138,10 +145,10 @@ pub enum AnnounceProblem {
     Malformed,
 }
 
-/// Bytes and chunks on their way to one node.
+/// Messages with chunks on their way to one node, and the bytes of these.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Window {
-    pub(super) chunks: usize,
+    pub(super) messages: usize,
     pub(super) bytes: u64,
 }
 
@@ -326,39 +333,49 @@ impl Core {
         actions
     }
 
-    /// What became of a chunk that [`Core::next_push`] said to send.
-    pub fn pushed(&mut self, push: &Push, taken: Taken, now: Instant) -> Vec<Action> {
+    /// What became of the chunks that [`Core::next_push`] said to send, in their order; of those beyond
+    /// the end of `taken` nothing is known.
+    pub fn pushed(&mut self, push: &Push, taken: &[Taken], now: Instant) -> Vec<Action> {
         if let Some(window) = self.windows.get_mut(&push.to) {
-            window.chunks = window.chunks.saturating_sub(1);
-            let length = u64::from(push.chunk.length);
-            window.bytes = window.bytes.saturating_sub(length);
+            window.messages = window.messages.saturating_sub(1);
+            window.bytes = window.bytes.saturating_sub(push.bytes());
         }
-        self.count_push(push, taken);
+        let taken = taken
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(Taken::Failed));
+        let outcomes: Vec<_> = push.chunks.iter().zip(taken).collect();
+        for ((_, chunk), taken) in &outcomes {
+            self.count_push(&push.parcel, *chunk, *taken);
+        }
         let Some(live) = self.find(push.parcel) else {
             return Vec::new();
         };
-        let bit: Bits = [push.number].into_iter().collect();
+        let all: Bits = push.chunks.iter().map(|(number, _)| *number).collect();
         if let Some(flying) = live.flying.get_mut(&push.to) {
-            *flying = flying.without(bit);
+            *flying = flying.without(all);
+        }
+        let mut refusal = None;
+        for ((number, _), taken) in outcomes {
+            match taken {
+                Taken::Stored | Taken::Had => {
+                    live.touched = now;
+                    live.note_had(push.to, [*number].into_iter().collect());
+                    live.sent.add(*number);
+                    live.welcomed(push.to);
+                }
+                // It takes nothing more from here, and gets it elsewhere.
+                Taken::Bad => live.note_had(push.to, [*number].into_iter().collect()),
+                Taken::Unknown | Taken::Failed => refusal = Some(taken),
+            }
         }
         let mut announced = None;
-        match taken {
-            Taken::Stored | Taken::Had => {
-                live.touched = now;
-                live.note_had(push.to, bit);
-                live.sent.add(push.number);
-                live.welcomed(push.to);
-            }
-            Taken::Unknown => {
-                live.refused(push.to, now);
-                announced = live.announce(push.to, now);
-            }
-            // It takes nothing more from here, and gets it elsewhere.
-            Taken::Bad => live.note_had(push.to, bit),
-            Taken::Failed => live.refused(push.to, now),
+        if let Some(taken) = refusal {
+            live.refused(push.to, now);
+            announced = (taken == Taken::Unknown).then(|| live.announce(push.to, now));
         }
         self.mark_parcel(&push.parcel);
-        announced.into_iter().collect()
+        announced.flatten().into_iter().collect()
     }
 
     /// The store was synced after a parcel was complete.

@@ -31,7 +31,7 @@ enum Event {
     Taken {
         at: NodeId,
         push: Push,
-        taken: Taken,
+        taken: Vec<Taken>,
     },
     Pulled {
         from: NodeId,
@@ -61,6 +61,8 @@ pub(super) struct Swarm {
     next: u64,
     pub(super) now: Instant,
     pub(super) wants: usize,
+    /// Messages with chunks that were pushed.
+    pub(super) pushes: usize,
     pub(super) layout: Layout,
     request: u8,
     /// What is asked for is not answered before.
@@ -102,6 +104,7 @@ impl Swarm {
             next: 0,
             now: Instant::default(),
             wants: 0,
+            pushes: 0,
             layout,
             request: 0,
             no_bulk_until: Instant::default(),
@@ -236,7 +239,9 @@ impl Swarm {
         let next = site.core.next_small_push(now);
         let next = next.or_else(|| site.core.next_push(now));
         if let Some(push) = next {
-            let there = self.transmit(id, push.chunk.length);
+            self.pushes += 1;
+            let bytes = u32::try_from(push.bytes()).expect("a message");
+            let there = self.transmit(id, bytes);
             self.after(there, Event::Pump(id));
             self.after(there + DELAY, Event::Arrive { from: id, push });
         }
@@ -247,40 +252,46 @@ impl Swarm {
     }
 
     fn arrive(&mut self, from: NodeId, push: Push) {
-        let (to, now) = (push.to, self.now);
-        let is_liar = self.site(from).is_liar;
+        let to = push.to;
         let is_lost = self.is_gone(to) || self.is_gone(from);
         if !is_lost {
             self.hear(to, from);
             self.hear(from, to);
         }
-        let taken = if is_lost || self.site(to).core.is_blamed(from) {
-            Taken::Failed
-        } else if is_liar {
-            self.site(to).core.strike(from);
-            Taken::Bad
-        } else if self.site(to).core.holders_of(&push.parcel).is_none() {
-            Taken::Unknown
-        } else {
-            let site = self.site(to);
-            let is_new = site.has.insert(push.chunk.hash);
-            if !is_new {
-                site.got_twice += u64::from(push.chunk.length);
+        let taken = match is_lost {
+            true => Vec::new(),
+            false => {
+                let chunks = push.chunks.iter();
+                let taken = chunks.map(|(_, chunk)| self.take(from, &push, *chunk));
+                taken.collect()
             }
-            let mut actions = site.core.stored(push.chunk.hash, Some(from), now);
-            actions.extend(site.core.pushed_here(from, push.parcel));
-            self.act(to, actions);
-            self.pump(to);
-            if is_new { Taken::Stored } else { Taken::Had }
         };
-        self.after(
-            DELAY,
-            Event::Taken {
-                at: from,
-                push,
-                taken,
-            },
-        );
+        let at = from;
+        self.after(DELAY, Event::Taken { at, push, taken });
+    }
+
+    fn take(&mut self, from: NodeId, push: &Push, chunk: ChunkRef) -> Taken {
+        let (to, now) = (push.to, self.now);
+        if self.site(to).core.is_blamed(from) {
+            return Taken::Failed;
+        }
+        if self.site(from).is_liar {
+            self.site(to).core.strike(from);
+            return Taken::Bad;
+        }
+        if self.site(to).core.holders_of(&push.parcel).is_none() {
+            return Taken::Unknown;
+        }
+        let site = self.site(to);
+        let is_new = site.has.insert(chunk.hash);
+        if !is_new {
+            site.got_twice += u64::from(chunk.length);
+        }
+        let mut actions = site.core.stored(chunk.hash, Some(from), now);
+        actions.extend(site.core.pushed_here(from, push.parcel));
+        self.act(to, actions);
+        self.pump(to);
+        if is_new { Taken::Stored } else { Taken::Had }
     }
 
     fn pulled(
@@ -426,7 +437,7 @@ impl Swarm {
                     push,
                     taken,
                 } => {
-                    let actions = self.site(node).core.pushed(&push, taken, at);
+                    let actions = self.site(node).core.pushed(&push, &taken, at);
                     self.act(node, actions);
                     self.pump(node);
                 }

@@ -44,14 +44,18 @@ impl Api {
         Ok(stub.get_status(v1::GetStatusRequest {}).await?.into_inner())
     }
 
-    /// A counter without labels.
-    pub(crate) async fn counter(&self, name: &str) -> Result<f64> {
+    /// Samples of one moment, by their names with labels and all.
+    pub(crate) async fn samples<const N: usize>(&self, names: [&str; N]) -> Result<[f64; N]> {
         let mut stub = ClusterServiceClient::new(self.channel.clone());
         let answer = stub.get_metrics(v1::GetMetricsRequest {}).await?;
         let text = answer.into_inner().text;
-        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-        let found = lines.find(|(of, _)| *of == name);
-        Ok(found.with_context(|| format!("no {name}"))?.1.parse()?)
+        let mut samples = [0.0; N];
+        for (sample, name) in samples.iter_mut().zip(names) {
+            let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+            let found = lines.find(|(of, _)| *of == name);
+            *sample = found.with_context(|| format!("no {name}"))?.1.parse()?;
+        }
+        Ok(samples)
     }
 
     pub(crate) async fn partitions(&self) -> Result<Vec<v1::Partition>> {

@@ -2,7 +2,7 @@
 
 use super::super::bits::Bits;
 use super::super::message::{Reply, Word, decode_push, encode_taken};
-use super::super::parcel::Announcement;
+use super::super::parcel::{Announcement, ParcelId};
 use super::super::state::Taken;
 use super::Relay;
 use crate::chunk::ChunkProblem;
@@ -34,20 +34,36 @@ impl<E: Env> Relay<E> {
     }
 
     fn take(&self, from: NodeId, payload: Bytes) -> Result<Bytes, String> {
-        let (parcel, number, frame) = decode_push(payload).map_err(|p| p.to_string())?;
+        let (parcel, chunks) = decode_push(payload).map_err(|p| p.to_string())?;
+        let taken = chunks
+            .into_iter()
+            .map(|(number, frame)| self.take_one(from, parcel, number, &frame));
+        let taken = taken.collect::<Result<Vec<_>, _>>()?;
+        let told = self.state().core.pushed_here(from, parcel);
+        self.act(told.into_iter().collect());
+        Ok(encode_taken(&taken))
+    }
+
+    fn take_one(
+        &self,
+        from: NodeId,
+        parcel: ParcelId,
+        number: usize,
+        frame: &Bytes,
+    ) -> Result<Taken, String> {
         let expected = {
             let state = self.state();
             if state.core.is_blamed(from) {
-                return Ok(encode_taken(Taken::Bad));
+                return Ok(Taken::Bad);
             }
             state.core.chunk_of(&parcel, number)
         };
         let Some(chunk) = expected else {
-            return Ok(encode_taken(Taken::Unknown));
+            return Ok(Taken::Unknown);
         };
         let had = self.inner.store.has(&chunk.hash);
         let had = had.map_err(|problem| problem.to_string())?;
-        let taken = match self.inner.store.put_frame(&frame) {
+        let taken = match self.inner.store.put_frame(frame) {
             Ok(got) if got == chunk && had => Taken::Had,
             Ok(got) if got == chunk => Taken::Stored,
             Ok(_) | Err(ChunkProblem::Damaged { .. }) => Taken::Bad,
@@ -59,10 +75,8 @@ impl<E: Env> Relay<E> {
             self.state().core.strike(from);
         } else {
             self.stored(chunk.hash, Some(from));
-            let told = self.state().core.pushed_here(from, parcel);
-            self.act(told.into_iter().collect());
         }
-        Ok(encode_taken(taken))
+        Ok(taken)
     }
 
     fn hear(&self, from: NodeId, word: Word) -> Result<Reply, String> {

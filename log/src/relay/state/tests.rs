@@ -1,6 +1,7 @@
 //! T5, T7, T8, T9 of `docs/invariants.md`: relays of many nodes, by their pure cores alone.
 
 use super::super::Links;
+use super::super::push::TOGETHER_BYTES;
 use super::super::swarm::Swarm;
 use super::*;
 
@@ -52,9 +53,53 @@ fn small_chunks_are_carried_as_well() {
     swarm.write(NodeId(3), 1000, 4 * KIB);
     swarm.run(LONG, |swarm| swarm.all_have(1000));
     let took = ratio(&swarm, NodeId(3), 1000 * 4096);
-    println!("ratio {took:.3}");
-    assert!(swarm.all_have(1000) && took <= 1.06, "{took:.3}");
+    println!("ratio {took:.3}, {} messages", swarm.pushes);
+    assert!(swarm.all_have(1000) && took <= 1.04, "{took:.3}");
     assert_eq!((swarm.wants, swarm.twice()), (0, 0));
+    // Small ones go together, others alone.
+    assert!(swarm.pushes < 9000, "{} messages", swarm.pushes);
+    let before = swarm.pushes;
+    swarm.write(NodeId(3), 64, 64 * KIB);
+    swarm.run(LONG, |swarm| swarm.all_have(1064));
+    assert_eq!(swarm.pushes - before, 15 * 64);
+}
+
+/// Of several chunks in one message each has its own end: what was taken does not go again, what came to
+/// nothing does, after a moment.
+#[test]
+fn chunks_that_went_together_end_each_by_itself() {
+    let mut swarm = Swarm::new(&[8000; 2], &Links::Any);
+    swarm.write(NodeId(0), 256, 4 * KIB);
+    let core = swarm.core(NodeId(0));
+    let at = |ms: u64| Instant(ms * 1_000_000);
+    let numbers =
+        |push: &Push| -> Vec<usize> { push.chunks.iter().map(|(number, _)| *number).collect() };
+    let mut sent = BTreeSet::new();
+    let push = loop {
+        let push = core.next_push(at(0)).expect("there is more");
+        if push.chunks.len() >= 2 {
+            break push;
+        }
+        sent.extend(numbers(&push));
+        core.pushed(&push, &vec![Taken::Stored; push.chunks.len()], at(0));
+    };
+    let went = numbers(&push);
+    assert!(went.iter().all(|number| sent.insert(*number)));
+    assert!(push.bytes() <= TOGETHER_BYTES);
+    core.pushed(&push, &[Taken::Had], at(1));
+    assert_eq!(core.next_push(at(2)), None, "it is left alone for a moment");
+    let mut again = Vec::new();
+    while let Some(push) = core.next_push(at(2000)) {
+        again.extend(numbers(&push));
+        core.pushed(&push, &vec![Taken::Stored; push.chunks.len()], at(2000));
+    }
+    assert_eq!(
+        again.iter().filter(|n| went.contains(n)).count(),
+        went.len() - 1
+    );
+    let all: BTreeSet<usize> = sent.into_iter().chain(again).collect();
+    // Two were sent as they were written.
+    assert_eq!(all.len(), 254);
 }
 
 /// T7: any node may die at any moment; all others complete, with few bytes twice.

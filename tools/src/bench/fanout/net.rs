@@ -146,20 +146,22 @@ impl Net {
     /// What nodes count themselves.
     pub(super) fn counted(&self) -> Result<Counted> {
         let runtime = self.cluster.runtime();
-        let sum = |name: &str| -> Result<f64> {
-            let each = self.cluster.nodes.iter().map(|node| {
-                runtime.block_on(async {
-                    let api = Api::connect(&node.data).await?;
-                    api.counter(name).await
-                })
-            });
-            each.sum()
-        };
-        Ok(Counted {
-            twice_bytes: sum("aber_relay_twice_bytes_total")?,
-            beats: sum("aber_heartbeat_seconds_count")?,
-            quick_beats: sum("aber_heartbeat_seconds_bucket{le=\"0.100\"}")?,
-        })
+        let mut sum = Counted::default();
+        for node in &self.cluster.nodes {
+            let [twice, beats, quick] = runtime.block_on(async {
+                let api = Api::connect(&node.data).await?;
+                api.samples([
+                    "aber_relay_twice_bytes_total",
+                    "aber_heartbeat_seconds_count",
+                    "aber_heartbeat_seconds_bucket{le=\"0.100\"}",
+                ])
+                .await
+            })?;
+            sum.twice_bytes += twice;
+            sum.beats += beats;
+            sum.quick_beats += quick;
+        }
+        Ok(sum)
     }
 
     /// Pulls the cable of a node, or plugs it in.
@@ -220,7 +222,7 @@ pub(super) fn lines_of(lab: &Lab) -> Result<Meter> {
 }
 
 /// What nodes counted since they started, all of them together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Counted {
     /// Bytes of content that came to those that had it.
     pub(super) twice_bytes: f64,
