@@ -146,6 +146,7 @@ impl<R: Runtime> Uplink<R> {
         let now = self.inner.runtime.now();
         let mut state = self.state();
         state.fixed_part = percent;
+        state.estimate.forget_part();
         state.retune(now);
         self.settle(state, now);
     }

@@ -7,13 +7,14 @@
 mod answer;
 mod hold;
 mod look;
+mod send;
 
 pub use hold::HoldProblem;
 
 use super::Layout;
-use super::message::{Reply, Report, Word, decode_taken, encode_push};
+use super::message::{Reply, Report, Word};
 use super::parcel::{Announcement, ParcelId};
-use super::state::{Action, Core, Push, Taken};
+use super::state::{Action, Core};
 use crate::chunk::{ChunkProblem, PackStore};
 use crate::env::{Env, Runtime};
 use crate::mesh::{Mesh, Method};
@@ -255,7 +256,8 @@ impl<E: Env> Relay<E> {
     }
 
     async fn report(self, to: NodeId, reports: Vec<Report>) {
-        let Some(reply) = self.ask(to, Word::Have(reports)).await else {
+        let Some(reply) = self.ask(to, Word::Have(reports.clone())).await else {
+            self.state().core.reports_lost(to, &reports);
             return;
         };
         for parcel in reply.unknown {
@@ -351,97 +353,6 @@ impl<E: Env> Relay<E> {
         }
         drop(state);
         self.wake();
-    }
-
-    /// Sends what is next, as long as there is something and little is under way.
-    async fn push_all(self) {
-        let mut wake = self.inner.wake.clone();
-        loop {
-            let seen = wake.get();
-            match self.next_push() {
-                Some((id, push)) => {
-                    let sent = self.clone().push(id, push);
-                    self.inner.env.runtime().spawn("relay send", sent);
-                }
-                None => {
-                    wake.until(|count| *count != seen).await;
-                }
-            }
-        }
-    }
-
-    /// Who does not answer for long is not counted: its siblings must not wait for it (T12).
-    fn next_push(&self) -> Option<(u64, Push)> {
-        let now = self.inner.env.runtime().now();
-        let mut state = self.state();
-        let counted = state.under_way.values().filter(|(until, _)| now < *until);
-        let (count, bytes) = counted.fold((0, 0), |(count, sum), (_, one)| (count + 1, sum + one));
-        let is_full = bytes >= state.most_bytes || count >= UNDER_WAY;
-        let small = match count < UNDER_WAY_SMALL {
-            true => state.core.next_small_push(now),
-            false => None,
-        };
-        let push = match small {
-            Some(push) => push,
-            None if is_full && count >= UNDER_WAY_LEAST => return None,
-            None => state.core.next_push(now)?,
-        };
-        let (id, length) = (state.next_send, push.bytes());
-        state.next_send += 1;
-        let lines = u32::try_from(length / state.most_bytes.max(1)).unwrap_or(u32::MAX);
-        let patience = STUCK_AFTER + UNDER_WAY_TIME * lines.saturating_mul(2);
-        state.under_way.insert(id, (now + patience, length));
-        Some((id, push))
-    }
-
-    async fn push(self, id: u64, push: Push) {
-        let runtime = self.inner.env.runtime();
-        let begun = runtime.now();
-        let frame = |(number, chunk): &(usize, ChunkRef)| {
-            Some((*number, self.inner.store.read_frame(&chunk.hash).ok()?))
-        };
-        // One that rotted is left out with those after it; others have it, and it is fetched when it
-        // is read.
-        let frames: Vec<_> = push.chunks.iter().map_while(frame).collect();
-        let taken = match frames.is_empty() {
-            true => Vec::new(),
-            false => self.send(&push, frames).await,
-        };
-        let now = runtime.now();
-        runtime.trace(format_args!(
-            "push: {:?} of {} to {}: {taken:?}, after {:?}",
-            push.chunks
-                .iter()
-                .map(|(number, _)| number)
-                .collect::<Vec<_>>(),
-            push.parcel,
-            push.to,
-            now - begun
-        ));
-        let actions = {
-            let mut state = self.state();
-            state.under_way.remove(&id);
-            state.core.pushed(&push, &taken, now)
-        };
-        self.act(actions);
-        self.tell();
-    }
-
-    async fn send(&self, push: &Push, frames: Vec<(usize, Bytes)>) -> Vec<Taken> {
-        let mesh = &self.inner.mesh;
-        let priority = match push.is_small {
-            true => Priority::Log,
-            false => Priority::Content,
-        };
-        let payload = encode_push(&push.parcel, frames);
-        let answer = mesh
-            .call_as(push.to, Method::Push, priority, payload, PUSH_DEADLINE)
-            .await;
-        if answer.is_ok() {
-            self.heard(push.to);
-            mesh.uplink().sample(Sample::Acknowledged(push.bytes()));
-        }
-        answer.map(decode_taken).unwrap_or_default()
     }
 
     async fn tick_all(self) {

@@ -1,9 +1,10 @@
 //! [pure] What one node knows of one parcel on its way.
 
+mod late;
+
 use super::bits::Bits;
-use super::message::Report;
 use super::parcel::Announcement;
-use super::state::{ASK_FIRST, Action};
+use super::state::Action;
 use super::{Trees, foster};
 use aber_proto::{ChunkRef, Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,8 +15,6 @@ use std::time::Duration;
 const LAG_MIN: Duration = Duration::from_secs(10);
 /// The same of a parcel that came late here.
 const LAG_LATE: Duration = Duration::from_secs(2);
-/// Who has all of a parcel so soon after this node heard of it had it before.
-const LATE_WITHIN: Duration = Duration::from_secs(5);
 /// The most.
 const LAG_MAX: Duration = Duration::from_secs(300);
 /// Arrivals of a stripe that may be missing before one is late.
@@ -122,10 +121,18 @@ pub(super) struct Live {
     pub(super) heirs: BTreeMap<Slot, Heir>,
     pub(super) pulls: BTreeMap<usize, (NodeId, Instant)>,
     /// When this node heard of it.
-    since: Instant,
+    pub(super) since: Instant,
+    /// When a chunk last came.
+    pub(super) arrived_at: Instant,
+    /// Something came unasked: it is on its way.
+    pub(super) was_fed: bool,
+    /// It came late, and asking did not bring it: it is to come down the trees.
+    pub(super) asked_in_vain: bool,
     /// Others had all of it when this node heard of it: it asks for what lacks, of all who have it,
     /// and is sent nothing unasked. To do both would bring most of it twice.
     pub(super) is_late: bool,
+    /// Who was told so, and is to be told once it is over.
+    pub(super) told_asks: BTreeSet<NodeId>,
     /// The same of others: they are sent nothing.
     pub(super) asking: BTreeSet<NodeId>,
     /// Since when its writer offers to be asked.
@@ -176,7 +183,11 @@ impl Live {
             pulls: BTreeMap::new(),
             touched: now,
             since: now,
+            arrived_at: now,
+            was_fed: false,
+            asked_in_vain: false,
             is_late: false,
+            told_asks: BTreeSet::new(),
             asking: BTreeSet::new(),
         }
     }
@@ -210,54 +221,18 @@ impl Live {
         *had = had.or(bits);
     }
 
-    /// What others are told of it.
-    pub(super) fn to_report(&self) -> Report {
-        Report {
-            parcel: self.announcement.id,
-            has: self.mine,
-            asks: self.asks(),
-        }
-    }
-
-    /// Whether this node asks for what lacks, and is to be sent nothing unasked.
-    pub(super) fn asks(&self) -> bool {
-        self.is_late && !self.is_complete()
-    }
-
-    /// Notes that somebody has all of it: if soon after this node heard of it, it comes late. Then all
-    /// are told that it is asked for, and those whom this node would send it, and of whom nothing is
-    /// known, are asked what they have.
-    pub(super) fn note_complete(&mut self, by: NodeId, now: Instant) -> Vec<Action> {
-        let all = Bits::first(self.count());
-        let is_all = by != self.writer() && self.had_by(by) == all;
-        let lacks_most = self.mine.len() * 2 < self.count();
-        if self.is_late || !is_all || !lacks_most || now >= self.since + LATE_WITHIN {
-            return Vec::new();
-        }
-        self.is_late = true;
-        self.told.clear();
-        self.ask_children(now)
-    }
-
-    /// Asks those whom this node would send it, and of whom nothing is known, what they have: they are
-    /// sent nothing before they answer, or a moment has passed.
-    pub(super) fn ask_children(&mut self, now: Instant) -> Vec<Action> {
-        let parcel = self.announcement.id;
-        let slots = self.slots.iter();
-        let unknown = slots.filter(|slot| self.had_by(slot.child).is_empty());
-        let unknown: BTreeMap<NodeId, usize> = unknown.map(|s| (s.child, s.stripe)).collect();
-        let ask = unknown.into_iter().map(|(to, stripe)| {
-            self.not_before.insert(to, now + ASK_FIRST);
-            Action::Adopt { to, parcel, stripe }
-        });
-        ask.collect()
-    }
-
-    /// Who is sent what now, in which stripe: the children, or who stands in for them.
+    /// Who is sent what now, in which stripe: the children, or who stands in for them, but for those who
+    /// ask themselves.
     pub(super) fn outlets(&self, is_alive: impl Fn(NodeId) -> bool) -> impl Iterator<Item = Slot> {
+        let all = self.places(is_alive);
+        all.filter(|slot| !self.asking.contains(&slot.child))
+    }
+
+    /// Who is to get what from here, in which stripe, one way or the other.
+    pub(super) fn places(&self, is_alive: impl Fn(NodeId) -> bool) -> impl Iterator<Item = Slot> {
         let own = self.slots.iter().map(|slot| (slot, true));
         let all = own.chain(self.wards.iter().map(|slot| (slot, false)));
-        let all = all.filter_map(move |(slot, is_own)| {
+        all.filter_map(move |(slot, is_own)| {
             if is_own && is_alive(slot.child) {
                 return Some(*slot);
             }
@@ -267,8 +242,7 @@ impl Live {
                 child: heir.node,
                 ..*slot
             })
-        });
-        all.filter(|slot| !self.asking.contains(&slot.child))
+        })
     }
 
     /// Slots that somebody has to be found for: those of children that are gone, and all wards.
@@ -465,6 +439,7 @@ impl Live {
     }
 
     pub(super) fn arrived(&mut self, number: usize, now: Instant) {
+        self.arrived_at = now;
         let stripe = self.stripe_of(number);
         if let Some(arrivals) = self.arrivals.get_mut(stripe) {
             arrivals.count = arrivals.count.saturating_add(1);

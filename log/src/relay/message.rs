@@ -200,7 +200,9 @@ pub(super) fn encode_push(parcel: &ParcelId, chunks: Vec<(usize, Bytes)>) -> Byt
 pub(super) fn decode_push(bytes: Bytes) -> Result<(ParcelId, Vec<(usize, Bytes)>), Malformed> {
     let request = rpc::PushRequest::decode(bytes).map_err(|_| Malformed("no chunks"))?;
     let (numbers, frames) = (request.numbers, request.frames);
-    if numbers.len() != frames.len() || frames.is_empty() || frames.len() > limit::PARCEL_CHUNKS {
+    let is_rising = numbers.is_sorted_by(|one, next| one < next);
+    let is_odd = numbers.len() != frames.len() || frames.is_empty() || !is_rising;
+    if is_odd || frames.len() > limit::PARCEL_CHUNKS {
         return Err(Malformed("chunks and their numbers"));
     }
     let numbers = numbers.into_iter();
@@ -223,12 +225,14 @@ pub(super) fn encode_taken(taken: &[Taken]) -> Bytes {
 /// What became of each of the chunks; of none where the answer cannot be read.
 pub(super) fn decode_taken(bytes: Bytes) -> Vec<Taken> {
     let response = rpc::PushResponse::decode(bytes).unwrap_or_default();
-    let taken = response.taken().map(|code| match code {
-        Code::Stored => Taken::Stored,
-        Code::Had => Taken::Had,
-        Code::Bad => Taken::Bad,
-        Code::Unknown => Taken::Unknown,
-        Code::Unspecified => Taken::Failed,
+    // A code of a later version is no answer, and keeps its place.
+    let taken = response.taken.into_iter();
+    let taken = taken.map(|code| match Code::try_from(code) {
+        Ok(Code::Stored) => Taken::Stored,
+        Ok(Code::Had) => Taken::Had,
+        Ok(Code::Bad) => Taken::Bad,
+        Ok(Code::Unknown) => Taken::Unknown,
+        Ok(Code::Unspecified) | Err(_) => Taken::Failed,
     });
     taken.collect()
 }
@@ -280,7 +284,7 @@ mod tests {
         ];
         assert_eq!(decode_taken(encode_taken(&taken)), taken);
         let frame = |text: &'static str| Bytes::from_static(text.as_bytes());
-        let chunks = vec![(4, frame("frame")), (0, frame("")), (255, frame("x"))];
+        let chunks = vec![(0, frame("frame")), (4, frame("")), (255, frame("x"))];
         let push = encode_push(&ParcelId::example(), chunks.clone());
         assert_eq!(decode_push(push), Ok((ParcelId::example(), chunks)));
     }
@@ -298,5 +302,12 @@ mod tests {
             frames: vec![Bytes::new()],
         };
         assert!(decode_push(lopsided.encode_to_vec().into()).is_err());
+        let twice = vec![(3, Bytes::new()), (3, Bytes::new())];
+        assert!(decode_push(encode_push(&ParcelId::example(), twice)).is_err());
+        let later = rpc::PushResponse {
+            taken: vec![77, Code::Stored.into()],
+        };
+        let taken = decode_taken(later.encode_to_vec().into());
+        assert_eq!(taken, [Taken::Failed, Taken::Stored]);
     }
 }

@@ -43,28 +43,34 @@ impl Core {
                 .retain(|_, (_, since)| now < *since + ANSWER_TIME);
         }
         self.resting.retain(|_, until| now < *until);
-        let mut open: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for (from, _) in self.live.values().flat_map(|live| live.pulls.values()) {
-            *open.entry(*from).or_default() += 1;
+        // What is on its way is not held up by what comes late: of the first only such is counted.
+        let mut open = [BTreeMap::<NodeId, usize>::new(), BTreeMap::new()];
+        for live in self.live.values() {
+            for (from, _) in live.pulls.values() {
+                note_open(&mut open, *from, live.is_late);
+            }
         }
         let mut wishes = self.wishes(now);
         let turn = |node: u64, wish: &Wish| fold([self.me.0, node, wish.number as u64]);
         // Each in an order of its own: what one gets another can ask it for.
-        wishes.sort_by_key(|wish| (wish.from.len(), wish.key, turn(self.me.0, wish)));
+        wishes.sort_by_key(|wish| {
+            let own = turn(self.me.0, wish);
+            (wish.is_late, wish.from.len(), wish.key, own)
+        });
         let mut asked: BTreeMap<(NodeId, bool), Vec<_>> = BTreeMap::new();
         // First one of everybody: who has what is rare has more to do than others, and they nothing.
         let rounds = (1..=OPEN_EACH).flat_map(|most| wishes.iter().map(move |wish| (most, wish)));
         let mut chosen = BTreeSet::new();
         for (most, wish) in rounds {
-            let all: usize = open.values().sum();
-            if all >= OPEN_LATE {
-                break;
-            }
+            let (counted, at_most) = match wish.is_late {
+                true => (&open[1], OPEN_LATE),
+                false => (&open[0], OPEN),
+            };
             let name = (wish.key, wish.number);
-            if chosen.contains(&name) || !wish.is_late && all >= OPEN {
+            if chosen.contains(&name) || counted.values().sum::<usize>() >= at_most {
                 continue;
             }
-            let count = |node: &NodeId| open.get(node).copied().unwrap_or(0);
+            let count = |node: &NodeId| counted.get(node).copied().unwrap_or(0);
             let from = wish.from.iter().filter(|node| count(node) < most);
             let Some(from) = from
                 .min_by_key(|node| (count(node), turn(node.0, wish)))
@@ -73,7 +79,7 @@ impl Core {
                 continue;
             };
             chosen.insert(name);
-            *open.entry(from).or_default() += 1;
+            note_open(&mut open, from, wish.is_late);
             self.counts.pulled_count += 1;
             if let Some(live) = self.live.get_mut(&wish.key) {
                 live.pulls.insert(wish.number, (from, now));
@@ -92,7 +98,10 @@ impl Core {
 
     fn wishes(&self, now: Instant) -> Vec<Wish> {
         let mut wishes = Vec::new();
-        for (key, live) in self.live.iter().filter(|(_, live)| !live.is_complete()) {
+        let incomplete = || self.live.iter().filter(|(_, live)| !live.is_complete());
+        let coming = incomplete().filter(|(_, live)| !live.is_late);
+        let all = coming.chain(incomplete().filter(|(_, live)| live.is_late));
+        for (key, live) in all {
             if wishes.len() >= LOOKED_AT {
                 break;
             }
@@ -185,5 +194,14 @@ impl Core {
             had.take(number);
             self.mark_parcel(&parcel);
         }
+    }
+}
+
+/// Counts a request among all, and if it is of what is on its way among those, too.
+fn note_open(open: &mut [BTreeMap<NodeId, usize>; 2], from: NodeId, is_late: bool) {
+    let [coming, all] = open;
+    *all.entry(from).or_default() += 1;
+    if !is_late {
+        *coming.entry(from).or_default() += 1;
     }
 }

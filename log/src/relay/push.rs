@@ -238,7 +238,7 @@ impl Core {
 }
 
 /// A body is as urgent as the entry that waits for it, and no longer than one.
-fn is_small(live: &Live) -> bool {
+pub(super) fn is_small(live: &Live) -> bool {
     let most = match live.announcement.id.is_body() {
         true => limit::ENTRY_BYTES as u64,
         false => SMALL_BYTES,

@@ -8,7 +8,10 @@
 mod announce;
 mod beat;
 mod room;
+mod sent;
 mod way;
+
+pub use sent::{Push, Taken};
 
 use super::bits::Bits;
 use super::count::{Counts, Wait};
@@ -95,43 +98,6 @@ pub enum Action {
         /// Whether their way is broken, so that they are as urgent as what is sent.
         is_orphan: bool,
     },
-}
-
-/// Chunks to be sent in one message: one, or several that are small together.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Push {
-    /// To whom.
-    pub to: NodeId,
-    /// Of which parcel.
-    pub parcel: ParcelId,
-    /// Their numbers there, ascending, and the chunks.
-    pub chunks: Vec<(usize, ChunkRef)>,
-    /// Whether its parcel is a body, or so small, that it goes before content.
-    pub is_small: bool,
-}
-
-impl Push {
-    /// All of them together.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let lengths = self.chunks.iter();
-        lengths.map(|(_, chunk)| u64::from(chunk.length)).sum()
-    }
-}
-
-/// What became of a chunk that was sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Taken {
-    /// It is there, and was not before.
-    Stored,
-    /// It was there.
-    Had,
-    /// It is not what its hash says.
-    Bad,
-    /// The receiver does not know the parcel.
-    Unknown,
-    /// Nothing is known.
-    Failed,
 }
 
 /// Why an announcement is not taken.
@@ -316,6 +282,7 @@ impl Core {
             if live.pulls.remove(&number).is_some() {
                 was_asked = true;
             } else {
+                live.was_fed |= from.is_some();
                 // Who sends unasked what a parent would took its place, though this node was not told.
                 let (up, stripe) = (&self.up, live.stripe_of(number));
                 if live.parent(me, stripe, |node| up.contains(&node)).is_none() {
@@ -424,6 +391,11 @@ impl Core {
         }
         if now >= self.have_at + HAVE_EVERY {
             self.have_at = now;
+            let up = self.up.iter().copied();
+            let alive: BTreeSet<NodeId> = up.filter(|node| !self.is_blamed(*node)).collect();
+            for live in self.live.values_mut() {
+                live.give_up_asking(|node| alive.contains(&node), now);
+            }
             actions.extend(self.report_chunks());
         }
         actions.extend(self.pulls(now));
@@ -458,7 +430,25 @@ impl Core {
         self.live.get(key).map(|live| live.mine)
     }
 
-    /// What is said of a parcel to who tells of it; `None` if it is not live.
+    /// What is answered to a node that tells of a parcel; `None` if it is not live.
+    pub(super) fn answer_to(&mut self, to: NodeId, parcel: &ParcelId) -> Option<Report> {
+        let live = self.find(*parcel)?;
+        if live.asks() {
+            live.told_asks.insert(to);
+        }
+        Some(live.to_report())
+    }
+
+    /// Reports to a node may not have arrived.
+    pub(super) fn reports_lost(&mut self, to: NodeId, reports: &[Report]) {
+        for report in reports {
+            if let Some(live) = self.find(report.parcel) {
+                live.report_lost(to, report.asks);
+            }
+        }
+    }
+
+    /// What is known of a parcel here; `None` if it is not live.
     pub(super) fn report_of(&self, parcel: &ParcelId) -> Option<Report> {
         let key = self.names.get(parcel)?;
         self.live.get(key).map(Live::to_report)

@@ -3,8 +3,9 @@
 //! A line sends one chunk after the other; what is not content takes no time but the way. So times
 //! are those of the relay alone, to be held against the bound of Kumar and Ross.
 
+mod look;
+
 use super::bits::Bits;
-use super::count::RelayState;
 use super::parcel::{Announcement, ParcelId};
 use super::state::{Action, Core, Push, Taken};
 use super::{Layout, Links, Row};
@@ -456,56 +457,5 @@ impl Swarm {
                 return;
             }
         }
-    }
-
-    /// Whether all who live and are honest have so many chunks.
-    pub(super) fn all_have(&self, count: usize) -> bool {
-        let mut living = self
-            .sites
-            .values()
-            .filter(|site| !site.is_down && !site.is_liar);
-        living.all(|site| site.has.len() >= count)
-    }
-
-    /// Whether all who live have all of a small parcel.
-    pub(super) fn all_got(&self, parcel: &ParcelId) -> bool {
-        let mut living = self.sites.values().filter(|site| !site.is_down);
-        living.all(|site| site.core.mine_of(parcel).is_some_and(|mine| mine.has(0)))
-    }
-
-    pub(super) fn has(&self, id: NodeId) -> usize {
-        self.sites.get(&id).map_or(0, |site| site.has.len())
-    }
-
-    pub(super) fn holders(&self, id: NodeId, parcel: &ParcelId) -> usize {
-        let site = self.sites.get(&id);
-        let holders = site.and_then(|site| site.core.holders_of(parcel));
-        holders.map_or(0, BTreeSet::len)
-    }
-
-    pub(super) fn sent(&self, id: NodeId) -> u64 {
-        self.sites.get(&id).map_or(0, |site| site.sent)
-    }
-
-    pub(super) fn core(&mut self, id: NodeId) -> &mut Core {
-        &mut self.site(id).core
-    }
-
-    pub(super) fn look(&self, id: NodeId) -> RelayState {
-        let site = self.sites.get(&id);
-        site.map(|site| site.core.look(self.now))
-            .unwrap_or_default()
-    }
-
-    pub(super) fn twice(&self) -> u64 {
-        self.sites.values().map(|site| site.got_twice).sum()
-    }
-
-    /// Seconds until every line could have brought `bytes` of `writer` to all.
-    pub(super) fn bound(&self, writer: NodeId, bytes: u64) -> f64 {
-        let kbit: u64 = self.sites.values().map(|site| site.kbit).sum();
-        let own = self.sites.get(&writer).map_or(1, |site| site.kbit);
-        let seconds = |bytes: u64, kbit: u64| bytes as f64 / (kbit as f64 * 125.0);
-        seconds(bytes, own).max(seconds(bytes * (self.sites.len() as u64 - 1), kbit))
     }
 }

@@ -53,6 +53,9 @@ impl Core {
             live.adopters.insert(stripe, from);
         }
         live.told.insert(from, live.mine);
+        if live.asks() {
+            live.told_asks.insert(from);
+        }
         Some(live.to_report())
     }
 
@@ -60,6 +63,7 @@ impl Core {
     pub fn pushed_here(&mut self, from: NodeId, parcel: ParcelId) -> Option<Action> {
         let live = self.find(parcel).filter(|live| live.asks())?;
         live.told.insert(from, live.mine);
+        live.told_asks.insert(from);
         Some(Action::Have {
             to: from,
             reports: vec![live.to_report()],
@@ -137,6 +141,7 @@ impl Core {
                 live.forget_announcing(*node);
                 live.heirs.retain(|slot, _| slot.child != *node);
                 live.asking.remove(node);
+                live.told_asks.remove(node);
                 live.came_back(self.me, *node);
                 // It may have been told of nothing while it was away, and what it had stored and
                 // not synced may be gone: it says what it has before it is sent anything.
@@ -203,24 +208,32 @@ impl Core {
             };
             // A writer is silent until each chunk was sent once, so that it is asked for none.
             let all = Bits::first(live.count());
-            if live.writer() == me && live.sent != all {
+            if live.writer() == me && live.sent != all && live.asking.is_empty() {
                 continue;
             }
             // Parents send what they do not know to be here.
             let parents = (0..live.stripes.len()).filter(|_| live.asks());
             let parents = parents.filter_map(|stripe| way.trees.parent(stripe, me));
-            let told: BTreeSet<NodeId> = way.ring.iter().copied().chain(parents).collect();
+            let over = live.told_asks.iter().copied();
+            let over = over.filter(|_| !live.asks());
+            let told = way.ring.iter().copied().chain(parents).chain(over);
+            let told: BTreeSet<NodeId> = told.collect();
             for to in told.iter().filter(|node| up.contains(node)) {
                 let told = live.told.get(to).copied().unwrap_or_default();
                 let new = live.mine.without(told);
                 // Who asks says so even if it has nothing yet.
-                let is_first = live.asks() && !live.told.contains_key(to);
-                if is_first || !new.without(live.had_by(*to)).is_empty() {
+                let has_changed = live.asks() != live.told_asks.contains(to);
+                if has_changed || !new.without(live.had_by(*to)).is_empty() {
                     let report = Report {
                         has: new,
                         ..live.to_report()
                     };
                     live.told.insert(*to, live.mine);
+                    if live.asks() {
+                        live.told_asks.insert(*to);
+                    } else {
+                        live.told_asks.remove(to);
+                    }
                     news.entry(*to).or_default().push(report);
                 }
             }

@@ -118,6 +118,11 @@ impl Estimate {
         self.part.percent()
     }
 
+    /// The part begins anew: it was not used meanwhile.
+    pub(super) fn forget_part(&mut self) {
+        self.part = Part::NEW;
+    }
+
     /// Whether somebody is to be asked something small, for how long the answer takes; if so it counts
     /// as asked.
     pub(super) fn wants_question(&mut self, now: Instant) -> bool {
@@ -200,6 +205,7 @@ impl Estimate {
             now: time,
             before: time,
         };
+        let is_known = self.shortest.contains_key(&to);
         let shortest = self.shortest.entry(to).or_insert(new);
         if now >= shortest.since + SHORTEST_OF {
             let before = shortest.now;
@@ -208,7 +214,7 @@ impl Estimate {
         shortest.now = shortest.now.min(time);
         let least = shortest.now.min(shortest.before);
         self.asked_at = now;
-        if self.full_since.is_some() {
+        if self.full_since.is_some() && is_known {
             self.part.note(now, time.saturating_sub(least));
         }
         let is_long = time > (least * 4).max(least + LONGER_BY);

@@ -3,6 +3,7 @@
 use super::super::bits::Bits;
 use super::super::message::{Reply, Word, decode_push, encode_taken};
 use super::super::parcel::{Announcement, ParcelId};
+use super::super::push::TOGETHER_BYTES;
 use super::super::state::Taken;
 use super::Relay;
 use crate::chunk::ChunkProblem;
@@ -35,12 +36,26 @@ impl<E: Env> Relay<E> {
 
     fn take(&self, from: NodeId, payload: Bytes) -> Result<Bytes, String> {
         let (parcel, chunks) = decode_push(payload).map_err(|p| p.to_string())?;
+        if chunks.len() > 1 {
+            let state = self.state();
+            let known = chunks.iter();
+            let known = known.filter_map(|(number, _)| state.core.chunk_of(&parcel, *number));
+            let bytes: u64 = known.map(|chunk| u64::from(chunk.length)).sum();
+            if bytes > TOGETHER_BYTES {
+                return Err("more chunks in a message than go together".to_owned());
+            }
+        }
         let taken = chunks
             .into_iter()
             .map(|(number, frame)| self.take_one(from, parcel, number, &frame));
         let taken = taken.collect::<Result<Vec<_>, _>>()?;
-        let told = self.state().core.pushed_here(from, parcel);
-        self.act(told.into_iter().collect());
+        if taken
+            .iter()
+            .any(|one| matches!(one, Taken::Stored | Taken::Had))
+        {
+            let told = self.state().core.pushed_here(from, parcel);
+            self.act(told.into_iter().collect());
+        }
         Ok(encode_taken(&taken))
     }
 
@@ -94,7 +109,7 @@ impl<E: Env> Relay<E> {
                     let actions = self.state().core.have(from, report, now);
                     self.act(actions.unwrap_or_default());
                 }
-                let report = self.state().core.report_of(&id);
+                let report = self.state().core.answer_to(from, &id);
                 reply = report.map(Reply::from).unwrap_or_default();
             }
             Word::Have(reports) => {

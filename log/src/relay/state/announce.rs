@@ -124,6 +124,8 @@ impl Core {
                 live.note_had(to, has);
                 if asks {
                     live.asking.insert(to);
+                } else {
+                    live.asking.remove(&to);
                 }
                 live.welcomed(to);
                 // What was reported before was not heard.
@@ -150,6 +152,9 @@ impl Core {
         let mut live = Live::new(Arc::clone(&old.announcement), way, self.me, old.mine, now);
         live.had = old.had;
         live.asking = old.asking;
+        (live.is_late, live.told_asks) = (old.is_late, old.told_asks);
+        (live.was_fed, live.asked_in_vain) = (old.was_fed, old.asked_in_vain);
+        (live.since, live.seen) = (old.since, old.seen);
         live.offered = old.offered;
         live.holders = old.holders;
         live.pulls = old.pulls;

@@ -53,6 +53,7 @@ impl Core {
             }
             watched.extend(live.slots.iter().map(|slot| slot.child));
             watched.extend(self.feeders(live));
+            watched.extend(live.pulls.values().map(|(from, _)| *from));
         }
         watched.remove(&self.me);
         watched

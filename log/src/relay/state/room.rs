@@ -30,8 +30,8 @@ impl Core {
 
     /// Whether nothing of a parcel is to come or to go, as far as is known.
     fn is_over(&self, live: &Live) -> bool {
-        let mut outlets = live.outlets(|node| self.is_alive(node));
-        live.is_complete() && outlets.all(|outlet| live.left(outlet) == 0)
+        let mut places = live.places(|node| self.is_alive(node));
+        live.is_complete() && places.all(|place| live.left(place) == 0)
     }
 
     /// Makes room for chunks of a new parcel: of what is done the oldest goes.

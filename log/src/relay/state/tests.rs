@@ -1,5 +1,7 @@
 //! T5, T7, T8, T9 of `docs/invariants.md`: relays of many nodes, by their pure cores alone.
 
+mod late;
+
 use super::super::Links;
 use super::super::push::TOGETHER_BYTES;
 use super::super::swarm::Swarm;
@@ -340,6 +342,34 @@ fn half_come_back_without_the_writer() {
         assert!(took <= most, "{nodes}: {took:.3} of the bound");
         assert!(twice <= most_twice, "{nodes}: {twice:.3} came twice");
     }
+}
+
+/// Who came late and asks is left with nobody but the writer: then it is sent the rest, down the trees.
+#[test]
+fn who_asks_in_vain_is_sent_it() {
+    let mut swarm = Swarm::new(&[8000; 4], &Links::Any);
+    swarm.set_down(NodeId(3), true);
+    swarm.run(Duration::from_secs(1), |_| false);
+    swarm.write(NodeId(0), 256, 64 * KIB);
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    swarm.set_down(NodeId(3), false);
+    let so_far = |swarm: &Swarm| swarm.has(NodeId(3)) >= 32;
+    swarm.run(LONG, so_far);
+    assert!(
+        so_far(&swarm) && swarm.wants > 0,
+        "it asks for what it missed"
+    );
+    for id in [1, 2] {
+        swarm.set_down(NodeId(id), true);
+    }
+    let left = (256 - swarm.has(NodeId(3))) as f64 * 65536.0 / 1e6;
+    let gone = swarm.now;
+    swarm.run(LONG, |swarm| swarm.all_have(256));
+    let took = (swarm.now - gone).as_secs_f64();
+    println!("{took:.1} s for {left:.1} s");
+    assert!(swarm.all_have(256), "{} of 256", swarm.has(NodeId(3)));
+    assert!(took <= left * 1.05 + 1.5, "{took:.1} s for {left:.1} s");
+    assert!(swarm.twice() * 20 < 256 * 65536, "{} twice", swarm.twice());
 }
 
 /// Who did not answer is asked again a second later: it still has what it said.
