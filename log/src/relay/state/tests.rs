@@ -295,7 +295,7 @@ fn finished_parcels_are_not_looked_at() {
     assert!(looks[1] <= looks[0] + 80, "{looks:?}");
 }
 
-/// Half of the nodes are away at the write, and come back when the rest has it and the writer is gone:
+/// T16: half of the nodes are away at the write, and come back when the rest has it and the writer is gone:
 /// those who come back serve each other.
 #[test]
 fn half_come_back_without_the_writer() {
@@ -344,7 +344,7 @@ fn half_come_back_without_the_writer() {
     }
 }
 
-/// Who came late and asks is left with nobody but the writer: then it is sent the rest, down the trees.
+/// T16: who came late and asks is left with nobody but the writer: then it is sent the rest, down the trees.
 #[test]
 fn who_asks_in_vain_is_sent_it() {
     let mut swarm = Swarm::new(&[8000; 4], &Links::Any);

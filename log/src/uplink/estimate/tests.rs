@@ -91,7 +91,7 @@ fn it_finds_the_rate_of_a_line_and_then_leaves_no_queue() {
     }
 }
 
-/// Whatever frames cost besides what is counted, as much of a line is used as has room, and hardly
+/// T17: whatever frames cost besides what is counted, as much of a line is used as has room, and hardly
 /// anything queues.
 #[test]
 fn as_much_of_a_line_is_used_as_leaves_no_queue() {

@@ -30,7 +30,7 @@ fn asked_for(actions: &[Action], parcel: ParcelId) -> Vec<(NodeId, usize)> {
     asked
 }
 
-/// Whoever says that it has all of a parcel, and gives nothing, stops nothing for long: the parcel is
+/// T16: whoever says that it has all of a parcel, and gives nothing, stops nothing for long: the parcel is
 /// sent down the trees again, and what it says is not believed twice.
 #[test]
 fn who_only_says_that_it_has_all_stops_nothing_for_long() {
@@ -63,7 +63,7 @@ fn who_only_says_that_it_has_all_stops_nothing_for_long() {
     }
 }
 
-/// What is on its way and lost its parent is asked for though much that comes late is, too.
+/// T16: what is on its way and lost its parent is asked for though much that comes late is, too.
 #[test]
 fn what_comes_late_does_not_hold_up_what_is_on_its_way() {
     let (mut core, [late, current]) = told_of_two();
