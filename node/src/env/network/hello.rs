@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(refusal.code, LinkRefusalCode::Protocol);
         assert_eq!(
             refusal.reason,
-            "node 2 (aber 0.1.0) speaks link protocol 5, the other 6 (aber 0.1.0): \
+            "node 2 (aber 0.1.0) speaks link protocol 6, the other 7 (aber 0.1.0): \
              node 2 must upgrade"
         );
         let older = me.other_protocol(PROTOCOL_VERSION - 1, "0.0.9\u{1b}");
