@@ -28,7 +28,10 @@ fn metrics(node: &Node) -> Result<(BTreeMap<String, f64>, BTreeSet<String>)> {
         } else {
             let (what, number) = line.rsplit_once(' ').context("a sample without a number")?;
             let name = what.split('{').next().unwrap_or(what);
-            ensure!(typed.contains(name), "{line} comes before its type");
+            let parts = ["_bucket", "_sum", "_count"];
+            let whole = parts.iter().find_map(|part| name.strip_suffix(part));
+            let is_typed = typed.contains(name) || whole.is_some_and(|name| typed.contains(name));
+            ensure!(is_typed, "{line} comes before its type");
             ensure!(
                 numbers.insert(what.to_owned(), number.parse()?).is_none(),
                 "{line} again"
