@@ -265,12 +265,18 @@ mod tests {
         assert_eq!(refusal.code, LinkRefusalCode::Protocol);
         assert_eq!(
             refusal.reason,
-            "node 2 (aber 0.1.0) speaks link protocol 6, the other 7 (aber 0.1.0): \
-             node 2 must upgrade"
+            format!(
+                "node 2 (aber 0.1.0) speaks link protocol {PROTOCOL_VERSION}, the other {} \
+                 (aber 0.1.0): node 2 must upgrade",
+                PROTOCOL_VERSION + 1
+            )
         );
         let older = me.other_protocol(PROTOCOL_VERSION - 1, "0.0.9\u{1b}");
         assert!(
-            older.ends_with("4 (aber 0.0.9\\u{1b}): the other must upgrade"),
+            older.ends_with(&format!(
+                "{} (aber 0.0.9\\u{{1b}}): the other must upgrade",
+                PROTOCOL_VERSION - 1
+            )),
             "{older}"
         );
         let silent = LinkFrame { frame: None };
