@@ -10,7 +10,7 @@ mod estimate;
 mod part;
 mod schedule;
 
-pub use bucket::{FRAME_MAX_BYTES, PART_PERCENT, UNLIMITED_BITS_PER_S};
+pub use bucket::{FRAME_MAX_BYTES, UNLIMITED_BITS_PER_S};
 pub use estimate::Sample;
 pub use schedule::{Backlog, Priority, Route};
 
@@ -141,7 +141,7 @@ impl<R: Runtime> Uplink<R> {
     }
 
     /// From now on so many hundredths of the line are used, 1 to 100; `None`: as many as leave no queue,
-    /// [`PART_PERCENT`] at least.
+    /// 85 at least.
     pub fn set_part(&self, percent: Option<u64>) {
         let now = self.inner.runtime.now();
         let mut state = self.state();

@@ -94,27 +94,25 @@ impl<E: Env> NodeContent<E> {
     async fn fetch_portion(self, portion: Portion, claim: Claim<E>) {
         let Portion { id, peer, chunks } = portion;
         let runtime = self.inner.env.runtime();
-        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
         let asked = runtime.now();
-        runtime.trace(format_args!(
-            "ahead {id}: {} chunks, {bytes} bytes, of {peer}",
-            chunks.len()
-        ));
         let answer = self.ask_chunks(peer, &chunks).await;
         let now = runtime.now();
-        match &answer {
-            Ok((got, lacking)) => runtime.trace(format_args!(
-                "ahead {id}: {} came, {} lack at {peer}, after {:?}",
-                got.len(),
-                lacking.len(),
-                now - asked
-            )),
-            Err(why) => runtime.trace(format_args!("ahead {id}: {why}, {:?}", now - asked)),
-        }
+        let took = now - asked;
         match answer {
-            Ok((got, lacking)) => self.plan().answered(id, &got, &lacking, now),
+            Ok((got, lacking)) => {
+                runtime.trace(format_args!(
+                    "ahead {id}: of {} chunks {} came, {} lack at {peer}, after {took:?}",
+                    chunks.len(),
+                    got.len(),
+                    lacking.len()
+                ));
+                self.plan().answered(id, &got, &lacking, now);
+            }
             // Others are asked for it.
-            Err(_) => self.plan().failed(id, now),
+            Err(why) => {
+                runtime.trace(format_args!("ahead {id}: of {peer}: {why}, after {took:?}"));
+                self.plan().failed(id, now);
+            }
         }
         drop(claim);
         self.inner.news.update(|count| *count += 1);

@@ -121,13 +121,13 @@ pub(super) struct Live {
     pub(super) heirs: BTreeMap<Slot, Heir>,
     pub(super) pulls: BTreeMap<usize, (NodeId, Instant)>,
     /// When this node heard of it.
-    pub(super) since: Instant,
+    since: Instant,
     /// When a chunk last came.
-    pub(super) arrived_at: Instant,
+    arrived_at: Instant,
     /// Something came unasked: it is on its way.
     pub(super) was_fed: bool,
     /// It came late, and asking did not bring it: it is to come down the trees.
-    pub(super) asked_in_vain: bool,
+    asked_in_vain: bool,
     /// Others had all of it when this node heard of it: it asks for what lacks, of all who have it,
     /// and is sent nothing unasked. To do both would bring most of it twice.
     pub(super) is_late: bool,
@@ -149,20 +149,12 @@ impl Live {
         mine: Bits,
         now: Instant,
     ) -> Self {
-        let (id, count) = (announcement.id, announcement.chunks.len());
-        let stripe_count = way.as_ref().map_or(1, |way| way.trees.stripes());
-        let mut slots = Vec::new();
-        if let Some(way) = &way {
-            for stripe in 0..stripe_count {
-                let children = way.trees.children(stripe, me);
-                slots.extend(children.map(|child| Slot { stripe, child }));
-            }
-        }
-        Self {
-            stripes: id.stripes(&announcement.chunks, stripe_count),
+        let count = announcement.chunks.len();
+        let mut live = Self {
             announcement,
-            way,
-            slots,
+            way: None,
+            stripes: Vec::new(),
+            slots: Vec::new(),
             wards: Vec::new(),
             mine: mine.and(Bits::first(count)),
             had: BTreeMap::new(),
@@ -177,7 +169,7 @@ impl Live {
             told_holders: ToldHolders::default(),
             is_syncing: false,
             seen: BTreeMap::new(),
-            arrivals: vec![Arrivals::default(); stripe_count],
+            arrivals: Vec::new(),
             adopters: BTreeMap::new(),
             heirs: BTreeMap::new(),
             pulls: BTreeMap::new(),
@@ -189,7 +181,28 @@ impl Live {
             is_late: false,
             told_asks: BTreeSet::new(),
             asking: BTreeSet::new(),
+        };
+        live.set_way(way, me, now);
+        live
+    }
+
+    /// Its trees are known, or not: from now on it goes down these. What is known of others stays.
+    pub(super) fn set_way(&mut self, way: Option<Way>, me: NodeId, now: Instant) {
+        let stripe_count = way.as_ref().map_or(1, |way| way.trees.stripes());
+        self.slots.clear();
+        if let Some(way) = &way {
+            for stripe in 0..stripe_count {
+                let children = way.trees.children(stripe, me);
+                self.slots
+                    .extend(children.map(|child| Slot { stripe, child }));
+            }
         }
+        let announcement = &self.announcement;
+        self.stripes = announcement.id.stripes(&announcement.chunks, stripe_count);
+        self.arrivals = vec![Arrivals::default(); stripe_count];
+        self.adopters.clear();
+        self.way = way;
+        self.touched = now;
     }
 
     pub(super) fn count(&self) -> usize {

@@ -186,12 +186,12 @@ impl Reply {
 
 /// Chunks on their way: their parcel, and of each the number in it and the stored frame.
 pub(super) fn encode_push(parcel: &ParcelId, chunks: Vec<(usize, Bytes)>) -> Bytes {
-    let (numbers, frames) = chunks.into_iter().unzip();
-    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let numbers: Vec<usize> = numbers;
+    let chunks = chunks.into_iter();
+    let chunks = chunks.map(|(number, frame)| (u32::try_from(number).unwrap_or(u32::MAX), frame));
+    let (numbers, frames) = chunks.unzip();
     let request = rpc::PushRequest {
         parcel: parcel_bytes(parcel),
-        numbers: numbers.into_iter().map(number).collect(),
+        numbers,
         frames,
     };
     request.encode_to_vec().into()

@@ -5,7 +5,7 @@ use super::live::Live;
 use super::state::{Action, Core, Key};
 use crate::relay::parcel::ParcelId;
 use aber_proto::{ChunkRef, Instant, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Open requests to one node.
@@ -34,6 +34,36 @@ struct Wish {
     is_late: bool,
 }
 
+/// Requests that are open, in all and of each node.
+struct Open {
+    each: BTreeMap<NodeId, usize>,
+    count: usize,
+    at_most: usize,
+}
+
+impl Open {
+    fn new(at_most: usize) -> Self {
+        Self {
+            each: BTreeMap::new(),
+            count: 0,
+            at_most,
+        }
+    }
+
+    fn add(&mut self, from: NodeId) {
+        *self.each.entry(from).or_default() += 1;
+        self.count += 1;
+    }
+
+    fn of(&self, node: NodeId) -> usize {
+        self.each.get(&node).copied().unwrap_or(0)
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= self.at_most
+    }
+}
+
 impl Core {
     /// Asks for what is late or orphaned, the rarest first, from the neighbour with fewest requests
     /// open; from the writer only if for long nobody else has it.
@@ -43,11 +73,14 @@ impl Core {
                 .retain(|_, (_, since)| now < *since + ANSWER_TIME);
         }
         self.resting.retain(|_, until| now < *until);
-        // What is on its way is not held up by what comes late: of the first only such is counted.
-        let mut open = [BTreeMap::<NodeId, usize>::new(), BTreeMap::new()];
+        // What is on its way is not held up by what comes late: only such is counted for it.
+        let (mut coming, mut all) = (Open::new(OPEN), Open::new(OPEN_LATE));
         for live in self.live.values() {
             for (from, _) in live.pulls.values() {
-                note_open(&mut open, *from, live.is_late);
+                all.add(*from);
+                if !live.is_late {
+                    coming.add(*from);
+                }
             }
         }
         let mut wishes = self.wishes(now);
@@ -60,30 +93,27 @@ impl Core {
         let mut asked: BTreeMap<(NodeId, bool), Vec<_>> = BTreeMap::new();
         // First one of everybody: who has what is rare has more to do than others, and they nothing.
         let rounds = (1..=OPEN_EACH).flat_map(|most| wishes.iter().map(move |wish| (most, wish)));
-        let mut chosen = BTreeSet::new();
         for (most, wish) in rounds {
-            let (counted, at_most) = match wish.is_late {
-                true => (&open[1], OPEN_LATE),
-                false => (&open[0], OPEN),
+            let open = if wish.is_late { &all } else { &coming };
+            let Some(live) = self.live.get_mut(&wish.key) else {
+                continue;
             };
-            let name = (wish.key, wish.number);
-            if chosen.contains(&name) || counted.values().sum::<usize>() >= at_most {
+            if open.is_full() || live.pulls.contains_key(&wish.number) {
                 continue;
             }
-            let count = |node: &NodeId| counted.get(node).copied().unwrap_or(0);
-            let from = wish.from.iter().filter(|node| count(node) < most);
+            let from = wish.from.iter().filter(|node| open.of(**node) < most);
             let Some(from) = from
-                .min_by_key(|node| (count(node), turn(node.0, wish)))
+                .min_by_key(|node| (open.of(**node), turn(node.0, wish)))
                 .copied()
             else {
                 continue;
             };
-            chosen.insert(name);
-            note_open(&mut open, from, wish.is_late);
-            self.counts.pulled_count += 1;
-            if let Some(live) = self.live.get_mut(&wish.key) {
-                live.pulls.insert(wish.number, (from, now));
+            all.add(from);
+            if !wish.is_late {
+                coming.add(from);
             }
+            self.counts.pulled_count += 1;
+            live.pulls.insert(wish.number, (from, now));
             let chunks = asked.entry((from, wish.is_orphan)).or_default();
             chunks.push((wish.parcel, wish.number, wish.chunk));
         }
@@ -194,14 +224,5 @@ impl Core {
             had.take(number);
             self.mark_parcel(&parcel);
         }
-    }
-}
-
-/// Counts a request among all, and if it is of what is on its way among those, too.
-fn note_open(open: &mut [BTreeMap<NodeId, usize>; 2], from: NodeId, is_late: bool) {
-    let [coming, all] = open;
-    *all.entry(from).or_default() += 1;
-    if !is_late {
-        *coming.entry(from).or_default() += 1;
     }
 }

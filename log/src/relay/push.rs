@@ -22,8 +22,9 @@ const SMALL_BYTES: u64 = 16 * 1024;
 /// What the first parcel of a change that has something to send could send.
 struct Candidate {
     key: Key,
-    number: usize,
+    /// To whom, and what of the parcel lacks there and can go, at least one.
     to: NodeId,
+    lacks: Bits,
     /// What is left to send of the change, whether it is here yet or not.
     left: usize,
 }
@@ -37,7 +38,7 @@ impl Core {
         self.ready.big.wake(now);
         for key in self.ready.big.keys(|node| self.is_open(node)) {
             let next = self.look_at(key, now, Self::is_open);
-            let (Some((number, to, left)), Some(live)) = (next, self.live.get(&key)) else {
+            let (Some((lacks, to, left)), Some(live)) = (next, self.live.get(&key)) else {
                 continue;
             };
             let id = &live.announcement.id;
@@ -45,8 +46,8 @@ impl Core {
             // Parcels of a change go in the order in which they were announced.
             let first = change.or_insert(Candidate {
                 key,
-                number,
                 to,
+                lacks,
                 left: 0,
             });
             first.left += left;
@@ -74,10 +75,8 @@ impl Core {
                 .into_iter()
                 .min_by_key(|parcel| (parcel.left, parcel.key)),
         };
-        let Candidate {
-            key, number, to, ..
-        } = chosen?;
-        let push = self.take_off(key, number, to)?;
+        let Candidate { key, to, lacks, .. } = chosen?;
+        let push = self.take_off(key, lacks, to)?;
         *self.served.entry(writer).or_default() += push.bytes();
         Some(push)
     }
@@ -114,8 +113,8 @@ impl Core {
     pub fn next_small_push(&mut self, now: Instant) -> Option<Push> {
         self.ready.small.wake(now);
         while let Some(key) = self.ready.small.first() {
-            if let Some((number, to, _)) = self.look_at(key, now, |_, _| true) {
-                return self.take_off(key, number, to);
+            if let Some((lacks, to, _)) = self.look_at(key, now, |_, _| true) {
+                return self.take_off(key, lacks, to);
             }
             self.ready.small.take_all(key);
         }
@@ -153,23 +152,18 @@ impl Core {
         }
     }
 
-    fn take_off(&mut self, key: Key, number: usize, to: NodeId) -> Option<Push> {
-        let live = self.live.get(&key)?;
-        let outlets = live.outlets(|node| self.is_alive(node));
-        let outlets = outlets.filter(|outlet| outlet.child == to);
-        let lacks = outlets.fold(Bits::default(), |lacks, outlet| {
-            lacks.or(live.to_send(outlet))
-        });
-        let mut bytes = 0;
-        let from_first = lacks.iter().skip_while(|at| *at < number);
-        let chunks = from_first.filter_map(|at| Some((at, live.chunk(at)?)));
+    /// The first chunk that lacks at a node, and with it what goes together with it.
+    fn take_off(&mut self, key: Key, lacks: Bits, to: NodeId) -> Option<Push> {
+        let live = self.live.get_mut(&key)?;
+        let (first, mut bytes) = (lacks.lowest(), 0);
+        let chunks = lacks.iter();
+        let chunks = chunks.filter_map(|at| Some((at, live.chunk(at)?)));
         let chunks: Vec<_> = chunks
             .take_while(|(at, chunk)| {
                 bytes += u64::from(chunk.length);
-                *at == number || bytes <= TOGETHER_BYTES
+                Some(*at) == first || bytes <= TOGETHER_BYTES
             })
             .collect();
-        let live = self.live.get_mut(&key)?;
         let flying = live.flying.entry(to).or_default();
         chunks.iter().for_each(|(at, _)| flying.add(*at));
         let push = Push {
@@ -189,18 +183,18 @@ impl Core {
         messages < WINDOW_MESSAGES || bytes < self.window_bytes
     }
 
-    /// The first chunk of a parcel that can go, to whom, and how much of it is left to send. Whom
-    /// nothing can be sent now is not looked for again before something happens.
+    /// To whom the first chunk of a parcel that can go goes, what lacks there, and how much of the parcel
+    /// is left to send. Whom nothing can be sent now is not looked for again before something happens.
     fn look_at(
         &mut self,
         key: Key,
         now: Instant,
         is_open: impl Fn(&Self, NodeId) -> bool,
-    ) -> Option<(usize, NodeId, usize)> {
+    ) -> Option<(Bits, NodeId, usize)> {
         #[cfg(test)]
         self.count_look();
         let live = self.live.get(&key)?;
-        let (mut left, mut first) = (0, None);
+        let (mut left, mut first) = (0, None::<(usize, NodeId, Bits)>);
         let mut lacking: BTreeMap<NodeId, Bits> = BTreeMap::new();
         for slot in live.outlets(|node| self.is_alive(node)) {
             let to = slot.child;
@@ -220,8 +214,13 @@ impl Core {
             match live.not_before.get(&to).filter(|at| now < **at) {
                 Some(until) => asleep.push((to, *until)),
                 None if is_open(self, to) => {
-                    let found = first.unwrap_or((number, to));
-                    first = Some(found.min((number, to)));
+                    let found = first.unwrap_or((number, to, lacks));
+                    // By node the lower comes first here.
+                    first = Some(if number < found.0 {
+                        (number, to, lacks)
+                    } else {
+                        found
+                    });
                 }
                 None => {}
             }
@@ -233,7 +232,7 @@ impl Core {
         for to in done {
             ready.take(key, to);
         }
-        first.map(|(number, to)| (number, to, left))
+        first.map(|(_, to, lacks)| (lacks, to, left))
     }
 }
 

@@ -336,13 +336,15 @@ impl Core {
                 Taken::Unknown | Taken::Failed => refusal = Some(taken),
             }
         }
-        let mut announced = None;
-        if let Some(taken) = refusal {
+        if refusal.is_some() {
             live.refused(push.to, now);
-            announced = (taken == Taken::Unknown).then(|| live.announce(push.to, now));
         }
+        let announced = match refusal {
+            Some(Taken::Unknown) => live.announce(push.to, now),
+            _ => None,
+        };
         self.mark_parcel(&push.parcel);
-        announced.flatten().into_iter().collect()
+        announced.into_iter().collect()
     }
 
     /// The store was synced after a parcel was complete.
@@ -432,11 +434,7 @@ impl Core {
 
     /// What is answered to a node that tells of a parcel; `None` if it is not live.
     pub(super) fn answer_to(&mut self, to: NodeId, parcel: &ParcelId) -> Option<Report> {
-        let live = self.find(*parcel)?;
-        if live.asks() {
-            live.told_asks.insert(to);
-        }
-        Some(live.to_report())
+        self.find(*parcel).map(|live| live.answer(to))
     }
 
     /// Reports to a node may not have arrived.

@@ -17,15 +17,10 @@ const RING_NEXT: usize = 2;
 impl Core {
     /// A node says what it has of a parcel. `None`: the parcel is not known here.
     pub fn have(&mut self, from: NodeId, report: Report, now: Instant) -> Option<Vec<Action>> {
-        let Report { parcel, has, asks } = report;
+        let parcel = report.parcel;
         let live = self.find(parcel)?;
-        let new = has.and(Bits::first(live.count()));
-        if asks {
-            live.asking.insert(from);
-        } else {
-            live.asking.remove(&from);
-        }
-        live.note_had(from, new);
+        let new = report.has.and(Bits::first(live.count()));
+        live.note_report(from, &report);
         let mut actions = live.note_complete(from, now);
         live.sent = live.sent.or(new);
         if from == live.writer() {
@@ -53,20 +48,16 @@ impl Core {
             live.adopters.insert(stripe, from);
         }
         live.told.insert(from, live.mine);
-        if live.asks() {
-            live.told_asks.insert(from);
-        }
-        Some(live.to_report())
+        Some(live.answer(from))
     }
 
     /// A chunk comes from `from` that was not asked for. Whoever is not to send any is told so.
     pub fn pushed_here(&mut self, from: NodeId, parcel: ParcelId) -> Option<Action> {
         let live = self.find(parcel).filter(|live| live.asks())?;
         live.told.insert(from, live.mine);
-        live.told_asks.insert(from);
         Some(Action::Have {
             to: from,
-            reports: vec![live.to_report()],
+            reports: vec![live.answer(from)],
         })
     }
 

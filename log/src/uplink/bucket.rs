@@ -18,7 +18,7 @@ pub(super) const FRAME_MIN_BYTES: usize = 4 * 1024;
 /// A frame takes about this long on the line.
 const FRAME_MS: u64 = 32;
 /// Of a line's rate this part is used unless told otherwise, in hundredths.
-pub const PART_PERCENT: u64 = 85;
+pub(super) const PART_PERCENT: u64 = 85;
 const BURST_MIN_BYTES: u64 = 8 * 1024;
 /// What TCP, IP, TLS and HTTP/2 add to each [`OVERHEAD_EVERY_BYTES`] begun.
 const OVERHEAD_BYTES: u64 = 200;

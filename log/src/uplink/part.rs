@@ -11,7 +11,7 @@ use aber_proto::Instant;
 use std::time::Duration;
 
 /// The most that is used, in hundredths.
-pub(super) const MOST_PERCENT: u64 = 97;
+const MOST_PERCENT: u64 = 97;
 /// A round of questions takes so long at least,
 const ROUND: Duration = Duration::from_millis(800);
 /// and has so many of them.

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Counter,
     /// It is what it is now.
     Gauge,
+    /// How many were how large: [`Exposition::histogram`].
+    Histogram,
 }
 
 /// The text while it is made: families, each followed by its samples.
@@ -29,6 +31,7 @@ impl Exposition {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         self.family = name;
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -67,8 +70,7 @@ impl Exposition {
         (limits_ms, counts): (&[u64], &[u64]),
         sum_ms: u64,
     ) {
-        self.family = name;
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        self.family(name, Kind::Histogram, help);
         let limits = limits_ms.iter().map(|limit| thousandths(*limit));
         let limits = limits.chain(["+Inf".to_owned()]);
         let mut count = 0;

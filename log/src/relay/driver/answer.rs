@@ -9,7 +9,7 @@ use super::Relay;
 use crate::chunk::ChunkProblem;
 use crate::env::{Env, Runtime};
 use crate::mesh::Method;
-use aber_proto::{ChunkHash, NodeId};
+use aber_proto::{ChunkHash, ChunkRef, NodeId};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -36,18 +36,21 @@ impl<E: Env> Relay<E> {
 
     fn take(&self, from: NodeId, payload: Bytes) -> Result<Bytes, String> {
         let (parcel, chunks) = decode_push(payload).map_err(|p| p.to_string())?;
-        if chunks.len() > 1 {
+        let expected: Vec<Option<ChunkRef>> = {
             let state = self.state();
             let known = chunks.iter();
-            let known = known.filter_map(|(number, _)| state.core.chunk_of(&parcel, *number));
-            let bytes: u64 = known.map(|chunk| u64::from(chunk.length)).sum();
-            if bytes > TOGETHER_BYTES {
-                return Err("more chunks in a message than go together".to_owned());
-            }
+            let known = known.map(|(number, _)| state.core.chunk_of(&parcel, *number));
+            known.collect()
+        };
+        let known = expected.iter().flatten();
+        let bytes: u64 = known.map(|chunk| u64::from(chunk.length)).sum();
+        if chunks.len() > 1 && bytes > TOGETHER_BYTES {
+            return Err("more chunks in a message than go together".to_owned());
         }
-        let taken = chunks
+        let taken = expected
             .into_iter()
-            .map(|(number, frame)| self.take_one(from, parcel, number, &frame));
+            .zip(chunks)
+            .map(|(expected, (_, frame))| self.take_one(from, parcel, expected, &frame));
         let taken = taken.collect::<Result<Vec<_>, _>>()?;
         if taken
             .iter()
@@ -63,16 +66,13 @@ impl<E: Env> Relay<E> {
         &self,
         from: NodeId,
         parcel: ParcelId,
-        number: usize,
+        expected: Option<ChunkRef>,
         frame: &Bytes,
     ) -> Result<Taken, String> {
-        let expected = {
-            let state = self.state();
-            if state.core.is_blamed(from) {
-                return Ok(Taken::Bad);
-            }
-            state.core.chunk_of(&parcel, number)
-        };
+        // One before it in the message may have been bad.
+        if self.state().core.is_blamed(from) {
+            return Ok(Taken::Bad);
+        }
         let Some(chunk) = expected else {
             return Ok(Taken::Unknown);
         };

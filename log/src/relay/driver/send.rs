@@ -5,14 +5,12 @@ use super::super::state::{Push, Taken};
 use super::{
     PUSH_DEADLINE, Relay, STUCK_AFTER, UNDER_WAY, UNDER_WAY_LEAST, UNDER_WAY_SMALL, UNDER_WAY_TIME,
 };
+use crate::chunk::frame::FrameHeader;
 use crate::env::{Env, Runtime};
 use crate::mesh::Method;
 use crate::uplink::{Priority, Sample};
 use aber_proto::ChunkRef;
 use bytes::Bytes;
-
-/// What a stored chunk has beside its bytes, at most.
-const FRAME_ADDS_BYTES: usize = 128;
 
 impl<E: Env> Relay<E> {
     /// Sends what is next, as long as there is something and little is under way.
@@ -61,11 +59,11 @@ impl<E: Env> Relay<E> {
         let begun = runtime.now();
         let frame = |(number, chunk): &(usize, ChunkRef)| {
             let frame = self.inner.store.read_frame(&chunk.hash).ok()?;
-            let most = chunk.length as usize + FRAME_ADDS_BYTES;
-            (frame.len() <= most).then_some((*number, frame))
+            let header = FrameHeader::parse(&frame)?;
+            (header.chunk() == *chunk).then_some((*number, frame))
         };
         // One that rotted is left out with those after it; others have it, and it is fetched when it
-        // is read. So is one that is longer than its writer said.
+        // is read. So is one that is not as long as its writer said.
         let frames: Vec<_> = push.chunks.iter().map_while(frame).collect();
         let taken = match frames.is_empty() {
             true => Vec::new(),
@@ -74,10 +72,7 @@ impl<E: Env> Relay<E> {
         let now = runtime.now();
         runtime.trace(format_args!(
             "push: {:?} of {} to {}: {taken:?}, after {:?}",
-            push.chunks
-                .iter()
-                .map(|(number, _)| number)
-                .collect::<Vec<_>>(),
+            push.chunks.first().map(|(number, _)| number),
             push.parcel,
             push.to,
             now - begun

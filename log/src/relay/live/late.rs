@@ -25,6 +25,23 @@ impl Live {
         }
     }
 
+    /// The same, as it is said to a node now.
+    pub(in super::super) fn answer(&mut self, to: NodeId) -> Report {
+        if self.asks() {
+            self.told_asks.insert(to);
+        }
+        self.to_report()
+    }
+
+    /// What somebody says it has of it, and whether it asks for the rest.
+    pub(in super::super) fn note_report(&mut self, from: NodeId, report: &Report) {
+        self.note_had(from, report.has.and(Bits::first(self.count())));
+        match report.asks {
+            true => self.asking.insert(from),
+            false => self.asking.remove(&from),
+        };
+    }
+
     /// Whether this node asks for what lacks, and is to be sent nothing unasked.
     pub(in super::super) fn asks(&self) -> bool {
         self.is_late && !self.is_complete()

@@ -120,13 +120,8 @@ impl Core {
         };
         let mut actions = Vec::new();
         match answer {
-            Some(Report { has, asks, .. }) => {
-                live.note_had(to, has);
-                if asks {
-                    live.asking.insert(to);
-                } else {
-                    live.asking.remove(&to);
-                }
+            Some(report) => {
+                live.note_report(to, &report);
                 live.welcomed(to);
                 // What was reported before was not heard.
                 live.told.remove(&to);
@@ -145,20 +140,11 @@ impl Core {
 
     /// A parcel under a layout that came only now.
     pub(super) fn find_way(&mut self, key: Key, now: Instant) -> Vec<Action> {
-        let Some(old) = self.live.remove(&key) else {
+        let Some(mut live) = self.live.remove(&key) else {
             return Vec::new();
         };
-        let way = self.way_of(&old.announcement.id);
-        let mut live = Live::new(Arc::clone(&old.announcement), way, self.me, old.mine, now);
-        live.had = old.had;
-        live.asking = old.asking;
-        (live.is_late, live.told_asks) = (old.is_late, old.told_asks);
-        (live.was_fed, live.asked_in_vain) = (old.was_fed, old.asked_in_vain);
-        (live.since, live.seen) = (old.since, old.seen);
-        live.offered = old.offered;
-        live.holders = old.holders;
-        live.pulls = old.pulls;
-        live.is_syncing = old.is_syncing;
+        let way = self.way_of(&live.announcement.id);
+        live.set_way(way, self.me, now);
         let actions = self.forward(&mut live, now);
         self.live.insert(key, live);
         self.mark(key);
