@@ -14,6 +14,7 @@ mod driver;
 mod foster;
 mod graph;
 mod hash;
+mod laggard;
 mod layout;
 mod live;
 mod message;

@@ -13,10 +13,12 @@ use fastcdc::v2020::{Normalization, cut, select_masks};
 
 /// The average for a content whose size is not known beforehand, in bytes.
 pub const AVERAGE_UNKNOWN_BYTES: u32 = 64 * 1024;
-/// Pieces a content is meant to have: enough to fill the trees of the relay.
-const PIECES: u64 = 256;
-/// A version keeps the average of the one before it while it would have this many pieces.
-const PIECES_KEPT: std::ops::RangeInclusive<u64> = 64..=1024;
+/// Pieces a content is meant to have, at least: what one chunk takes on a line is what its last
+/// steps down the relay's trees take, and what stripes differ by (decision 18).
+const PIECES: u64 = 512;
+/// A version keeps the average of the one before it while it would have this many pieces: those
+/// that it was made for are twice [`PIECES`] at most, and it may double once.
+const PIECES_KEPT: std::ops::RangeInclusive<u64> = 128..=4 * PIECES;
 /// The buffer has room for this many of the longest chunks, so that little is moved when it is
 /// full.
 const BUFFER_CHUNKS: usize = 8;
@@ -27,7 +29,7 @@ const _: () = assert!(limit::CHUNK_AVERAGE_MAX_BYTES <= fastcdc::v2020::AVERAGE_
 const _: () = assert!(limit::CHUNK_MAX_BYTES <= fastcdc::v2020::MAXIMUM_MAX);
 const _: () = assert!(limit::CHUNK_AVERAGE_MIN_BYTES.is_multiple_of(8));
 
-/// The average chunk size for a content of `size` bytes: a 256th of it as a power of two, within
+/// The average chunk size for a content of `size` bytes: a 512th of it as a power of two, within
 /// the limits. A new version keeps that of the `previous` one while it still fits; else the whole
 /// file would be new each time its size doubles.
 #[must_use]
@@ -234,12 +236,13 @@ mod tests {
         let kib = 1024;
         assert_eq!(average_for(None, None), 64 * 1024);
         assert_eq!(average_for(Some(0), None), 16 * 1024);
-        assert_eq!(average_for(Some(8 << 20), None), 32 * 1024);
-        assert_eq!(average_for(Some((16 << 20) - 1), None), 32 * 1024);
+        assert_eq!(average_for(Some(16 << 20), None), 32 * 1024);
+        assert_eq!(average_for(Some((32 << 20) - 1), None), 32 * 1024);
         assert_eq!(average_for(Some(1 << 40), None), 256 * 1024);
-        assert_eq!(average_for(Some(16 << 20), Some(32 * kib)), 32 * 1024);
-        assert_eq!(average_for(Some(33 << 20), Some(32 * kib)), 128 * 1024);
-        assert_eq!(average_for(Some(16 << 20), Some(12_345)), 64 * 1024);
+        assert_eq!(average_for(Some(4 << 20), Some(32 * kib)), 32 * 1024);
+        assert_eq!(average_for(Some(64 << 20), Some(32 * kib)), 32 * 1024);
+        assert_eq!(average_for(Some(65 << 20), Some(32 * kib)), 128 * 1024);
+        assert_eq!(average_for(Some(16 << 20), Some(12_345)), 32 * 1024);
         assert_eq!(average_for(None, Some(128 * kib)), 128 * 1024);
     }
 

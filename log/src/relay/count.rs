@@ -28,6 +28,8 @@ pub struct Counts {
     pub twice_bytes: u64,
     /// Chunks that were asked for, because their way was broken or they were late.
     pub pulled_count: u64,
+    /// Chunks that came and were not what they were said to be. None was kept or passed on (T9).
+    pub bad_count: u64,
 }
 
 impl Counts {
@@ -51,7 +53,7 @@ pub struct OnlyHere {
 }
 
 /// How a relay is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RelayState {
     /// What it did.
     pub counts: Counts,
@@ -61,6 +63,8 @@ pub struct RelayState {
     pub incomplete_count: u64,
     /// What is only here, as far as was told since this node started.
     pub only_here: OnlyHere,
+    /// Nodes of which nothing is taken, since they sent what is not what they said.
+    pub blamed: Vec<NodeId>,
 }
 
 /// Who holds the content of a change in the end.
@@ -106,6 +110,7 @@ impl Core {
             live_count: self.live.len() as u64,
             incomplete_count: incomplete.count() as u64,
             only_here: self.only_here(now),
+            blamed: self.blamed(),
         }
     }
 

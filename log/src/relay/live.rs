@@ -3,6 +3,7 @@
 mod late;
 
 use super::bits::Bits;
+use super::laggard::Waits;
 use super::parcel::Announcement;
 use super::state::Action;
 use super::{Trees, foster};
@@ -116,6 +117,8 @@ pub(super) struct Live {
     pub(super) is_syncing: bool,
     /// Since when somebody is known to have a chunk that lacks here.
     pub(super) seen: BTreeMap<usize, Instant>,
+    /// What has waited here for long.
+    pub(super) waits: Waits,
     arrivals: Vec<Arrivals>,
     pub(super) adopters: BTreeMap<usize, NodeId>,
     pub(super) heirs: BTreeMap<Slot, Heir>,
@@ -169,6 +172,7 @@ impl Live {
             told_holders: ToldHolders::default(),
             is_syncing: false,
             seen: BTreeMap::new(),
+            waits: Waits::default(),
             arrivals: Vec::new(),
             adopters: BTreeMap::new(),
             heirs: BTreeMap::new(),

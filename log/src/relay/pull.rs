@@ -73,6 +73,7 @@ impl Core {
                 .retain(|_, (_, since)| now < *since + ANSWER_TIME);
         }
         self.resting.retain(|_, until| now < *until);
+        self.find_laggards(now);
         // What is on its way is not held up by what comes late: only such is counted for it.
         let (mut coming, mut all) = (Open::new(OPEN), Open::new(OPEN_LATE));
         for live in self.live.values() {
@@ -146,9 +147,11 @@ impl Core {
         live: &'a Live,
         now: Instant,
     ) -> impl Iterator<Item = Wish> + 'a {
+        let lags = move |node| !live.is_late && self.laggards.is_one(node);
         let is_orphan: Vec<bool> = (0..live.stripes.len())
             .map(|stripe| {
-                let parent = live.parent(self.me, stripe, |node| self.is_alive(node));
+                let feeds = |node| self.is_alive(node) && !lags(node);
+                let parent = live.parent(self.me, stripe, feeds);
                 // Of a layout that is not here yet the trees are not either, and its chunks come.
                 parent.is_none() && live.way.is_some()
             })
@@ -161,7 +164,7 @@ impl Core {
         wanted.into_iter().filter_map(move |number| {
             let stripe = live.stripe_of(number);
             let is_orphan = is_orphan.get(stripe).copied().unwrap_or(true);
-            let lag = live.lag(stripe, self.delay);
+            let lag = live.lag(stripe, self.laggards.usual_delay());
             let is_overdue = live
                 .seen
                 .get(&number)
@@ -170,7 +173,7 @@ impl Core {
             let has = has.map(|(node, _)| *node);
             let mut from: Vec<_> = has
                 .filter(|node| self.is_alive(*node) && *node != live.writer())
-                .filter(|node| !self.resting.contains_key(node))
+                .filter(|node| !self.resting.contains_key(node) && !lags(*node))
                 .collect();
             // One asks the writer at once for all whose parent is gone; the others ask that one then.
             let is_for_all = is_orphan && live.is_heir(self.me, stripe, |node| self.is_alive(node));

@@ -15,6 +15,7 @@ pub use sent::{Push, Taken};
 
 use super::bits::Bits;
 use super::count::{Counts, Wait};
+use super::laggard::Laggards;
 use super::live::{HEIR_TIME, Live};
 use super::message::Report;
 use super::parcel::{Announcement, ParcelId};
@@ -36,8 +37,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(20);
 const STRIKES: u32 = 3;
 /// Before a repeated announcement's chunks are sent: who has some of them says so first.
 pub(super) const ASK_FIRST: Duration = Duration::from_secs(2);
-/// Arrivals over which the usual delay is a mean.
-const DELAYS: u32 = 16;
 /// Between reports of chunks.
 const HAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -149,8 +148,7 @@ pub struct Core {
     /// Chunks sent in all; every fourth of a writer is of its oldest parcel.
     pub(super) turns: u64,
     have_at: Instant,
-    /// How long after others this node usually gets a chunk.
-    pub(super) delay: Duration,
+    pub(super) laggards: Laggards,
     pub(super) counts: Counts,
     /// Changes of this node that wait until others hold them; at most those of the outbox.
     pub(super) holding: BTreeMap<RequestId, Wait>,
@@ -185,7 +183,7 @@ impl Core {
             served: BTreeMap::new(),
             turns: 0,
             have_at: Instant::default(),
-            delay: Duration::ZERO,
+            laggards: Laggards::default(),
             counts: Counts::default(),
             holding: BTreeMap::new(),
             held_elsewhere: BTreeSet::new(),
@@ -247,10 +245,17 @@ impl Core {
             .is_some_and(|strikes| *strikes >= STRIKES)
     }
 
+    /// All of whom that is so.
+    pub(super) fn blamed(&self) -> Vec<NodeId> {
+        let all = self.strikes.keys().copied();
+        all.filter(|node| self.is_blamed(*node)).collect()
+    }
+
     /// A node sent a chunk that is not what its hash says.
     pub fn strike(&mut self, node: NodeId) {
         let strikes = self.strikes.entry(node).or_default();
         *strikes += 1;
+        self.counts.bad_count += 1;
         self.is_orphaned |= *strikes == STRIKES;
     }
 
@@ -288,8 +293,10 @@ impl Core {
                 if live.parent(me, stripe, |node| up.contains(&node)).is_none() {
                     live.adopters.extend(from.map(|from| (stripe, from)));
                 }
-                let delay = seen.map_or(Duration::ZERO, |seen| now - seen);
-                self.delay = (self.delay * (DELAYS - 1) + delay) / DELAYS;
+                if let Some(from) = from {
+                    let delay = seen.map_or(Duration::ZERO, |seen| now - seen);
+                    self.laggards.came(from, delay);
+                }
             }
             actions.extend(if_complete(live));
             self.mark(key);
@@ -398,7 +405,7 @@ impl Core {
             for live in self.live.values_mut() {
                 live.give_up_asking(|node| alive.contains(&node), now);
             }
-            actions.extend(self.report_chunks());
+            actions.extend(self.report_chunks(now));
         }
         actions.extend(self.pulls(now));
         self.forget(now);

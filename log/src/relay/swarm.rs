@@ -132,16 +132,21 @@ impl Swarm {
 
     /// `writer` writes `count` chunks of so many bytes, in parcels.
     pub(super) fn write(&mut self, writer: NodeId, count: usize, length: u32) -> Vec<ParcelId> {
+        self.write_of(writer, vec![length; count])
+    }
+
+    /// `writer` writes chunks of these lengths, in parcels.
+    pub(super) fn write_of(&mut self, writer: NodeId, lengths: Vec<u32>) -> Vec<ParcelId> {
         self.request += 1;
         let request = RequestId([self.request; 16]);
         let key = SecretKey::from_seed(&[1; 32]).expect("seed");
-        let chunk = |number: usize| {
+        let chunk = |(number, length): (u64, u32)| {
             let mut hash = [self.request; 32];
-            hash[..8].copy_from_slice(&(number as u64).to_le_bytes());
+            hash[..8].copy_from_slice(&number.to_le_bytes());
             let hash = ChunkHash(hash);
             ChunkRef { hash, length }
         };
-        let chunks: Vec<ChunkRef> = (0..count).map(chunk).collect();
+        let chunks: Vec<ChunkRef> = (0..).zip(lengths).map(chunk).collect();
         self.site(writer)
             .has
             .extend(chunks.iter().map(|chunk| chunk.hash));
@@ -178,6 +183,11 @@ impl Swarm {
             self.after(TICK, Event::Tick(id));
         }
         self.after(NOTICE, Event::Notice);
+    }
+
+    /// Its line carries something else than it said.
+    pub(super) fn set_line(&mut self, id: NodeId, kbit: u64) {
+        self.site(id).kbit = kbit;
     }
 
     /// Its line is cut: nobody is told.

@@ -115,6 +115,7 @@ impl Core {
         self.up = up;
         for node in &gone {
             self.windows.remove(node);
+            self.laggards.forget(*node);
         }
         let mut actions = Vec::new();
         let keys: Vec<Key> = self.live.keys().copied().collect();
@@ -190,26 +191,24 @@ impl Core {
         actions
     }
 
-    pub(super) fn report_chunks(&mut self) -> Vec<Action> {
+    pub(super) fn report_chunks(&mut self, now: Instant) -> Vec<Action> {
         let mut news: BTreeMap<NodeId, Vec<Report>> = BTreeMap::new();
-        let (me, up) = (self.me, self.up.clone());
-        for live in self.live.values_mut() {
-            let Some(way) = live.way.clone() else {
+        let keys: Vec<Key> = self.live.keys().copied().collect();
+        for key in keys {
+            let Some(live) = self.live.get_mut(&key) else {
                 continue;
             };
+            live.waits.look(live.mine, now);
             // A writer is silent until each chunk was sent once, so that it is asked for none.
             let all = Bits::first(live.count());
-            if live.writer() == me && live.sent != all && live.asking.is_empty() {
+            if live.writer() == self.me && live.sent != all && live.asking.is_empty() {
                 continue;
             }
-            // Parents send what they do not know to be here.
-            let parents = (0..live.stripes.len()).filter(|_| live.asks());
-            let parents = parents.filter_map(|stripe| way.trees.parent(stripe, me));
-            let over = live.told_asks.iter().copied();
-            let over = over.filter(|_| !live.asks());
-            let told = way.ring.iter().copied().chain(parents).chain(over);
-            let told: BTreeSet<NodeId> = told.collect();
-            for to in told.iter().filter(|node| up.contains(node)) {
+            let hearers = self.hearers_of_chunks(key);
+            let Some(live) = self.live.get_mut(&key) else {
+                continue;
+            };
+            for to in hearers.iter().filter(|node| self.up.contains(node)) {
                 let told = live.told.get(to).copied().unwrap_or_default();
                 let new = live.mine.without(told);
                 // Who asks says so even if it has nothing yet.
@@ -232,6 +231,37 @@ impl Core {
         let tell = news.into_iter();
         tell.map(|(to, reports)| Action::Have { to, reports })
             .collect()
+    }
+}
+
+impl Core {
+    /// Whom this node tells what it has of a parcel.
+    fn hearers_of_chunks(&self, key: Key) -> BTreeSet<NodeId> {
+        let live = self.live.get(&key);
+        let Some((live, way)) = live.and_then(|live| Some((live, live.way.as_ref()?))) else {
+            return BTreeSet::new();
+        };
+        let mut hearers: BTreeSet<NodeId> = way.ring.iter().copied().collect();
+        let is_alive = |node| self.is_alive(node);
+        for stripe in 0..live.stripes.len() {
+            let parent = way.trees.parent(stripe, self.me);
+            let Some(parent) = parent else { continue };
+            // Parents send what they do not know to be here.
+            let lags = self.laggards.is_one(parent);
+            if live.asks() || lags {
+                hearers.insert(parent);
+            }
+            // And siblings ask one of them for what does not come.
+            if lags && live.is_heir(self.me, stripe, is_alive) {
+                hearers.extend(way.trees.children(stripe, parent));
+            }
+        }
+        if !live.asks() {
+            hearers.extend(&live.told_asks);
+        }
+        hearers.extend(live.kept_waiting(is_alive));
+        hearers.remove(&self.me);
+        hearers
     }
 }
 

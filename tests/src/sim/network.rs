@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// Longer frames carry content, and a liar's are wrong. Shorter ones ask and answer.
+const LIE_BYTES: usize = 1024;
+
 /// Links of one boot of one node.
 #[derive(Clone)]
 pub struct SimNetwork {
@@ -127,6 +130,14 @@ impl Network for SimNetwork {
     }
 }
 
+fn with_wrong_end(frame: &Bytes) -> Bytes {
+    let mut bytes = frame.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
+}
+
 impl SimLink {
     fn ring_other(&self) {
         let [_, other] = &self.bells;
@@ -164,6 +175,11 @@ impl Link for SimLink {
             "a frame is longer than a link takes"
         );
         let place = (self.link, self.side);
+        let is_lie = self.class == LinkClass::Bulk && frame.len() > LIE_BYTES;
+        let frame = match is_lie && self.world.with_net(|net| net.liars.contains(&self.node)) {
+            true => with_wrong_end(&frame),
+            false => frame,
+        };
         let latency_ns = self.world.latency_ns(self.node, self.remote);
         let sent = self.until(|| {
             let now_ns = self.world.now_ns();

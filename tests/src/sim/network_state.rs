@@ -70,7 +70,7 @@ pub struct Traffic {
 }
 
 /// All links of a world.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Net {
     links: BTreeMap<u64, Conn>,
     next_link: u64,
@@ -81,7 +81,28 @@ pub struct Net {
     pub uplink_bytes_per_s: BTreeMap<NodeId, u64>,
     /// Pairs that may connect at all, either way; all where empty.
     pub neighbours: BTreeSet<(NodeId, NodeId)>,
+    /// Bytes a link holds before its sender waits: [`WINDOW_BYTES`] unless told otherwise.
+    pub window_bytes: usize,
+    /// Nodes whose long frames of content carry a wrong byte.
+    pub liars: BTreeSet<NodeId>,
     traffic: BTreeMap<(NodeId, NodeId), Traffic>,
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            next_link: 0,
+            cuts: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            uplink_free_ns: BTreeMap::new(),
+            uplink_bytes_per_s: BTreeMap::new(),
+            neighbours: BTreeSet::new(),
+            window_bytes: WINDOW_BYTES,
+            liars: BTreeSet::new(),
+            traffic: BTreeMap::new(),
+        }
+    }
 }
 
 impl End {
@@ -178,7 +199,7 @@ impl Net {
         if own.dies_at_ns() <= now_ns || own.closes_at_ns <= now_ns {
             return Look::Closed;
         }
-        if !other.inbox.is_empty() && other.inbox_bytes + frame.len() > WINDOW_BYTES {
+        if !other.inbox.is_empty() && other.inbox_bytes + frame.len() > self.window_bytes {
             return Look::WaitUntil(own.dies_at_ns().min(own.closes_at_ns));
         }
         let bytes = u64::try_from(frame.len()).unwrap_or(0) + OVERHEAD_BYTES;

@@ -6,6 +6,8 @@ use super::super::Links;
 use super::super::push::TOGETHER_BYTES;
 use super::super::swarm::Swarm;
 use super::*;
+use crate::chunk::cut::{Cutter, average_for};
+use crate::chunk::testing::noise;
 
 const KIB: u32 = 1024;
 const LONG: Duration = Duration::from_secs(3000);
@@ -46,6 +48,39 @@ fn stripes_carry_and_nothing_is_asked_for() {
             );
         }
     }
+}
+
+/// T5: chunks as a file is really cut, of all lengths: stripes end a little apart, and the last chunk is
+/// sent to everybody by one node. Means of five files.
+#[test]
+fn a_file_as_it_is_cut_takes_little_longer() {
+    let size = 16 << 20;
+    for (nodes, most) in [(8, 1.03), (16, 1.07)] {
+        let mut sum = 0.0;
+        for seed in 0..5 {
+            let lengths = cut_lengths(seed, size);
+            let count = lengths.len();
+            let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
+            swarm.write_of(NodeId(seed), lengths);
+            swarm.run(LONG, |swarm| swarm.all_have(count));
+            assert!(swarm.all_have(count));
+            assert_eq!((swarm.wants, swarm.twice()), (0, 0));
+            sum += ratio(&swarm, NodeId(seed), size as u64);
+        }
+        println!("{nodes} nodes: {:.3}", sum / 5.0);
+        assert!(sum / 5.0 <= most, "{nodes} nodes took {:.3}", sum / 5.0);
+    }
+}
+
+/// Lengths of the chunks of a file of noise.
+fn cut_lengths(seed: u64, size: usize) -> Vec<u32> {
+    let mut cutter = Cutter::new(average_for(Some(size as u64), None));
+    cutter.push(&noise(seed, size));
+    cutter.finish();
+    let chunks = std::iter::from_fn(|| cutter.next_chunk());
+    chunks
+        .map(|chunk| chunk.len().try_into().expect("a chunk"))
+        .collect()
 }
 
 /// Small files in one change: many chunks of 4 KiB.
@@ -187,6 +222,27 @@ fn the_writer_may_go_once_it_sent_a_copy() {
     );
 }
 
+/// T18: a line that carries an eighth of what its node says holds up its stripe for a while, not to the end.
+#[test]
+fn a_parent_that_lags_is_not_waited_for() {
+    for (nodes, slow, count) in [(8, 5, 512), (16, 6, 512), (16, 9, 512), (16, 6, 2048)] {
+        let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
+        let bound = swarm.bound(NodeId(0), count as u64 * 32768);
+        swarm.set_line(NodeId(slow), 1000);
+        swarm.write(NodeId(0), count, 32 * KIB);
+        let is_done = |swarm: &Swarm| swarm.others_have(NodeId(slow), count);
+        swarm.run(LONG, is_done);
+        let took = swarm.now.0 as f64 / 1e9;
+        let copies = swarm.sent(NodeId(0)) as f64 / (count as f64 * 32768.0);
+        println!("{nodes} nodes, {count} chunks: {took:.1} s of {bound:.1}, {copies:.2} copies");
+        assert!(is_done(&swarm));
+        assert!(took <= 1.2 * bound + 10.0, "{took:.1} s of {bound:.1}");
+        assert!(copies <= 1.3, "{copies:.2} copies");
+        swarm.run(LONG, |swarm| swarm.all_have(count));
+        assert!(swarm.all_have(count), "it gets all of it, too");
+    }
+}
+
 /// T9: who sends other bytes is found out, and all others complete.
 #[test]
 fn a_liar_is_left_out() {
@@ -198,6 +254,12 @@ fn a_liar_is_left_out() {
     println!("{took:.3}");
     assert!(swarm.all_have(256), "all complete");
     assert!(took <= 1.39, "{took:.3}");
+    let blaming = |swarm: &Swarm, id: NodeId| swarm.look(id).blamed == [NodeId(4)];
+    let ids = swarm.ids();
+    assert!(ids.iter().any(|id| blaming(&swarm, *id)), "nobody says so");
+    let most = ids.iter().map(|id| swarm.look(*id).counts.bad_count).max();
+    // What was under way when it was found out comes yet.
+    assert!(most.is_some_and(|bad| (3..16).contains(&bad)), "{most:?}");
 }
 
 /// T5 on a graph: a circle with chords; nobody is asked who has no link.

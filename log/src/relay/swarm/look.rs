@@ -17,6 +17,12 @@ impl Swarm {
         living.all(|site| site.has.len() >= count)
     }
 
+    /// Whether all have all, but for one that is not asked.
+    pub(in super::super) fn others_have(&self, but: NodeId, count: usize) -> bool {
+        let mut others = self.sites.iter().filter(|(id, _)| **id != but);
+        others.all(|(_, site)| site.has.len() >= count)
+    }
+
     /// Whether all who live have all of a small parcel.
     pub(in super::super) fn all_got(&self, parcel: &ParcelId) -> bool {
         let mut living = self.sites.values().filter(|site| !site.is_down);

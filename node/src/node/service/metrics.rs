@@ -196,6 +196,11 @@ fn say_relay(text: &mut Exposition, state: &RelayState) {
             "Chunks asked for because their way was broken or they were late.",
             counts.pulled_count,
         ),
+        (
+            "aber_relay_bad_chunks_total",
+            "Chunks that were not what they were said to be; none was kept.",
+            counts.bad_count,
+        ),
     ] {
         text.one((name, Kind::Counter), help, bytes);
     }

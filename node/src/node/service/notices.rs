@@ -51,6 +51,7 @@ impl<E: Env> NodeService<E> {
         notices.extend(self.no_majority(&away));
         notices.extend(self.one_voter(&members));
         notices.extend(self.skewed_clocks(&members));
+        notices.extend(self.wrong_content());
         let waiting = parts.outbox.list().await;
         if let Some(first) = waiting.iter().find(|waiting| waiting.problem.is_some()) {
             let what = match waiting.len() {
@@ -180,6 +181,32 @@ impl<E: Env> NodeService<E> {
         };
         let (why, mend) = (why.to_owned(), mend.to_owned());
         Some(notice("ONE_VOTER", v1::Health::Ok, what, why, mend))
+    }
+
+    /// Members of which no content is taken (promise T9).
+    fn wrong_content(&self) -> Option<v1::Notice> {
+        let state = self.node.parts.content.relay().look();
+        if state.blamed.is_empty() {
+            return None;
+        }
+        let names = self.names_of(&state.blamed);
+        let what = format!("content that {names} sent was not what it was said to be");
+        let why = format!(
+            "{} chunks did not have their hash. None was kept, and nothing more is taken from there; \
+             others send it",
+            state.counts.bad_count
+        );
+        let mend = format!(
+            "check disk and memory of {names}, or remove it: aber members rm. It is asked again once \
+             the members or their rates change, or this node restarts"
+        );
+        Some(notice(
+            "WRONG_CONTENT",
+            v1::Health::Degraded,
+            what,
+            why,
+            mend,
+        ))
     }
 
     /// Clocks that are far apart. What is ordered never depends on them (rule CL-1).

@@ -1,4 +1,6 @@
-//! What large changes cost in whole nodes of a calm world.
+//! What large changes cost in whole nodes of a calm world, and how content spreads among them.
+
+mod fanout;
 
 use super::subject::{Aber, AberNode, genesis, put_of};
 use super::*;
@@ -35,6 +37,25 @@ fn put_many(seed: u64) -> v1::AppendChangeRequest {
     }
 }
 
+/// Whole nodes that have found each other, in a world in which nothing happens by itself.
+async fn calm(world: &World, nodes: u64) -> Cluster<Aber> {
+    let genesis = genesis(nodes).expect("a genesis");
+    let subject = Aber {
+        timing: Timing::LAN,
+        snapshot_every: 64,
+        segment_bytes: 8 << 20,
+        batch_bytes: 1 << 20,
+        newcomers: Newcomers::default(),
+    };
+    let cluster = Cluster::new(world, subject);
+    for node in genesis.members.iter().map(|member| member.node) {
+        cluster.add(node, Bytes::from(codec::encode_genesis(&genesis)));
+        cluster.boot(node);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    cluster
+}
+
 fn handle(cluster: &Cluster<Aber>, node: NodeId) -> AberNode {
     cluster.handle(node).expect("it runs").1
 }
@@ -69,20 +90,7 @@ fn t15_a_large_change_costs_the_leader_about_one_copy() {
         ..RunOptions::default()
     };
     let report = run::run_with(&options, Swarm::calm(NODES), |world, _| async move {
-        let genesis = genesis(NODES).expect("a genesis");
-        let subject = Aber {
-            timing: Timing::LAN,
-            snapshot_every: 64,
-            segment_bytes: 8 << 20,
-            batch_bytes: 1 << 20,
-            newcomers: Newcomers::default(),
-        };
-        let cluster = Cluster::new(&world, subject);
-        for node in genesis.members.iter().map(|member| member.node) {
-            cluster.add(node, Bytes::from(codec::encode_genesis(&genesis)));
-            cluster.boot(node);
-        }
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        let cluster = calm(&world, NODES).await;
         let group =
             |node| handle(&cluster, node).node.parts.partitions[&PartitionId::CONTROL].clone();
         let leader = group(NodeId(1)).leader().expect("somebody leads");
