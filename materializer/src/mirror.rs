@@ -137,6 +137,8 @@ pub struct Notice {
 pub struct MirrorStatus {
     /// Durable: everything up to here is current, but for the paths held.
     pub positions: BTreeMap<PartitionId, u64>,
+    /// Everything up to here is current, and no path waits for content or disk; at most `positions`.
+    pub complete: BTreeMap<PartitionId, u64>,
     /// Paths that wait for content or for the disk; they are tried again by themselves.
     pub waiting_count: usize,
     /// A few of them.

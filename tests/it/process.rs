@@ -11,6 +11,7 @@
 
 mod api;
 mod away;
+mod back;
 mod damage;
 mod demo;
 mod directories;
@@ -22,6 +23,7 @@ mod kill;
 mod lab;
 mod look;
 mod members;
+mod midway;
 mod seen;
 mod space;
 mod views;

@@ -10,9 +10,13 @@ mod tests;
 
 pub use check::{Landed, Outcome, check_digests, check_mirror, check_order};
 
+use check::check_back;
+
 use crate::sim::World;
+use crate::sim::outsider::Shown;
 use aber_proto::{ContentHash, NodeId, PartitionId, RequestId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a call asked for. Paths are of the tree.
@@ -111,6 +115,37 @@ pub enum Answer {
     Unknown,
 }
 
+/// A way back: of a path and what is below it, to so many entries of its partition ago.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Back {
+    /// The path.
+    pub path: String,
+    /// Entries.
+    pub entries: u64,
+    /// Whether what others wrote since goes back too.
+    pub all: bool,
+}
+
+/// What a path showed, and all below it.
+pub type Listing = BTreeMap<PathBuf, Shown>;
+
+/// What came of a way back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Went {
+    /// It was planned, and done as far as was waited for.
+    Done {
+        /// Changes of it that are ordered and applied there (promise D1).
+        entries: Vec<(PartitionId, u64)>,
+        /// What the path showed at the moment that was gone back to, and just after it was done. `None`
+        /// if these need not be equal, as where something was skipped, or others wrote meanwhile.
+        showed: Option<(Listing, Listing)>,
+    },
+    /// There was no plan, or it did not hold any more.
+    Refused(String),
+    /// Nobody knows.
+    Unknown,
+}
+
 /// A call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Call {
@@ -129,6 +164,8 @@ pub struct Call {
 #[derive(Debug, Default)]
 struct Record {
     calls: BTreeMap<RequestId, Call>,
+    /// Changes of ways back, and the node that said they are applied.
+    backs: Vec<(NodeId, PartitionId, u64)>,
     contents: BTreeSet<ContentHash>,
     forgiven: BTreeSet<NodeId>,
 }
@@ -166,6 +203,24 @@ impl Oracle {
         if let Some(call) = self.record().calls.get_mut(&request) {
             call.ended_ns = Some(world.now_ns());
             call.answers.push((node, answer));
+        }
+    }
+
+    /// Records what came of a way back. D8: where nobody else had a hand in it, it brings back what was.
+    pub fn went(&self, world: &World, node: NodeId, back: &Back, went: &Went) {
+        let Went::Done { entries, showed } = went else {
+            return world.trace(node, format_args!("BACK {back:?} {went:?}"));
+        };
+        let is_judged = showed.is_some();
+        world.trace(
+            node,
+            format_args!("BACK {back:?} {entries:?} judged: {is_judged}"),
+        );
+        let entries = entries.iter();
+        let entries = entries.map(|(partition, index)| (node, *partition, *index));
+        self.record().backs.extend(entries);
+        for finding in showed.iter().flat_map(check_back) {
+            world.broken(format!("{finding}: {back:?} at node {node}"));
         }
     }
 

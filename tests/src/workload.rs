@@ -4,7 +4,7 @@
 //! leaving steps out. Clients know nothing of each other, meet on few paths, move from node to node
 //! and repeat what was not answered under its request id.
 
-use crate::oracle::{Answer, Asked, Oracle};
+use crate::oracle::{Answer, Asked, Back, Oracle, Went};
 use crate::sim::{Random, World};
 use aber_proto::{ContentHash, NodeId, RequestId};
 use bytes::Bytes;
@@ -58,6 +58,9 @@ pub trait ClientApi: Clone + Send + Sync + 'static {
     fn rename(&self, ticket: Ticket, from: &str, to: &str) -> impl Future<Output = Answer> + Send;
     /// Removes, with all that lies below.
     fn remove(&self, ticket: Ticket, path: &str) -> impl Future<Output = Answer> + Send;
+    /// Plans a way back, and does it. The request's id is no part of it: a node gives each change of a
+    /// plan its own, and a plan is done once.
+    fn roll_back(&self, ticket: Ticket, back: &Back) -> impl Future<Output = Went> + Send;
     /// Reads a file as the node shows it now; `None` if there is no file.
     fn read(
         &self,
@@ -107,6 +110,8 @@ pub enum Step {
     Rename(String, String),
     /// Removes.
     Remove(String),
+    /// Goes back.
+    Rollback(Back),
     /// Reads.
     Read(String),
     /// Waits so many virtual milliseconds.
@@ -226,8 +231,24 @@ impl WorkloadOptions {
         (0..count).map(|_| small(random)).collect()
     }
 
+    /// A path, or a whole volume, a few entries ago or many.
+    fn back(&self, random: &mut Random) -> Back {
+        let path = match random.below(8) {
+            0 | 1 => format!("/{}", random.pick(&self.volumes).map_or("", String::as_str)),
+            2 | 3 => self.path(random),
+            _ => self.directory(random),
+        };
+        let entries_max = random.pick(&[5, 20, 80]).copied().unwrap_or(5);
+        Back {
+            path,
+            entries: 1 + random.below(entries_max),
+            all: random.chance(700),
+        }
+    }
+
     fn step(&self, random: &mut Random) -> Vec<Step> {
-        let step = match random.below(21) {
+        let step = match random.below(23) {
+            21 | 22 => Step::Rollback(self.back(random)),
             20 => Step::PutAll(self.directory(random), self.many(random)),
             0..=8 => Step::Put(self.path(random), self.content(random)),
             9 | 10 => Step::MakeDir(self.directory(random)),
@@ -264,6 +285,7 @@ impl<A: ClientApi> Client<A> {
             Step::Think(ms) => tokio::time::sleep(Duration::from_millis(*ms)).await,
             Step::Move => self.move_on(),
             Step::Read(path) => self.read(path).await,
+            Step::Rollback(back) => self.roll_back(back).await,
             change => {
                 if let Some(asked) = asked(change) {
                     self.change(change, asked).await;
@@ -272,22 +294,40 @@ impl<A: ClientApi> Client<A> {
         }
     }
 
-    /// Makes a change, and repeats it while nobody answers.
-    async fn change(&mut self, step: &Step, asked: Asked) {
+    fn request(&self) -> RequestId {
         let mut id = [0; 16];
         self.world.with_random(|random| random.fill(&mut id));
-        let request = RequestId(id);
+        RequestId(id)
+    }
+
+    fn ticket(&self, request: RequestId) -> Ticket {
+        let wait = match self.world.draw(2) {
+            0 => Wait::Queued,
+            _ => Wait::Committed,
+        };
+        Ticket {
+            node: self.node,
+            request,
+            wait,
+        }
+    }
+
+    /// Goes back, once: a plan that nobody answered for is done, or made anew by who wants it.
+    async fn roll_back(&mut self, back: &Back) {
+        let ticket = self.ticket(self.request());
+        let called = tokio::time::timeout(DEADLINE, self.api.roll_back(ticket, back)).await;
+        let went = called.unwrap_or(Went::Unknown);
+        self.oracle.went(&self.world, ticket.node, back, &went);
+        if went == Went::Unknown {
+            self.move_on();
+        }
+    }
+
+    /// Makes a change, and repeats it while nobody answers.
+    async fn change(&mut self, step: &Step, asked: Asked) {
+        let request = self.request();
         for _ in 0..=REPEATS {
-            let wait = match self.world.draw(2) {
-                0 => Wait::Queued,
-                _ => Wait::Committed,
-            };
-            let node = self.node;
-            let ticket = Ticket {
-                node,
-                request,
-                wait,
-            };
+            let (node, ticket) = (self.node, self.ticket(request));
             self.oracle.begin(&self.world, node, request, asked.clone());
             let called = tokio::time::timeout(DEADLINE, self.call(ticket, step)).await;
             let answer = called.unwrap_or(Answer::Unknown);
@@ -308,7 +348,9 @@ impl<A: ClientApi> Client<A> {
             Step::MakeDir(path) => self.api.make_dir(ticket, path).await,
             Step::Rename(from, to) => self.api.rename(ticket, from, to).await,
             Step::Remove(path) => self.api.remove(ticket, path).await,
-            Step::Read(_) | Step::Think(_) | Step::Move => Answer::Refused("no change".to_owned()),
+            Step::Rollback(_) | Step::Read(_) | Step::Think(_) | Step::Move => {
+                Answer::Refused("no change".to_owned())
+            }
         }
     }
 
@@ -363,7 +405,7 @@ fn asked(step: &Step) -> Option<Asked> {
             to: to.clone(),
         },
         Step::Remove(path) => Asked::Remove { path: path.clone() },
-        Step::Read(_) | Step::Think(_) | Step::Move => return None,
+        Step::Rollback(_) | Step::Read(_) | Step::Think(_) | Step::Move => return None,
     })
 }
 

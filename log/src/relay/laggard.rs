@@ -32,7 +32,7 @@ pub(super) struct Laggards {
 impl Laggards {
     /// A chunk came unasked, so long after somebody was known to have it.
     pub(super) fn came(&mut self, from: NodeId, delay: Duration) {
-        let mean = self.delays.entry(from).or_default();
+        let mean = self.delays.entry(from).or_insert(delay);
         *mean = (*mean * (DELAYS - 1) + delay) / DELAYS;
     }
 
@@ -89,6 +89,13 @@ impl Live {
 }
 
 impl Core {
+    /// Whether a node lags, as far as this parcel goes: not its writer, of whom it all comes, and not for
+    /// one who asks for it anyway.
+    pub(super) fn lags<'a>(&'a self, live: &Live) -> impl Fn(NodeId) -> bool + Copy + use<'a> {
+        let (writer, is_late) = (live.writer(), live.is_late);
+        move |node| !is_late && node != writer && self.laggards.is_one(node)
+    }
+
     /// Finds parents that lag, and gives those another chance that did so a while ago.
     pub(super) fn find_laggards(&mut self, now: Instant) {
         self.laggards.until.retain(|_, until| now < *until);
@@ -105,26 +112,23 @@ impl Core {
 
     fn laggards_of(&self, live: &Live, now: Instant) -> Vec<NodeId> {
         let usual = self.laggards.usual_delay();
-        let mut overdue = vec![0; live.stripes.len()];
-        for (number, seen) in &live.seen {
-            let stripe = live.stripe_of(*number);
-            if now >= *seen + live.lag(stripe, usual)
-                && let Some(count) = overdue.get_mut(stripe)
-            {
-                *count += 1;
-            }
-        }
-        let lags = |stripe: usize, count: usize| {
-            let all = live
-                .stripes
-                .get(stripe)
-                .map_or(0, |bits| bits.iter().count());
-            count > 0 && (count >= OVERDUE || 2 * count >= all)
+        let is_overdue = |stripe: usize, number: usize| {
+            let seen = live.seen.get(&number);
+            seen.is_some_and(|seen| now >= *seen + live.lag(stripe, usual))
         };
-        let stripes = overdue.into_iter().enumerate();
-        let stripes = stripes.filter(|(stripe, count)| lags(*stripe, *count));
-        let parents = stripes
-            .filter_map(|(stripe, _)| live.parent(self.me, stripe, |node| self.is_alive(node)));
+        let parents = live.stripes.iter().enumerate().filter_map(|(stripe, all)| {
+            let parent = live.parent(self.me, stripe, |node| self.is_alive(node))?;
+            // It can be blamed for what it has alone: those above it may lag. What anybody has came
+            // through those whom the writer itself feeds.
+            let above = live.way.as_ref()?.trees.parent(stripe, parent);
+            let there = match above == Some(live.writer()) {
+                true => *all,
+                false => all.and(live.had_by(parent)),
+            };
+            let due = there.without(live.mine);
+            let due = due.iter().filter(|number| is_overdue(stripe, *number));
+            (due.count() >= OVERDUE.min(all.len()).max(1)).then_some(parent)
+        });
         parents.filter(|node| *node != live.writer()).collect()
     }
 }

@@ -73,7 +73,6 @@ impl Core {
                 .retain(|_, (_, since)| now < *since + ANSWER_TIME);
         }
         self.resting.retain(|_, until| now < *until);
-        self.find_laggards(now);
         // What is on its way is not held up by what comes late: only such is counted for it.
         let (mut coming, mut all) = (Open::new(OPEN), Open::new(OPEN_LATE));
         for live in self.live.values() {
@@ -147,7 +146,7 @@ impl Core {
         live: &'a Live,
         now: Instant,
     ) -> impl Iterator<Item = Wish> + 'a {
-        let lags = move |node| !live.is_late && self.laggards.is_one(node);
+        let lags = self.lags(live);
         let is_orphan: Vec<bool> = (0..live.stripes.len())
             .map(|stripe| {
                 let feeds = |node| self.is_alive(node) && !lags(node);
@@ -176,7 +175,8 @@ impl Core {
                 .filter(|node| !self.resting.contains_key(node) && !lags(*node))
                 .collect();
             // One asks the writer at once for all whose parent is gone; the others ask that one then.
-            let is_for_all = is_orphan && live.is_heir(self.me, stripe, |node| self.is_alive(node));
+            let is_quick = |node| self.is_alive(node) && !lags(node);
+            let is_for_all = is_orphan && live.is_heir(self.me, stripe, is_quick);
             let is_last = live.offered.is_some_and(|since| now >= since + lag * 2);
             if from.is_empty() && (is_for_all || is_last) && self.is_alive(live.writer()) {
                 from.push(live.writer());

@@ -240,9 +240,8 @@ impl Core {
     /// Whether nothing is taken from a node, since it sent what is not what it says.
     #[must_use]
     pub fn is_blamed(&self, node: NodeId) -> bool {
-        self.strikes
-            .get(&node)
-            .is_some_and(|strikes| *strikes >= STRIKES)
+        let strikes = self.strikes.get(&node);
+        strikes.is_some_and(|strikes| *strikes >= STRIKES)
     }
 
     /// All of whom that is so.
@@ -392,6 +391,7 @@ impl Core {
         for key in unheard {
             self.mark(key);
         }
+        self.find_laggards(now);
         if std::mem::take(&mut self.is_orphaned) {
             let keys: Vec<Key> = self.live.keys().copied().collect();
             for key in keys {

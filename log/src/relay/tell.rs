@@ -247,12 +247,13 @@ impl Core {
             let parent = way.trees.parent(stripe, self.me);
             let Some(parent) = parent else { continue };
             // Parents send what they do not know to be here.
-            let lags = self.laggards.is_one(parent);
+            let lags = self.lags(live)(parent);
             if live.asks() || lags {
                 hearers.insert(parent);
             }
             // And siblings ask one of them for what does not come.
-            if lags && live.is_heir(self.me, stripe, is_alive) {
+            let is_quick = |node| is_alive(node) && !self.lags(live)(node);
+            if lags && live.is_heir(self.me, stripe, is_quick) {
                 hearers.extend(way.trees.children(stripe, parent));
             }
         }

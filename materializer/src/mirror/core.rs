@@ -15,7 +15,7 @@ use aber_log::env::kv::KvProblem;
 use aber_log::env::{Disk, Env, Runtime};
 use aber_log::planted::{Bug, is_on};
 use aber_log::watch::Watched;
-use aber_proto::{FileId, PartitionId, limit};
+use aber_proto::{EventId, FileId, PartitionId, limit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(super) const SHOWN: usize = 16;
 pub(super) struct Held {
     pub(super) kind: Kind,
     pub(super) reason: String,
+    /// What it lacks, if it is still in the tree.
+    pub(super) version: Option<EventId>,
 }
 
 /// An old version, to be looked at once more and dropped.
@@ -344,7 +346,12 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
     }
 
     pub(super) fn hold(&mut self, id: FileId, kind: Kind, reason: String) -> Result<(), KvProblem> {
-        let held = Held { kind, reason };
+        let version = self.tree.node(id)?.map(|node| node.version);
+        let held = Held {
+            kind,
+            reason,
+            version,
+        };
         if self.held.get(&id) != Some(&held) {
             let class = if kind == Kind::Waiting { 'w' } else { 'u' };
             let text = format!("{class}{}", held.reason);
@@ -384,7 +391,20 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
         };
         let (waiting, unfit) = (shown(Kind::Waiting), shown(Kind::Unmaterialisable));
         let is_busy = !self.scans.is_empty();
+        let mut waits: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        for held in self.held.values().filter(|held| held.kind == Kind::Waiting) {
+            if let Some(version) = held.version {
+                let first = waits.entry(version.partition).or_insert(version.index);
+                *first = version.index.min(*first);
+            }
+        }
         self.status.update(|status| {
+            let complete = status.positions.iter().map(|(partition, index)| {
+                let first = waits.get(partition);
+                let before = first.map_or(*index, |first| first.saturating_sub(1));
+                (*partition, before.min(*index))
+            });
+            status.complete = complete.collect();
             (status.waiting_count, status.waiting) = waiting;
             (status.unmaterialisable_count, status.unmaterialisable) = unfit;
             status.scanning = is_busy;

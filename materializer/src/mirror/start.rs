@@ -135,7 +135,13 @@ impl<E: Env, T: Tree, C: ChunkStore> Core<E, T, C> {
                     Kind::Unmaterialisable
                 };
                 let reason = text.get(1..).unwrap_or_default().to_owned();
-                self.held.insert(id, Held { kind, reason });
+                let version = self.tree.node(id)?.map(|node| node.version);
+                let held = Held {
+                    kind,
+                    reason,
+                    version,
+                };
+                self.held.insert(id, held);
                 self.queue.insert(id);
             }
         }

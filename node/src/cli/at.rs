@@ -143,9 +143,22 @@ fn chosen_text(chosen: &v1::ResolveMomentResponse) -> String {
 }
 
 fn chosen_lines(chosen: &v1::ResolveMomentResponse) -> String {
-    let entries = chosen.entries.iter().map(entry_text);
-    let lines = entries.map(|line| format!("just after {line}"));
-    lines.collect::<Vec<_>>().join("\n")
+    let line = |chosen: &v1::ChosenEntry| {
+        let next = chosen.next.map_or_else(String::new, |next| {
+            let time = print::short_time(chosen.next_order_time.as_ref());
+            format!(
+                "; the next, {}:{}, came at {time}",
+                next.partition, next.index
+            )
+        });
+        format!("just after {}{next}", entry_text(chosen))
+    };
+    chosen
+        .entries
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn chosen_value(chosen: &v1::ResolveMomentResponse) -> serde_json::Value {
@@ -153,6 +166,8 @@ fn chosen_value(chosen: &v1::ResolveMomentResponse) -> serde_json::Value {
         json!({
             "entry": print::entry_id(chosen.entry.as_ref()),
             "order_time": print::time(chosen.order_time.as_ref()),
+            "next": print::entry_id(chosen.next.as_ref()),
+            "next_order_time": print::time(chosen.next_order_time.as_ref()),
         })
     };
     chosen.entries.iter().map(entry).collect()

@@ -103,7 +103,7 @@ pub(super) enum Command {
     /// Counters and gauges of the node, as text that Prometheus reads
     #[command(after_help = help::METRICS_HELP)]
     Metrics,
-    /// Read everything again and check it
+    /// Read everything again, check it, and fetch from other nodes what is damaged
     Verify(history::VerifyArgs),
     /// Is everything here as a node needs it?
     #[command(after_help = help::DOCTOR_HELP)]

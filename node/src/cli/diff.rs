@@ -23,7 +23,7 @@ pub(crate) struct DiffArgs {
     target: Option<String>,
     /// What is there, and below, at either moment [default: /]
     path: Option<String>,
-    /// What changed within text files, as a unified diff
+    /// What changed within text files, as a unified diff; of one file it is shown anyway
     #[arg(long)]
     text: bool,
     /// Only how much

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// Mend from other nodes what is damaged
-    #[arg(long)]
+    /// What is damaged is mended from other nodes in any case
+    #[arg(long, hide = true)]
     mend: bool,
     /// Only chain and signatures
     #[arg(long)]
@@ -21,7 +21,7 @@ pub(crate) struct VerifyArgs {
     /// Only the mirror
     #[arg(long = "mirror", alias = "folders")]
     folders: bool,
-    /// What to verify, and below [default: everything]
+    /// What to read of content and mirror, and below [default: everything, and the log]
     path: Option<String>,
 }
 
@@ -87,10 +87,17 @@ fn finding_text(finding: &v1::Finding) -> String {
         (true, "") => "  mended".to_owned(),
         (true, node) => format!("  mended from {}", print::escape(node)),
     };
+    let entry = finding.entry.as_ref();
+    let entry = entry.map_or_else(String::new, |entry| {
+        format!("{}:{}  ", entry.partition, entry.index)
+    });
+    let path = match finding.path.as_str() {
+        "" => String::new(),
+        path => format!("{}  ", print::escape(path)),
+    };
     format!(
-        "{}  {}  {}{mended}",
+        "{}  {entry}{path}{}{mended}",
         print::escape(&finding.code),
-        print::escape(&finding.path),
         print::escape(&finding.detail)
     )
 }

@@ -202,7 +202,14 @@ async fn run(
         }
     }
     let mut value = plan_value(&plan);
-    let text = plan_text(&plan, title);
+    let mut text = plan_text(&plan, title);
+    if plan.change_count > 1 {
+        let count = plan.change_count;
+        text = format!(
+            "{text}\n{count} changes, one after the other: if it stops half-way, aber undo takes all of it \
+             back."
+        );
+    }
     let id = plan.plan.as_ref().map(|plan| plan.id.clone());
     let id = id.unwrap_or_default();
     if plan.change_count == 0 {
@@ -213,13 +220,12 @@ async fn run(
         return Ok(if plan.skipped_count > 0 { 3 } else { 0 });
     }
     if args.dry_run {
-        let atomic = if plan.change_count == 1 {
-            "One change, all or nothing.".to_owned()
-        } else {
-            format!("{} changes, one after the other.", plan.change_count)
+        let atomic = match plan.change_count {
+            1 => " One change, all or nothing.",
+            _ => "",
         };
         let text = format!(
-            "{text}\nNothing has changed yet. {atomic} To do it: --plan {id} (good for 1 h)"
+            "{text}\nNothing has changed yet.{atomic} To do it: --plan {id} (good for 1 h)"
         );
         context
             .out

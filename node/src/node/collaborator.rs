@@ -83,6 +83,7 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
         let copies = super::control::min_copies(self.min_copies, present);
         let copies = copies.max(item.min_copies as usize);
         let copies = copies.min(self.mesh.peers().len() + 1);
+        let tree = self.tree.clone();
         Box::pin(async move {
             let mut chunks = Vec::new();
             for event in &item.change.events {
@@ -91,6 +92,9 @@ impl<E: Env> Collaborator for NodeCollaborator<E> {
                     chunks.extend(found.map_err(|problem| problem.to_string())?);
                 }
             }
+            // What a committed version has was held when that was committed, and all others have it or
+            // fetch it: going back moves no content.
+            chunks.retain(|chunk| !tree.is_referenced(&chunk.hash).unwrap_or(false));
             content.hold(item.request(), &chunks, copies).await
         })
     }

@@ -24,6 +24,12 @@ pub(crate) enum Finding {
 /// All that a node found out since it started.
 pub(crate) type Findings = Watched<Vec<Finding>>;
 
+/// Whether a partition is not to be served: its view is known to be wrong (promise M4).
+pub(crate) fn is_withheld(findings: &Findings, of: PartitionId) -> bool {
+    let is_wrong = |one: &Finding| matches!(one, Finding::OtherView { partition, is_wrong: true, .. } if *partition == of);
+    findings.get().iter().any(is_wrong)
+}
+
 /// Adds one, once.
 pub(crate) fn add(findings: &Findings, found: Finding) {
     findings.update(|all| {

@@ -121,7 +121,8 @@ impl<E: Env> NodeService<E> {
 /// The index failed under a read; the replay sees to its rebuild.
 fn index_problem(problem: KvProblem) -> Problem {
     if is_forgotten(&problem) {
-        let detail = "retention has let go of something that was there at that time";
+        let detail = "retention has let go of something that was there at that time; aber log PATH \
+            --versions says which versions of a file are left";
         return Problem::new(Reason::HistoryForgotten).with("detail", detail);
     }
     Problem::new(Reason::StorageFailed).with("detail", problem)

@@ -91,6 +91,14 @@ macro_rules! with_local_reasons {
         what "the log of this node is damaged[: {file}]"
         why "[at byte {offset}: ]{detail}"
         mend "keep the directory, check the disk; another node has the same log";
+    /// What is shown here is not what the others have.
+    OtherView "OTHER_VIEW" DataLoss exit 8 retry false
+        keys ["path", "partition"]
+        what "this node does not serve {path}"
+        why "after the same entries a majority of the voters has another tree of partition {partition}, \
+            and building the index anew did not help"
+        mend "read it at another node; here: the same aber as on the others, a look at the memory, \
+            then stop it, remove its directory index, and start it";
     /// The node is going away.
     Stopping "STOPPING" Unavailable exit 9 retry true
         keys ["detail"]

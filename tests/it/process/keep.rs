@@ -2,7 +2,7 @@
 
 use super::ABER;
 use aber_tests::process::{Cluster, Node};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -246,5 +246,162 @@ fn d8_a_prune_that_is_killed_is_finished_later() -> Result<()> {
         ensure!(Instant::now() < end, "too slow");
     }
     cluster.settle(SETTLE)?;
+    Ok(())
+}
+
+/// A node that started from a snapshot tells of what came before it once it has read the entries
+/// again, and prunes that then.
+fn tells_after_pruning(node: &Node, before: &str) -> Result<()> {
+    let end = Instant::now() + SETTLE;
+    loop {
+        pruned(node, &[])?;
+        match oldest_told(node, "v", before) {
+            Ok(()) => return Ok(()),
+            Err(why) => ensure!(Instant::now() < end, "{why:#}"),
+        }
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// A moment before what a node tells of a volume is refused, and the oldest that it tells is named:
+/// it can be read there, and nothing before it.
+fn oldest_told(node: &Node, volume: &str, before: &str) -> Result<()> {
+    let path = format!("/{volume}");
+    let ran = node.aber(&["ls", &path, "--at", before, "--json"])?;
+    let said = || format!("{}: {before}: {ran:?}", node.name);
+    ensure!(ran.code != 0, "{}", said());
+    let error = ran.result()?;
+    ensure!(error["reason"] == "HISTORY_FORGOTTEN", "{}", said());
+    let named = |key: &str| error["metadata"][key].as_str().with_context(said);
+    let (oldest, time) = (named("oldest")?.parse::<u64>()?, named("oldestTime")?);
+    let why = error["why"].as_str().unwrap_or_default();
+    ensure!(why.contains(&format!("is {oldest}, of {time}")), "{why}");
+    let partition = &node.partition_of(volume)?["id"];
+    for moment in [&format!("{partition}:{oldest}"), time] {
+        let ran = node.aber(&["ls", &path, "--at", moment])?;
+        ensure!(ran.code == 0, "{moment}: {ran:?} of {}", said());
+    }
+    let older = format!("{partition}:{}", oldest - 1);
+    is_refused(node, &["ls", &path, "--at", &older], "HISTORY_FORGOTTEN")
+}
+
+/// A round of versions of the same files, what is older than a second then, and the entry that
+/// ended the round before.
+fn write_round(cluster: &Cluster, round: u64, with_names: bool) -> Result<String> {
+    const FILES: u64 = 60;
+    let node = &cluster.nodes[0];
+    let volume = node.partition_of("v")?;
+    let before = format!("{}:{}", volume["id"], volume["applied_index"]);
+    let source = cluster.directory.path().join("source");
+    std::fs::create_dir_all(&source)?;
+    for file in 0..FILES {
+        let bytes = letters(round * 1000 + file, 40_000);
+        std::fs::write(source.join(format!("{file}")), bytes)?;
+    }
+    node.ok(&["put", "-r", &source.display().to_string(), "/v"])?;
+    if with_names {
+        // So many entries that a newcomer starts from a snapshot.
+        let names: Vec<String> = (0..300).map(|n| format!("/v/{round}-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        node.ok(&[&["mkdir"], &names[..]].concat())?;
+        node.ok(&[&["rm"], &names[..290]].concat())?;
+    }
+    sleep(Duration::from_millis(1200));
+    put(node, &round.to_le_bytes(), "/v/last")?;
+    Ok(before)
+}
+
+/// What a newcomer reads is pruned meanwhile, by who sends it and by itself: it gets all that is
+/// there, by entries or by a snapshot, and tells of no more than is kept.
+#[test]
+fn d8_a_newcomer_comes_while_what_it_reads_is_pruned() -> Result<()> {
+    let mut cluster = Cluster::found(ABER)?;
+    let founder = &mut cluster.nodes[0];
+    founder.stop()?;
+    let options = ["--grace", "0", "--pack-bytes", "2097152"];
+    let options = [&options[..], &["--snapshot-every", "64"]].concat();
+    let options = options.into_iter().map(str::to_owned);
+    founder.arguments.extend(options);
+    founder.start()?;
+    founder.ok(&["mkdir", "/v"])?;
+    founder.ok(&["volume", "set", "/v", "--keep", "1s"])?;
+    write_round(&cluster, 0, false)?;
+    for (round, wait_ms, with_names) in [(1, 0, false), (2, 60, true), (3, 200, true)] {
+        let before = write_round(&cluster, round, with_names)?;
+        let ticket = cluster.nodes[0].invite(&[])?;
+        let mut newcomer = cluster.newcomer(&format!("n{}", round + 1))?;
+        newcomer.begin_to_join(&ticket)?;
+        sleep(Duration::from_millis(wait_ms));
+        let mut gone = 0;
+        let end = Instant::now() + SETTLE;
+        loop {
+            let versions = pruned(&cluster.nodes[0], &[])?["versions_count"].as_u64();
+            gone += versions.unwrap_or(0);
+            if newcomer.status().is_ok() {
+                break;
+            }
+            ensure!(newcomer.is_running(), "{}", newcomer.last_words());
+            ensure!(Instant::now() < end, "{}", newcomer.last_words());
+        }
+        ensure!(gone >= 60, "{gone} versions went");
+        cluster.nodes.push(newcomer);
+        for node in &cluster.nodes {
+            pruned(node, &[])?;
+        }
+        cluster.settle(SETTLE)?;
+        let listing = cluster.equal_mirrors()?;
+        ensure!(listing.contains_key("/v/source/59"), "{round}");
+        for node in &cluster.nodes {
+            tells_after_pruning(node, &before)?;
+            is_shown(node, &["cat", "/v/last"], &round.to_le_bytes())?;
+            let ran = node.aber(&["verify", "--chain"])?;
+            ensure!(ran.code == 0, "{}: {ran:?}", node.name);
+        }
+        cluster.settle(SETTLE)?;
+        cluster.equal_mirrors()?;
+    }
+    Ok(())
+}
+
+/// Promise I3. While the past of a snapshot is not told yet, an older moment is refused, and the one
+/// that is named as the oldest can be read. Found: it was refused too, with itself as the oldest.
+#[test]
+fn a_newcomer_names_a_moment_that_it_can_tell() -> Result<()> {
+    let mut cluster = Cluster::found(ABER)?;
+    let founder = &mut cluster.nodes[0];
+    founder.stop()?;
+    let options = ["--snapshot-every", "64"].map(str::to_owned);
+    founder.arguments.extend(options);
+    founder.start()?;
+    founder.ok(&["mkdir", "/v"])?;
+    let names: Vec<String> = (0..900).map(|n| format!("/v/{n}")).collect();
+    for names in names.chunks(300) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        founder.ok(&[&["mkdir"], &names[..]].concat())?;
+    }
+    cluster.grow("n2", &[])?;
+    let (one, newcomer) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let (partition, end) = (&one.partition_of("v")?["id"], Instant::now() + SETTLE);
+    let first = format!("{partition}:3");
+    let mut refused = 0;
+    loop {
+        let ran = newcomer.aber(&["ls", "/v", "--at", &first, "--json"])?;
+        let said = ran.result()?;
+        if ran.code == 0 {
+            break;
+        }
+        if said["reason"] == "HISTORY_FORGOTTEN" {
+            // Where nothing came after what it was given there is no moment but the present.
+            if let Some(oldest) = said["metadata"]["oldest"].as_str() {
+                let named = format!("{partition}:{oldest}");
+                let ran = newcomer.aber(&["ls", "/v", "--at", &named])?;
+                ensure!(ran.code == 0, "{said} names {named}: {ran:?}");
+            }
+            refused += 1;
+        }
+        ensure!(Instant::now() < end, "{refused} times refused: {said}");
+    }
+    cluster.settle(SETTLE)?;
+    cluster.equal_mirrors()?;
     Ok(())
 }

@@ -47,9 +47,8 @@ fn damage_view(node: &Node, partition: u64) -> Result<()> {
     Ok(runtime.block_on(kv.flush())?)
 }
 
-/// Promise M4: a node whose view is not that of the others finds out by itself, and mends it.
-#[test]
-fn m4_a_view_that_differs_is_built_anew() -> Result<()> {
+/// Three nodes, of which the last found out that its view is wrong, and ended; and of which partition.
+fn outvoted() -> Result<(Cluster, u64)> {
     let mut cluster = Cluster::prepare(ABER, 3)?;
     for node in &mut cluster.nodes {
         node.arguments = vec!["--digest-every".into(), "8".into()];
@@ -67,6 +66,13 @@ fn m4_a_view_that_differs_is_built_anew() -> Result<()> {
     write_on(&cluster.nodes[0], 10)?;
     let code = cluster.nodes[2].wait_until_down(NOTICED)?;
     ensure!(code == EXIT_INDEX, "it ended with {code}");
+    Ok((cluster, partition))
+}
+
+/// Promise M4: a node whose view is not that of the others finds out by itself, and mends it.
+#[test]
+fn m4_a_view_that_differs_is_built_anew() -> Result<()> {
+    let (mut cluster, _) = outvoted()?;
     let words = cluster.nodes[2].last_words();
     ensure!(words.contains("another tree of partition"), "{words}");
 
@@ -88,6 +94,47 @@ fn m4_a_view_that_differs_is_built_anew() -> Result<()> {
         ensure!(Instant::now() < until, "{}", cluster.nodes[0].status()?);
         std::thread::sleep(Duration::from_millis(500));
     }
+    Ok(())
+}
+
+/// Promise M4: a view that still differs after the index was built anew is not shown, and nothing is
+/// written by it; what else the node has is.
+#[test]
+fn m4_a_view_that_stays_wrong_is_not_served() -> Result<()> {
+    let (mut cluster, partition) = outvoted()?;
+    // It builds its index anew while it hears of nobody, and is wrong again.
+    cluster.nodes[0].stop()?;
+    cluster.nodes[1].stop()?;
+    cluster.nodes[2].start()?;
+    cluster.nodes[2].stop()?;
+    damage_view(&cluster.nodes[2], partition)?;
+    cluster.start_all()?;
+    write_on(&cluster.nodes[0], 20)?;
+    let wrong = &cluster.nodes[2];
+    let until = Instant::now() + NOTICED;
+    while !wrong.status()?.to_string().contains("does not serve") {
+        ensure!(Instant::now() < until, "{}", wrong.status()?);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    for call in [
+        &["ls", "/d"][..],
+        &["cat", "/d/f1"],
+        &["rm", "/d/f1"],
+        &["get", "-r", "/d", "copy"],
+        &["diff", "1m", "/d"],
+    ] {
+        let ran = wrong.aber(call)?;
+        ensure!(ran.reason() == Some("OTHER_VIEW"), "{call:?}: {ran:?}");
+    }
+    wrong.ok(&["ls", "/"])?;
+    cluster.nodes[0].ok(&["cat", "/d/f1"])?;
+
+    // As it says: without its index it builds a right one, and serves it.
+    cluster.nodes[2].stop()?;
+    std::fs::remove_dir_all(cluster.nodes[2].data.join("index"))?;
+    cluster.nodes[2].start()?;
+    cluster.settle(PATIENCE)?;
+    cluster.nodes[2].ok(&["cat", "/d/f1"])?;
     Ok(())
 }
 

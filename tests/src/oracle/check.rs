@@ -1,9 +1,9 @@
 //! [pure] The checks of the oracle, each named by the promise it checks.
 
-use super::{Answer, Call, Oracle};
+use super::{Answer, Call, Listing, Oracle};
 use crate::sim::outsider::Shown;
 use aber_proto::{ContentHash, NodeId, PartitionId, RequestId, ViewDigest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// What became of a change in the history.
@@ -51,6 +51,18 @@ impl Oracle {
                 broken.extend(finding.map(|what| {
                     format!("{what}: request {request} at node {node}, {:?}", call.asked)
                 }));
+            }
+        }
+        let applied = history
+            .iter()
+            .filter(|row| row.outcome == Outcome::Applied)
+            .map(|row| (row.partition, row.index));
+        let applied: BTreeSet<_> = applied.collect();
+        for (node, partition, index) in &record.backs {
+            if !applied.contains(&(*partition, *index)) {
+                broken.push(format!(
+                    "D1: a way back at node {node} was committed as {partition}:{index}, which was not applied"
+                ));
             }
         }
         broken
@@ -174,6 +186,18 @@ fn check_answer(
     }
 }
 
+/// D8: where a way back shows another thing than what it went back to.
+pub(super) fn check_back((then, after): &(Listing, Listing)) -> Vec<String> {
+    let paths: BTreeSet<_> = then.keys().chain(after.keys()).collect();
+    let differs = |path: &&PathBuf| then.get(*path) != after.get(*path);
+    let tell = |path: &PathBuf| {
+        let (wanted, found) = (then.get(path), after.get(path));
+        let path = path.display();
+        format!("D8: {path} came back as {found:?}, it was {wanted:?}")
+    };
+    paths.into_iter().filter(differs).map(tell).collect()
+}
+
 /// C1: each partition's history rises without repeat.
 #[must_use]
 pub fn check_order(history: &[Landed]) -> Vec<String> {
@@ -218,7 +242,7 @@ pub fn check_mirror(
     tree: &BTreeMap<PathBuf, Shown>,
     mirror: &BTreeMap<PathBuf, Shown>,
 ) -> Vec<String> {
-    let paths: std::collections::BTreeSet<_> = tree.keys().chain(mirror.keys()).collect();
+    let paths: BTreeSet<_> = tree.keys().chain(mirror.keys()).collect();
     let differs = |path: &&PathBuf| tree.get(*path) != mirror.get(*path);
     let tell = |path: &PathBuf| {
         let (wanted, found) = (tree.get(path), mirror.get(path));

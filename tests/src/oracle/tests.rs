@@ -26,6 +26,7 @@ enum Lie {
     Tears,
     AppliesRefused,
     PutsAnother,
+    BringsAnother,
 }
 
 impl Fake {
@@ -101,6 +102,30 @@ impl ClientApi for Fake {
         self.land(ticket, Vec::new())
     }
 
+    /// A path that always shows the same, so that any moment is the present one.
+    async fn roll_back(&self, ticket: Ticket, back: &Back) -> Went {
+        let file = |bytes: &[u8]| {
+            let shown = Shown::File {
+                content: ContentHash::of(bytes),
+                size: 1,
+                mode: 0o644,
+            };
+            Listing::from([(PathBuf::from(&back.path), shown)])
+        };
+        let after = match self.lie {
+            Lie::BringsAnother => file(b"another"),
+            _ => file(b"same"),
+        };
+        match self.land(ticket, Vec::new()) {
+            Answer::Committed { partition, index } => Went::Done {
+                entries: vec![(partition, index)],
+                showed: Some((file(b"same"), after)),
+            },
+            Answer::Refused(why) => Went::Refused(why),
+            _ => Went::Unknown,
+        }
+    }
+
     async fn read(&self, _node: NodeId, path: &str) -> Result<Option<Bytes>, String> {
         Ok(self.files.lock().unwrap().get(path).cloned())
     }
@@ -146,11 +171,12 @@ fn an_honest_tree_breaks_nothing_and_a_seed_repeats() {
     assert_eq!(findings(Lie::None).1, hash);
 }
 
-/// Promises D1, D3, D6, M1.
+/// Promises D1, D3, D6, D8, M1.
 #[test]
 fn each_lie_is_found_under_its_promise() {
     names(Lie::DropsCommitted, "D1");
     names(Lie::PutsAnother, "D1");
+    names(Lie::BringsAnother, "D8");
     names(Lie::DropsQueued, "D6");
     names(Lie::AppliesRepeats, "D3");
     names(Lie::AppliesRefused, "D3");

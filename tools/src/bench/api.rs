@@ -96,13 +96,23 @@ impl Api {
 
     /// Puts one small file, and waits until it is committed.
     pub(crate) async fn put(&self, path: String, content: Vec<u8>) -> Result<()> {
-        let put = v1::Put {
-            path,
-            source: Some(v1::put::Source::Content(content.into())),
-            parents: true,
-            ..Default::default()
+        self.put_all([(path, content)]).await
+    }
+
+    /// Puts small files in one change, and waits until it is committed.
+    pub(crate) async fn put_all(
+        &self,
+        files: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Result<()> {
+        let put = |(path, content): (String, Vec<u8>)| {
+            v1::event::Operation::Put(v1::Put {
+                path,
+                source: Some(v1::put::Source::Content(content.into())),
+                parents: true,
+                ..Default::default()
+            })
         };
-        self.append(v1::event::Operation::Put(put)).await
+        self.append(files.into_iter().map(put)).await
     }
 
     pub(crate) async fn make_directory(&self, path: &str) -> Result<()> {
@@ -110,17 +120,21 @@ impl Api {
             path: path.to_owned(),
             parents: true,
         };
-        self.append(v1::event::Operation::MakeDirectory(make)).await
+        self.append([v1::event::Operation::MakeDirectory(make)])
+            .await
     }
 
-    async fn append(&self, operation: v1::event::Operation) -> Result<()> {
+    async fn append(
+        &self,
+        operations: impl IntoIterator<Item = v1::event::Operation>,
+    ) -> Result<()> {
         let mut stub = FileServiceClient::new(self.channel.clone());
-        let event = v1::Event {
+        let event = |operation| v1::Event {
             operation: Some(operation),
             ..Default::default()
         };
         let request = v1::AppendChangeRequest {
-            events: vec![event],
+            events: operations.into_iter().map(event).collect(),
             options: Some(v1::WriteOptions {
                 acknowledgement: v1::Acknowledgement::Committed.into(),
                 ..Default::default()

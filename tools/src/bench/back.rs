@@ -80,6 +80,7 @@ struct Figures {
     plan: Values,
     done: Values,
     copied: Values,
+    moved: Values,
     chain: Chain,
 }
 
@@ -134,6 +135,20 @@ fn segments(cluster: &Cluster) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Bytes that a node's log takes on the disk, without what is only reserved.
+fn log_bytes(cluster: &Cluster) -> Result<u64> {
+    let mut bytes = 0;
+    for path in segments(cluster)? {
+        let all = std::fs::read(&path)?;
+        let used = all
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at + 1);
+        bytes += used as u64;
+    }
+    Ok(bytes)
+}
+
 fn take(
     own: &mut Figures,
     cluster: &Cluster,
@@ -173,8 +188,11 @@ fn take(
     let copied = ms(Command::new("cp").arg("-a").arg(source).arg(&copy))?;
     let synced = ms(Command::new("sync").arg("-f").arg(&copy))?;
     own.copied.push(copied + synced);
+    let moved = into("moved");
+    own.moved
+        .push(ms(Command::new("mv").arg(&copy).arg(&moved))?);
     own.chain.take(cluster)?;
-    for made in [then, copy] {
+    for made in [then, moved] {
         super::process::remove(&made);
     }
     Ok(())
@@ -197,7 +215,11 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let mut put = cluster.command(cluster.first()?);
     ms(put.arg("put").arg("-r").arg(&source).arg("/"))?;
     let scratch = bench.directory("back-scratch")?;
+    let before = log_bytes(&cluster)?;
     change(&cluster, &git_tree, &scratch)?;
+    let mut each = Values::default();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    each.push((log_bytes(&cluster)? - before) as f64 / CHANGES as f64);
     ms(&mut git(&git_tree, &["gc", "-q"]))?;
     let at = moment(&cluster)?;
     let mut own = Figures::default();
@@ -230,6 +252,15 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         own.done,
         Some(("cp -a", own.copied)),
     ));
+    bench.add(row("mv of the tree".to_owned(), own.moved, None));
+    bench.add(Row {
+        unit: "B",
+        ..row(
+            "log on the disk of a put of 2 KB, alone".to_owned(),
+            each,
+            None,
+        )
+    });
     bench.add(own.chain.row("verify --chain".to_owned()));
     Ok(())
 }

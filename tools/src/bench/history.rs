@@ -18,6 +18,9 @@ use std::time::Instant;
 const VERSIONS: u64 = 50;
 /// Other files, by turns.
 const FILES: u64 = 1000;
+/// Events of a change where there are a million: as many as a tool writes that saves a folder.
+const EACH_FULL: u64 = 16;
+const _: () = assert!(EACH_FULL < FILES, "no change writes a file twice");
 const PATH: &str = "rare";
 
 /// Path and content of one write: every so many it is that of the file that is asked about, which
@@ -38,8 +41,8 @@ fn write(number: u64, count: u64) -> (String, String) {
     )
 }
 
-/// The same writes as commits of git, one each.
-fn git_history(directory: &Path, count: u64) -> Result<()> {
+/// The same writes as commits of git, so many each.
+fn git_history(directory: &Path, (count, each): (u64, u64)) -> Result<()> {
     let made = Command::new("git")
         .arg("init")
         .arg("-q")
@@ -58,12 +61,13 @@ fn git_history(directory: &Path, count: u64) -> Result<()> {
         for number in 0..count {
             let (path, text) = write(number, count);
             let when = 1_700_000_000 + number;
-            write!(
-                out,
-                "commit refs/heads/main\ncommitter a <a@b> {when} +0000\ndata 0\n\
-                 M 100644 inline {path}\ndata {}\n{text}\n",
-                text.len()
-            )?;
+            if number % each == 0 {
+                write!(
+                    out,
+                    "commit refs/heads/main\ncommitter a <a@b> {when} +0000\ndata 0\n"
+                )?;
+            }
+            write!(out, "M 100644 inline {path}\ndata {}\n{text}\n", text.len())?;
         }
         out.flush()?;
     }
@@ -109,8 +113,7 @@ struct Figures {
 }
 
 /// A cluster of one with the writes in its history.
-fn filled(bench: &Bench) -> Result<Cluster> {
-    let count = bench.scale.entries_count;
+fn filled(bench: &Bench, (count, each): (u64, u64)) -> Result<Cluster> {
     let cluster = Cluster::single(&bench.aber, &bench.directory("history")?)?;
     let runtime = runtime()?;
     let data = cluster.first()?.data.clone();
@@ -118,12 +121,14 @@ fn filled(bench: &Bench) -> Result<Cluster> {
     runtime.block_on(api.make_directory("/h"))?;
     let clients = bench.scale.clients;
     let putting = api.clone();
-    runtime.block_on(load(clients, End::Count(count), move |_, number| {
+    let changes = End::Count(count / each);
+    runtime.block_on(load(clients, changes, move |_, change| {
         let api = putting.clone();
-        async move {
+        let files = (change * each..(change + 1) * each).map(move |number| {
             let (path, text) = write(number, count);
-            api.put(format!("/h/{path}"), text.into_bytes()).await
-        }
+            (format!("/h/{path}"), text.into_bytes())
+        });
+        async move { api.put_all(files).await }
     }))?;
     cluster.settle()?;
     Ok(cluster)
@@ -178,9 +183,10 @@ fn entry_bytes(cluster: &Cluster, count: u64) -> Result<f64> {
 
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let count = bench.scale.entries_count;
-    let cluster = filled(bench)?;
+    let each = if count >= 1_000_000 { EACH_FULL } else { 1 };
+    let cluster = filled(bench, (count, each))?;
     let git = bench.directory("git")?;
-    git_history(&git, count)?;
+    git_history(&git, (count, each))?;
     let mut own = Figures::default();
     for _ in 0..bench.rounds(true) {
         // A connection belongs to the runtime that made it.
@@ -191,14 +197,14 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     bytes.push(entry_bytes(&cluster, count)?);
     cluster.stop()?;
     bench.add(Row {
-        what: "log of a put of a few bytes, the entry alone".to_owned(),
+        what: format!("log of a put of a few bytes, {each} in a change, the entry alone"),
         unit: "B",
         values: bytes,
         nodes: Some(1),
         ..Row::default()
     });
     let chain = std::mem::take(&mut own.chain);
-    bench.add(chain.row(format!("verify --chain of {count} entries")));
+    bench.add(chain.row(format!("verify --chain of {count} events, {each} an entry")));
     let rows = [
         (
             "log of a file, first page",
@@ -215,13 +221,13 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     ];
     for (what, values, by, divisor) in rows {
         bench.add(Row {
-            what: format!("{by}, {VERSIONS} of {count} commits"),
+            what: format!("{by}, {VERSIONS} of {count} writes"),
             unit: "ms",
             values: divisor.clone(),
             ..Row::default()
         });
         bench.add(Row {
-            what: format!("{what}, {VERSIONS} of {count} entries"),
+            what: format!("{what}, {VERSIONS} of {count} events, {each} an entry"),
             unit: "ms",
             values,
             vs: Some(Divisor {

@@ -145,7 +145,8 @@ impl Core {
         };
         let way = self.way_of(&live.announcement.id);
         live.set_way(way, self.me, now);
-        let actions = self.forward(&mut live, now);
+        let mut actions = self.forward(&mut live, now);
+        actions.extend(self.find_heirs(&mut live, now));
         self.live.insert(key, live);
         self.mark(key);
         actions

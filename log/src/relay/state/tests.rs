@@ -225,21 +225,38 @@ fn the_writer_may_go_once_it_sent_a_copy() {
 /// T18: a line that carries an eighth of what its node says holds up its stripe for a while, not to the end.
 #[test]
 fn a_parent_that_lags_is_not_waited_for() {
-    for (nodes, slow, count) in [(8, 5, 512), (16, 6, 512), (16, 9, 512), (16, 6, 2048)] {
+    for (nodes, slow, count) in [
+        (8, &[5][..], 512),
+        (8, &[4, 5], 512),
+        (16, &[6], 512),
+        (16, &[6, 9], 1024),
+    ] {
+        let slow: Vec<NodeId> = slow.iter().copied().map(NodeId).collect();
         let mut swarm = Swarm::new(&vec![8000; nodes], &Links::Any);
         let bound = swarm.bound(NodeId(0), count as u64 * 32768);
-        swarm.set_line(NodeId(slow), 1000);
+        for node in &slow {
+            swarm.set_line(*node, 1000);
+        }
         swarm.write(NodeId(0), count, 32 * KIB);
-        let is_done = |swarm: &Swarm| swarm.others_have(NodeId(slow), count);
+        let is_done = |swarm: &Swarm| swarm.others_have(&slow, count);
         swarm.run(LONG, is_done);
         let took = swarm.now.0 as f64 / 1e9;
         let copies = swarm.sent(NodeId(0)) as f64 / (count as f64 * 32768.0);
-        println!("{nodes} nodes, {count} chunks: {took:.1} s of {bound:.1}, {copies:.2} copies");
+        println!("{nodes} nodes, {slow:?} lag: {took:.1} s of {bound:.1}, {copies:.2} copies");
         assert!(is_done(&swarm));
-        assert!(took <= 1.2 * bound + 10.0, "{took:.1} s of {bound:.1}");
-        assert!(copies <= 1.3, "{copies:.2} copies");
+        // They wait up to 10 s until they are told, and 10 s until that is late. Of several each takes
+        // one copy of its stripe, or two, of the writer.
+        let most = match slow.len() {
+            1 => 1.2 * bound + 20.0,
+            _ => 2.1 * bound,
+        };
+        assert!(took <= most, "{took:.1} s of {bound:.1}");
+        assert!(
+            copies <= 1.0 + 0.3 * slow.len() as f64,
+            "{copies:.2} copies"
+        );
         swarm.run(LONG, |swarm| swarm.all_have(count));
-        assert!(swarm.all_have(count), "it gets all of it, too");
+        assert!(swarm.all_have(count), "they get all of it, too");
     }
 }
 

@@ -17,9 +17,9 @@ impl Swarm {
         living.all(|site| site.has.len() >= count)
     }
 
-    /// Whether all have all, but for one that is not asked.
-    pub(in super::super) fn others_have(&self, but: NodeId, count: usize) -> bool {
-        let mut others = self.sites.iter().filter(|(id, _)| **id != but);
+    /// Whether all have all, but for some that are not asked.
+    pub(in super::super) fn others_have(&self, but: &[NodeId], count: usize) -> bool {
+        let mut others = self.sites.iter().filter(|(id, _)| !but.contains(id));
         others.all(|(_, site)| site.has.len() >= count)
     }
 

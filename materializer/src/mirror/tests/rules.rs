@@ -19,16 +19,23 @@ async fn a_missing_chunk_stalls_its_path_alone() {
     let status = world.handle().status.get();
     assert_eq!(status.waiting_count, 1);
     assert_eq!(status.waiting[0].path, "big");
+    // Who asks for what is shown is not told that all of it is.
+    let (position, complete) = (status.positions[&PARTITION], status.complete[&PARTITION]);
+    assert!(complete < position, "{complete} of {position}");
     assert_eq!(world.shown().keys().next(), Some(&PathBuf::from("other")));
     // The wait is durable.
     world.reboot();
     world.start().await.expect("starts");
-    assert_eq!(world.handle().status.get().waiting_count, 1);
+    let status = world.handle().status.get();
+    assert_eq!(status.waiting_count, 1);
+    assert_eq!(status.complete[&PARTITION], complete);
     world.wait(30_000).await;
     world.chunks.missing.lock().expect("no panic").clear();
     world.wait(120_000).await;
     world.assert_equal("the chunk came");
-    assert_eq!(world.handle().status.get().waiting_count, 0);
+    let status = world.handle().status.get();
+    assert_eq!(status.waiting_count, 0);
+    assert_eq!(status.complete, status.positions);
 }
 
 /// FO-3: with the rows gone, what is right is taken over, not written again.

@@ -5,7 +5,7 @@ use crate::testing::{MemKv, World, at, copy, event, genesis, make_volume};
 use crate::tree::{NodeKind, ROOT, Tree};
 use crate::view::digest::Buckets;
 use crate::view::table::{Table, inode_of, table_key};
-use crate::view::{EntryResult, EventOutcome, Found, TreeView, Verdict, View};
+use crate::view::{EntryResult, EventOutcome, Found, Rejection, TreeView, Verdict, View};
 use aber_log::env::kv::KvBatch;
 use aber_proto::{Attributes, Content, Entry, Event, EventId, FileId, Operation, PartitionId};
 use aber_proto::{Place, Precondition, VolumeId};
@@ -80,8 +80,13 @@ fn likely() -> impl Strategy<Value = Option<Index>> {
     proptest::option::weighted(0.7, any::<Index>())
 }
 
+/// The events of one change.
+pub(crate) fn change() -> impl Strategy<Value = Vec<Plan>> {
+    proptest::collection::vec(plan(), 1..3)
+}
+
 pub(crate) fn plans() -> impl Strategy<Value = Vec<Vec<Plan>>> {
-    proptest::collection::vec(proptest::collection::vec(plan(), 1..3), 1..50)
+    proptest::collection::vec(change(), 1..50)
 }
 
 impl Plan {
@@ -289,6 +294,18 @@ pub(crate) fn without_moved(model: &Model) -> BTreeMap<Key, Item> {
     model.items.iter().map(blank).collect()
 }
 
+/// What a view says to a change, as the model would.
+pub(crate) fn told_by(result: &EntryResult) -> Result<Vec<bool>, (u32, Rejection)> {
+    match result {
+        EntryResult::Applied(outcomes) => {
+            let did = |outcome: &EventOutcome| matches!(outcome, EventOutcome::Done(_));
+            Ok(outcomes.iter().map(did).collect())
+        }
+        EntryResult::Rejected(why) => Err((why.event.expect("an event"), why.reason)),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The digest over the rows as they stand.
 pub(crate) fn digest_of_rows(kv: &MemKv) -> aber_proto::ViewDigest {
     let mut buckets = Buckets::new();
@@ -313,14 +330,7 @@ proptest! {
             let index = world.log.index;
             let events: Vec<_> = change.iter().map(|plan| plan.event(&model, index)).collect();
             let said = model.apply(1, index + 1, &events);
-            let found = match world.write(events.clone()) {
-                EntryResult::Applied(outcomes) => Ok(outcomes
-                    .iter()
-                    .map(|outcome| matches!(outcome, EventOutcome::Done(_)))
-                    .collect::<Vec<_>>()),
-                EntryResult::Rejected(why) => Err((why.event.expect("an event"), why.reason)),
-                other => panic!("{other:?}"),
-            };
+            let found = told_by(&world.write(events.clone()));
             prop_assert_eq!(found, said, "{:?}", events);
         }
         let tree = world.tree();

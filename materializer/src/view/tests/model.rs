@@ -1,7 +1,8 @@
 //! A naive view: a map from whole paths, where every operation does the obvious thing.
 
 use crate::view::Rejection;
-use aber_proto::{Content, Event, EventId, Operation, PartitionId, Place, Precondition};
+use aber_proto::{Content, Event, EventId, FileId, Operation};
+use aber_proto::{PartitionId, Place, Precondition, Revived};
 use std::collections::BTreeMap;
 
 /// Volume and path below it.
@@ -38,11 +39,11 @@ fn key(place: &Place) -> Key {
     (place.volume.0, place.path.as_str().to_owned())
 }
 
-fn parent(path: &str) -> &str {
+pub(crate) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(head, _)| head)
 }
 
-fn is_below(path: &str, directory: &str) -> bool {
+pub(crate) fn is_below(path: &str, directory: &str) -> bool {
     directory.is_empty() || path.starts_with(&format!("{directory}/"))
 }
 
@@ -131,8 +132,54 @@ impl Model {
                 item.changed = id.index;
                 Ok(true)
             }
+            Operation::Revive {
+                file,
+                previous,
+                place,
+                what,
+                attributes,
+            } => {
+                let (old, mode) = ((*file, *previous), attributes.mode);
+                self.revive(&key(place), guard, old, (id, what, mode))
+            }
             other => panic!("not of a data partition: {other:?}"),
         }
+    }
+
+    /// Makes something that has the id of what is gone.
+    fn revive(
+        &mut self,
+        at: &Key,
+        guard: &Precondition,
+        (file, previous): (FileId, EventId),
+        (id, what, mode): (EventId, &Revived, Option<u16>),
+    ) -> Step {
+        let parent_exists = self.walk(at)?;
+        self.guard(at, guard)?;
+        let thing = match what {
+            Revived::File(content) => Thing::File(content.clone()),
+            Revived::Symlink(target) => Thing::Symlink(target.clone()),
+            Revived::Directory => Thing::Directory,
+        };
+        let is_older = |old: EventId| old.partition == id.partition && old.index < id.index;
+        if !is_older(file) || !is_older(previous) {
+            return Err(Rejection::Malformed);
+        }
+        let is_taken = at.1.is_empty() || self.items.contains_key(at);
+        if is_taken || self.items.values().any(|item| item.id == file) {
+            return Err(Rejection::Exists);
+        }
+        if !parent_exists {
+            return Err(Rejection::NoParent);
+        }
+        // Nobody sets the mode of a symlink.
+        let mode = mode.filter(|_| !matches!(thing, Thing::Symlink(_)));
+        let is_file = matches!(thing, Thing::File(_));
+        self.insert(at.clone(), id, thing, mode);
+        let item = self.items.get_mut(at).expect("it was inserted");
+        item.id = file;
+        item.previous = is_file.then_some(previous);
+        Ok(true)
     }
 
     /// Whether the directory that holds the last name exists.

@@ -1,5 +1,7 @@
 //! The past, against the model at every prefix.
 
+mod rollback;
+
 use super::fold::{all, plans, without_moved, world};
 use super::model::Model;
 use crate::testing::{World, at, made_at as id, make_dir, put, remove, rename};
@@ -32,6 +34,36 @@ fn changed(world: &World, after: u64, to: u64) -> BTreeSet<FileId> {
     }
 }
 
+/// The tree at each prefix of the log is the model after as many entries.
+fn every_prefix_is_the_model(world: &World, models: &[Model]) {
+    let tree = world.tree();
+    for (index, model) in (0..).zip(models) {
+        let then = tree.at(moment(index));
+        assert_eq!(all(&then), without_moved(model), "after {index}");
+        for (key, item) in &model.items {
+            let volume = if key.0 == V { "v" } else { "w" };
+            let path = TreePath::parse(&format!("/{volume}/{}", key.1)).expect("a path");
+            assert_eq!(then.path_of(item.id), Ok(Some(path)), "after {index}");
+        }
+    }
+}
+
+/// What an entry changed is what is another node, or none, after it.
+fn only_what_differs_changed(world: &World, models: &[Model]) {
+    let tree = world.tree();
+    for (before, pair) in (0..).zip(models.windows(2)) {
+        let after = before + 1;
+        let items = pair.iter().flat_map(|model| model.items.values());
+        let mut seen: BTreeSet<_> = items.map(|item| item.id).collect();
+        // What lies below something that was renamed has another path, and is not changed.
+        seen.retain(|id| {
+            let node = |index| tree.at(moment(index)).node(*id).expect("works");
+            node(before) != node(after)
+        });
+        assert_eq!(changed(world, before, after), seen, "by {after}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(384))]
 
@@ -44,14 +76,14 @@ proptest! {
     ) {
         let mut world = world();
         let mut model = Model::default();
-        let mut models = vec![(world.log.index, model.clone())];
+        let mut models = vec![model.clone()];
         let mut entries: Vec<(Entry, Verdict)> = Vec::new();
         for change in &plans {
             let index = world.log.index;
             let events: Vec<_> = change.iter().map(|plan| plan.event(&model, index)).collect();
             entries.push((world.log.write(events.clone()), Verdict::Allowed));
             let _rejected = model.apply(1, index + 1, &events).is_err();
-            models.push((world.log.index, model.clone()));
+            models.push(model.clone());
         }
         let mut cuts = cuts.into_iter();
         while !entries.is_empty() {
@@ -59,27 +91,8 @@ proptest! {
             let batch: Vec<_> = entries.drain(..count).collect();
             world.view.apply_batch(&batch, KvBatch::default()).expect("works");
         }
-        let tree = world.tree();
-        for (index, model) in &models {
-            let then = tree.at(moment(*index));
-            prop_assert_eq!(all(&then), without_moved(model), "after {}", index);
-            for (key, item) in &model.items {
-                let volume = if key.0 == V { "v" } else { "w" };
-                let path = TreePath::parse(&format!("/{volume}/{}", key.1)).expect("a path");
-                prop_assert_eq!(then.path_of(item.id), Ok(Some(path)));
-            }
-        }
-        for pair in models.windows(2) {
-            let [(before, old), (after, new)] = pair else { unreachable!("pairs") };
-            let (old, new) = (without_moved(old), without_moved(new));
-            let mut seen: BTreeSet<_> = old.values().chain(new.values()).map(|item| item.id).collect();
-            // What lies below something that was renamed has another path, and is not changed.
-            seen.retain(|id| {
-                let node = |index| tree.at(moment(index)).node(*id).expect("works");
-                node(*before) != node(*after)
-            });
-            prop_assert_eq!(changed(&world, *before, *after), seen, "by {}", after);
-        }
+        every_prefix_is_the_model(&world, &models);
+        only_what_differs_changed(&world, &models);
     }
 }
 

@@ -23,17 +23,18 @@ impl<E: Env> NodeService<E> {
         } else {
             parse_path(&request.path)?
         };
+        self.check_served_at(path.as_str())?;
         let base = self.moment(request.base.as_ref(), path.as_str())?;
         let base = base.ok_or_else(|| Problem::usage("a diff needs a moment to begin at"))?;
         let target = self.moment(request.target.as_ref(), path.as_str())?;
         let target = target.unwrap_or_else(|| self.present_moment());
         let tree = &self.node.parts.tree;
         let moments = (Arc::new(base), Arc::new(target));
-        let comparison = Comparison::new(tree, moments, path).map_err(index_problem)?;
+        let comparison = Comparison::new(tree, moments, path.clone()).map_err(index_problem)?;
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
         let service = self.clone();
         self.node.parts.env.runtime().spawn("diff", async move {
-            let sent = service.send_differences(comparison, &sender, request.text);
+            let sent = service.send_differences(comparison, &sender, (&path, request.text));
             if let Err(problem) = sent.await {
                 let _gone = sender.send(Err(problem)).await.is_err();
             }
@@ -45,7 +46,7 @@ impl<E: Env> NodeService<E> {
         &self,
         mut comparison: Comparison<E::Kv>,
         sender: &mpsc::Sender<Result<v1::DiffResponse, Problem>>,
-        with_text: bool,
+        (path, with_text): (&TreePath, bool),
     ) -> Result<(), Problem> {
         let mut writers = Writers::default();
         while let Some(found) = comparison.more().map_err(index_problem)? {
@@ -53,7 +54,11 @@ impl<E: Env> NodeService<E> {
                 let Some(difference) = shown(difference) else {
                     continue;
                 };
-                let response = self.difference(&difference, with_text, &mut writers).await;
+                // Who asks about one file wants to see what became of it.
+                let sides = [&difference.before, &difference.after];
+                let is_it = sides.into_iter().flatten().any(|it| it.path == *path);
+                let response = self.difference(&difference, with_text || is_it, &mut writers);
+                let response = response.await;
                 if sender.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }

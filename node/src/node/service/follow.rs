@@ -65,9 +65,13 @@ fn kind_of(operation: &Operation) -> v1::EventKind {
 fn read_problem(problem: &ReadProblem) -> Problem {
     match problem {
         ReadProblem::Forgotten {
-            partition, oldest, ..
+            partition,
+            wanted,
+            oldest,
         } => Problem::new(Reason::HistoryForgotten)
-            .with("oldestCursor", format!("{partition}:{oldest}")),
+            .with("partition", partition)
+            .with("wanted", wanted)
+            .with("oldest", oldest),
         ReadProblem::Closed(detail) => Problem::new(Reason::Stopping).with("detail", detail),
         ReadProblem::Damaged(detail) => Problem::new(Reason::LogDamaged).with("detail", detail),
     }
@@ -164,7 +168,7 @@ impl<E: Env> NodeService<E> {
             return;
         }
         let is_shown = || {
-            let Some(shown) = self.mirrored() else {
+            let Some(shown) = self.shown() else {
                 return true;
             };
             next.iter().any(|(partition, next)| {
@@ -206,11 +210,11 @@ impl<E: Env> NodeService<E> {
         wanted: &Wanted,
     ) -> Result<bool, Problem> {
         let names = self.names();
-        let mirrored = self.mirrored();
+        let shown = self.shown();
         for partition in self.node.parts.config.genesis.partition_ids() {
             let mut applied = self.applied_to(partition);
-            if let (true, Some(mirrored)) = (wanted.until_materialized, &mirrored) {
-                applied = applied.min(mirrored.get(&partition).copied());
+            if let (true, Some(shown)) = (wanted.until_materialized, &shown) {
+                applied = applied.min(shown.get(&partition).copied());
             }
             loop {
                 let from = next.get(&partition).copied().unwrap_or(0);

@@ -5,15 +5,19 @@
 
 use super::history::{decode_cursor, encode_cursor};
 use super::{NodeService, index_problem, parse_path, render};
+use crate::node::finding;
 use crate::reason::{Problem, Reason};
 use crate::service::Answer;
 use aber_log::env::Env;
 use aber_materializer::tree::{Node, NodeKind, ROOT, Tree};
-use aber_materializer::view::{Found, Moment, TreeView};
+use aber_materializer::view::{Found, Moment, Resolved, TreeView};
 use aber_proto::generated::v1::{self, at::At};
 use aber_proto::{EventId, FileId, PartitionId, Timestamp, TreePath, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Entries of Raft's own, which change nothing, that are passed over in search of the next change.
+const NEXT_LOOKED_AT: usize = 64;
 
 impl<E: Env> NodeService<E> {
     /// The tree as a read wants to see it, once what it waits for is applied here.
@@ -23,11 +27,37 @@ impl<E: Env> NodeService<E> {
         path: &str,
     ) -> Result<TreeView<E::Kv>, Problem> {
         self.wait_for(read).await?;
+        self.check_served_at(path)?;
         let tree = &self.node.parts.tree;
         let at = read.and_then(|read| read.at.as_ref());
         match self.moment(at, path)? {
             None => Ok(tree.clone()),
             Some(moment) => Ok(tree.at(Arc::new(moment))),
+        }
+    }
+
+    /// A partition whose view is known to be wrong is not shown (promise M4). At the top there are only
+    /// the names of volumes, of the control partition.
+    pub(super) fn check_served_at(&self, path: &str) -> Result<(), Problem> {
+        let path = parse_path(path)?;
+        self.check_served(PartitionId::CONTROL, &path)?;
+        match self.node.parts.tree.resolve(&path).map_err(index_problem)? {
+            Resolved::At { partition, .. } => self.check_served(partition, &path),
+            Resolved::NotADirectory(_) | Resolved::NoVolume(_) => Ok(()),
+        }
+    }
+
+    /// The same, of a path whose partition is known.
+    pub(super) fn check_served(
+        &self,
+        partition: PartitionId,
+        path: &TreePath,
+    ) -> Result<(), Problem> {
+        match finding::is_withheld(&self.node.parts.findings, partition) {
+            false => Ok(()),
+            true => Err(Problem::new(Reason::OtherView)
+                .with("path", path)
+                .with("partition", partition)),
         }
     }
 
@@ -185,12 +215,17 @@ impl<E: Env> NodeService<E> {
                 (node.id, node.version)
             }
         };
+        let mut oldest = version;
         for _ in 0..left {
-            version = self.version_before(file, version)?.ok_or_else(|| {
-                Problem::new(Reason::VersionNotFound)
-                    .with("path", path)
-                    .with("wanted", count)
+            let before = self.version_before(file, version);
+            let before = before.map_err(|problem| {
+                let detail = problem.fact("detail").unwrap_or_default();
+                let detail = format!("{detail}; the oldest that is left is {oldest}");
+                problem.clone().with("detail", detail)
             })?;
+            let unknown = || Problem::new(Reason::VersionNotFound).with("path", path);
+            oldest = version;
+            version = before.ok_or_else(|| unknown().with("wanted", count))?;
         }
         let entry = render::entry_id(version.partition, version.index);
         self.moment_of_entry(&entry, version.index)
@@ -317,15 +352,15 @@ impl<E: Env> NodeService<E> {
     }
 
     fn forgotten(&self, partition: PartitionId, wanted: u64, oldest: u64) -> Problem {
-        let tree = &self.node.parts.tree;
-        let happened = tree.happened(partition, oldest + 1).ok().flatten();
         let problem = Problem::new(Reason::HistoryForgotten)
             .with("partition", partition)
-            .with("wanted", wanted)
-            .with("oldest", oldest);
-        match happened {
-            Some(happened) => problem.with("oldestTime", happened.order_time),
-            None => problem,
+            .with("wanted", wanted);
+        // Of what history begins with no time is known, so the first moment is after it. Where nothing
+        // came yet there is the present alone.
+        let first = self.next_happened(partition, oldest).ok().flatten();
+        match first {
+            Some((index, time)) => problem.with("oldest", index).with("oldestTime", time),
+            None => problem.with("detail", "what is left of it begins with the present"),
         }
     }
 
@@ -344,15 +379,36 @@ impl<E: Env> NodeService<E> {
                 .tree
                 .happened(*partition, *index)
                 .map_err(index_problem)?;
+            let next = self.next_happened(*partition, *index)?;
             entries.push(v1::ChosenEntry {
                 entry: Some(render::entry_id(*partition, *index)),
                 order_time: happened.map(|happened| render::stamp_message(happened.order_time)),
+                next: next.map(|(index, _)| render::entry_id(*partition, index)),
+                next_order_time: next.map(|(_, time)| render::stamp_message(time)),
             });
         }
         Ok(v1::ResolveMomentResponse {
             cursor: Some(cursor_of(&moment)),
             entries,
         })
+    }
+
+    /// The first change after an entry, and its time: it says why a moment ends where it does.
+    fn next_happened(
+        &self,
+        partition: PartitionId,
+        index: u64,
+    ) -> Result<Option<(u64, Timestamp)>, Problem> {
+        let applied = self.node.parts.applied.get(&partition);
+        let applied = applied.and_then(|at| at.get()).unwrap_or(0);
+        for next in (index + 1..=applied).take(NEXT_LOOKED_AT) {
+            let happened = self.node.parts.tree.happened(partition, next);
+            let happened = happened.map_err(index_problem)?;
+            if let Some(happened) = happened.filter(|happened| happened.author.is_some()) {
+                return Ok(Some((next, happened.order_time)));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -282,8 +282,9 @@ fn found(finding: Finding) -> v1::Notice {
             "nodes show different trees after the same entries",
             what,
             if is_wrong {
-                "this node is wrong, and building its index anew did not help: install the same aber \
-                 as on the others, and check its memory"
+                "this node is wrong, and building its index anew did not help, so it does not serve that \
+                 partition: install the same aber as on the others, check its memory, then stop it, \
+                 remove its directory index, and start it"
             } else {
                 "a majority of the voters decides: the others build their index anew by themselves"
             },

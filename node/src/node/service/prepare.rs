@@ -165,11 +165,14 @@ impl<E: Env> NodeService<E> {
     ) -> Result<Target, Problem> {
         let parts = &self.node.parts;
         match parts.tree.resolve(path).map_err(index_problem)? {
-            Resolved::At { partition, place } => Ok(Target {
-                partition,
-                place,
-                pending: None,
-            }),
+            Resolved::At { partition, place } => {
+                self.check_served(partition, path)?;
+                Ok(Target {
+                    partition,
+                    place,
+                    pending: None,
+                })
+            }
             Resolved::NotADirectory(name) => {
                 Err(Problem::new(Reason::NotADirectory).with("path", format!("/{name}")))
             }

@@ -20,7 +20,7 @@ use aber_materializer::revert::{self, Kind, Plan, Step, VolumeRef, Volumes, Wish
 use aber_materializer::tree::{Node, NodeKind, Tree};
 use aber_materializer::view::{Moment, TreeView};
 use aber_proto::generated::v1::{self, plan_revert_request::What};
-use aber_proto::{Act, Action, FileId, NodeId, Origin, PartitionId, PlanId, Timestamp};
+use aber_proto::{Act, Action, FileId, NodeId, Origin, PartitionId, PlanId, Timestamp, TreePath};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
@@ -115,6 +115,7 @@ impl<E: Env> NodeService<E> {
         let volumes = self.volumes_then(&asked)?;
         let mut plans: BTreeMap<PartitionId, Plan> = BTreeMap::new();
         for (partition, wishes) in &asked.wishes {
+            self.check_served(*partition, &TreePath::root())?;
             let made = revert::plan(&asked.now, *partition, wishes, &volumes);
             plans.insert(*partition, made.map_err(index_problem)?);
         }
@@ -215,7 +216,7 @@ impl<E: Env> NodeService<E> {
     }
 }
 
-fn path_text<T: Tree>(_: &T, path: Option<aber_proto::TreePath>) -> String {
+fn path_text<T: Tree>(_: &T, path: Option<TreePath>) -> String {
     path.map_or_else(String::new, |path| path.to_string())
 }
 

@@ -218,6 +218,12 @@ impl<E: Env> NodeService<E> {
         Some(mirror.status.get().positions)
     }
 
+    /// Up to where all of each partition stands in the mirror, nothing waiting for its content.
+    pub(super) fn shown(&self) -> Option<BTreeMap<PartitionId, u64>> {
+        let mirror = self.node.parts.mirror.as_ref()?;
+        Some(mirror.status.get().complete)
+    }
+
     pub(super) fn partitions(&self, with_heads: bool) -> Answer<v1::ListPartitionsResponse> {
         let parts = &self.node.parts;
         let volumes = parts.tree.volumes().map_err(index_problem)?;

@@ -1,18 +1,21 @@
 //! [driver] Reading everything again: chain, signatures, content, mirror.
 
 mod mirror;
+mod past;
 mod walk;
 
-use super::{NodeService, render};
+use super::{NodeService, parse_path, render};
 use crate::reason::Problem;
 use crate::service::{Answer, Answers, STREAM_QUEUE};
+use aber_log::chunk::ChunkStore;
 use aber_log::env::{Env, Runtime};
 use aber_log::ingest;
 use aber_log::segment::SegmentProblem;
 use aber_materializer::judge::Judge;
 use aber_materializer::tree::{Node, NodeKind};
 use aber_proto::generated::v1;
-use aber_proto::{Content, PartitionId};
+use aber_proto::{ChunkRef, Content, PartitionId, TreePath};
+use past::Seen;
 use tokio::sync::mpsc;
 pub(super) use walk::Walk;
 
@@ -26,6 +29,28 @@ struct Run<E: Env> {
     service: NodeService<E>,
     sender: mpsc::Sender<Result<v1::VerifyResponse, Problem>>,
     report: v1::VerifyReport,
+    /// What is read of the tree, and below; all of it where there is no node.
+    top: (Option<Node>, TreePath),
+}
+
+/// What a chunk is of.
+#[derive(Default)]
+struct Whose {
+    path: String,
+    entry: Option<v1::EntryId>,
+}
+
+impl Whose {
+    fn finding(&self, code: &str, detail: String, mended: bool) -> v1::Finding {
+        v1::Finding {
+            code: code.to_owned(),
+            path: self.path.clone(),
+            entry: self.entry,
+            detail,
+            mended,
+            ..v1::Finding::default()
+        }
+    }
 }
 
 impl<E: Env> NodeService<E> {
@@ -33,13 +58,20 @@ impl<E: Env> NodeService<E> {
         &self,
         request: v1::VerifyRequest,
     ) -> Answer<Answers<v1::VerifyResponse>> {
+        let path = match request.path.as_str() {
+            "" => TreePath::root(),
+            path => parse_path(path)?,
+        };
         let (sender, answers) = mpsc::channel(STREAM_QUEUE);
         let mut run = Run {
             service: self.clone(),
             sender,
             report: v1::VerifyReport::default(),
+            top: (self.find(&path)?, path),
         };
         let all = !request.chain && !request.content && !request.folders;
+        // The log is of everything.
+        let chain = request.chain || (all && run.top.0.is_none());
         let runtime = self.node.parts.env.runtime().clone();
         self.node.parts.env.runtime().spawn("verify", async move {
             let began = runtime.now();
@@ -52,7 +84,7 @@ impl<E: Env> NodeService<E> {
                 .partition_ids()
                 .collect();
             for partition in partitions {
-                if (all || request.chain) && !run.verify_chain(partition).await {
+                if chain && !run.verify_chain(partition).await {
                     return;
                 }
             }
@@ -189,20 +221,25 @@ impl<E: Env> Run<E> {
         .await
     }
 
+    fn walk(&self) -> Walk {
+        let (node, path) = &self.top;
+        Walk::of(node.clone(), path)
+    }
+
     /// Walks the tree and reads every chunk of every file. A chunk that is damaged or missing here
     /// is fetched again by the same read.
     async fn verify_content(&mut self) -> bool {
         let tree = self.service.node.parts.tree.clone();
-        let mut walk = Walk::default();
+        let (mut walk, mut seen) = (self.walk(), Seen::default());
         while let Some((node, path)) = walk.next(&tree) {
-            if !self.verify_file(&node, &path).await {
+            if !self.verify_file(&node, &path, &mut seen).await {
                 return false;
             }
         }
-        true
+        self.top.0.is_some() || self.verify_past(&tree, seen).await
     }
 
-    async fn verify_file(&mut self, node: &Node, path: &str) -> bool {
+    async fn verify_file(&mut self, node: &Node, path: &str, seen: &mut Seen) -> bool {
         let NodeKind::File(content) = &node.kind else {
             return true;
         };
@@ -211,38 +248,22 @@ impl<E: Env> Run<E> {
             return true;
         };
         let content = self.service.node.parts.content.clone();
-        let finding = |code: &str, detail: String, mended: bool| v1::Finding {
-            code: code.to_owned(),
+        let whose = Whose {
             path: path.to_owned(),
             entry: Some(render::entry_id(node.version.partition, node.version.index)),
-            detail,
-            mended,
-            ..v1::Finding::default()
         };
         let chunks = match ingest::resolve_chunks(&content, manifest).await {
             Ok(chunks) => chunks,
             Err(problem) => {
-                return self
-                    .find(finding("CHUNK_MISSING", problem.to_string(), false))
-                    .await;
+                let finding = whose.finding("CHUNK_MISSING", problem.to_string(), false);
+                return self.find(finding).await;
             }
         };
         for chunk in chunks {
-            self.report.chunks_count += 1;
-            self.report.read_bytes += u64::from(chunk.length);
-            let Err(found) = content.store().read(chunk) else {
-                continue;
-            };
-            let mended = aber_log::chunk::ChunkStore::get(&content, chunk)
-                .await
-                .is_ok();
-            if !self
-                .find(finding("CHUNK_DAMAGED", found.to_string(), mended))
-                .await
-            {
+            seen.add(chunk.hash);
+            if !self.verify_chunk(chunk, &whose).await {
                 return false;
             }
-            tokio::task::yield_now().await;
         }
         if self.report.files_count.is_multiple_of(FILES) {
             return self
@@ -250,5 +271,19 @@ impl<E: Env> Run<E> {
                 .await;
         }
         true
+    }
+
+    /// Reads a chunk; one that is damaged or missing here is fetched again.
+    async fn verify_chunk(&mut self, chunk: ChunkRef, whose: &Whose) -> bool {
+        let content = self.service.node.parts.content.clone();
+        self.report.chunks_count += 1;
+        self.report.read_bytes += u64::from(chunk.length);
+        let Err(found) = content.store().read(chunk) else {
+            return true;
+        };
+        let mended = ChunkStore::get(&content, chunk).await.is_ok();
+        tokio::task::yield_now().await;
+        self.find(whose.finding("CHUNK_DAMAGED", found.to_string(), mended))
+            .await
     }
 }

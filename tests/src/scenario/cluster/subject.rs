@@ -1,8 +1,10 @@
 //! [driver] A whole node as the simulated world runs it, and its API as clients call it.
 
+mod back;
+
 use super::check::lock;
 use super::newcomer::{self, Newcomers};
-use crate::oracle::Answer;
+use crate::oracle::{Answer, Back, Went};
 use crate::sim::SimEnv;
 use crate::sim::cluster::{Boot, Cluster, Subject};
 use crate::workload::{ClientApi, Ticket, Wait};
@@ -295,6 +297,14 @@ impl ClientApi for Api {
         };
         self.append(ticket, v1::event::Operation::Remove(remove))
             .await
+    }
+
+    async fn roll_back(&self, ticket: Ticket, back: &Back) -> Went {
+        let back = back.clone();
+        let call = self
+            .cluster
+            .call(ticket.node, |node| back::roll_back(node, ticket, back));
+        call.await.unwrap_or(Went::Unknown)
     }
 
     async fn read(&self, node: NodeId, path: &str) -> Result<Option<Bytes>, String> {

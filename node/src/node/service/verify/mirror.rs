@@ -4,7 +4,7 @@
 //! given to the mirror as suspect: it moves aside what stands there and writes the version anew.
 
 use super::Run;
-use super::walk::{Walk, path_of};
+use super::walk::path_of;
 use aber_log::env::disk::{Disk, FileKind};
 use aber_log::env::{Env, Runtime};
 use aber_materializer::mirror::{MirrorHandle, MirrorStatus, hash_file};
@@ -66,7 +66,7 @@ impl<E: Env> Run<E> {
     /// Hashes all files of the mirror that it says to be current.
     async fn read_mirror(&mut self, disk: &E::Disk, mirror: &MirrorHandle) -> Vec<Suspect> {
         let tree = self.service.node.parts.tree.clone();
-        let (mut walk, mut suspects) = (Walk::default(), Vec::new());
+        let (mut walk, mut suspects) = (self.walk(), Vec::new());
         while let Some((node, path)) = walk.next(&tree) {
             let status = mirror.status.get();
             tokio::task::yield_now().await;

@@ -1,7 +1,7 @@
 //! [pure] Everything in the tree but directories, one after the other.
 
 use aber_materializer::tree::{Node, ROOT, Tree};
-use aber_proto::{FileId, limit};
+use aber_proto::{FileId, TreePath, limit};
 
 /// Children of a directory read at a time.
 const PAGE: usize = 256;
@@ -26,6 +26,27 @@ impl Default for Walk {
 }
 
 impl Walk {
+    /// One file, or what is below one directory; all of the tree where there is no node.
+    pub(super) fn of(node: Option<Node>, path: &TreePath) -> Self {
+        let Some(node) = node else {
+            return Self::default();
+        };
+        if node.is_directory() {
+            return Self {
+                directories: vec![(node.id, path.to_string())],
+                ..Self::default()
+            };
+        }
+        let above = path.parent().filter(|above| !above.is_root());
+        let above = above.map_or_else(String::new, |above| above.to_string());
+        // A file has no children, so nothing follows it.
+        Self {
+            directories: Vec::new(),
+            at: Some((node.id, above, None)),
+            page: vec![node].into_iter(),
+        }
+    }
+
     /// The next file or link, and its path.
     pub(in super::super) fn next(&mut self, tree: &impl Tree) -> Option<(Node, String)> {
         loop {
