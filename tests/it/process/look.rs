@@ -316,6 +316,14 @@ fn two_moments_are_compared_and_lines_have_authors() -> Result<()> {
          four
         $ aber diff -1 /notes/todo
         !  /notes/todo  17 B -> 18 B, 18 B anew  n1
+        --- /notes/todo P:I.1
+        +++ /notes/todo P:I.1
+        @@ -1,4 +1,4 @@
+         one
+         2
+        -three
+        +three!
+         four
         $ aber diff P:I- P:I
         !  /notes/todo  17 B -> 18 B, 18 B anew  n1
         $ aber diff now P:I /notes/new
