@@ -155,6 +155,7 @@ impl Core {
                 parent.is_none() && live.way.is_some()
             })
             .collect();
+        let usual = self.laggards.usual_delay();
         let missing = live.missing();
         let wanted: Vec<usize> = missing
             .iter()
@@ -163,7 +164,7 @@ impl Core {
         wanted.into_iter().filter_map(move |number| {
             let stripe = live.stripe_of(number);
             let is_orphan = is_orphan.get(stripe).copied().unwrap_or(true);
-            let lag = live.lag(stripe, self.laggards.usual_delay());
+            let lag = live.lag(stripe, usual);
             let is_overdue = live
                 .seen
                 .get(&number)

@@ -355,10 +355,14 @@ impl<E: Env> NodeService<E> {
         let problem = Problem::new(Reason::HistoryForgotten)
             .with("partition", partition)
             .with("wanted", wanted);
-        // Of what history begins with no time is known, so the first moment is after it. Where nothing
+        // Of a snapshot that history begins with no time is known: then its first moment is after it. Where nothing
         // came yet there is the present alone.
-        let first = self.next_happened(partition, oldest).ok().flatten();
-        match first {
+        let tree = &self.node.parts.tree;
+        let told = |index| {
+            let happened = tree.happened(partition, index).ok().flatten()?;
+            Some((index, happened.order_time))
+        };
+        match told(oldest).or_else(|| told(oldest + 1)) {
             Some((index, time)) => problem.with("oldest", index).with("oldestTime", time),
             None => problem.with("detail", "what is left of it begins with the present"),
         }
