@@ -23,6 +23,7 @@ use crate::cli::walk;
 use crate::cli::write::{Writer, new_plan_id};
 use crate::client::Client;
 use crate::daemon;
+use crate::env::network::free_addresses;
 use crate::reason::{Problem, Reason};
 use aber_proto::TreePath;
 use aber_proto::generated::v1::{self, Acknowledgement};
@@ -30,7 +31,7 @@ use child::Nodes;
 use serde_json::json;
 use spread::Report;
 use std::fs::DirBuilder;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -191,7 +192,8 @@ fn layout(base: &Path, count: usize) -> Result<Vec<Place>, Problem> {
         Ok(bytes) => serde_json::from_slice::<Vec<SocketAddr>>(&bytes)
             .map_err(|error| unusable(format!("its {LAYOUT} cannot be read: {error}")))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let addresses = free_addresses(count).map_err(|e| unusable(e.to_string()))?;
+            let addresses = free_addresses(Ipv4Addr::LOCALHOST.into(), count)
+                .map_err(|e| unusable(e.to_string()))?;
             let text = json!(addresses).to_string();
             std::fs::write(&file, text).map_err(|error| unusable(error.to_string()))?;
             addresses
@@ -217,14 +219,6 @@ fn layout(base: &Path, count: usize) -> Result<Vec<Place>, Problem> {
         }
     };
     Ok(addresses.into_iter().enumerate().map(place).collect())
-}
-
-/// Addresses on loopback that nobody listens on. All are held until the last is found, so that they
-/// differ.
-fn free_addresses(count: usize) -> std::io::Result<Vec<SocketAddr>> {
-    let bind = |_| TcpListener::bind(("127.0.0.1", 0));
-    let held: Vec<_> = (0..count).map(bind).collect::<Result<_, _>>()?;
-    held.iter().map(TcpListener::local_addr).collect()
 }
 
 /// Everything between the start of the nodes and their end.

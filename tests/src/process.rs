@@ -11,11 +11,12 @@ pub mod run;
 pub mod tree;
 
 use aber_node::daemon;
+use aber_node::env::network::free_addresses;
 use anyhow::{Context, Result, bail, ensure};
 use run::{Ran, run};
 use serde_json::Value;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -54,14 +55,6 @@ pub struct Cluster {
     pub directory: TempDir,
 }
 
-/// Free ports of this machine, as many as wanted.
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let listeners: Vec<_> = (0..count).map(|_| bind()).collect::<Result<_, _>>()?;
-    let addresses = listeners.iter().map(TcpListener::local_addr);
-    Ok(addresses.collect::<Result<_, _>>()?)
-}
-
 impl Cluster {
     /// Lays out a cluster, and starts none of it.
     ///
@@ -83,7 +76,7 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix("aber-it-").tempdir()?;
         let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
         let data: Vec<_> = names.iter().map(|n| place(directory.path(), n)).collect();
-        let addresses = free_addresses(count)?;
+        let addresses = free_addresses(Ipv4Addr::LOCALHOST.into(), count)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

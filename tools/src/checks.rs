@@ -42,7 +42,8 @@ pub fn ci() -> Result<()> {
     ];
     run.cargo(&lints)?;
     run.step("tidy", check_tree)?;
-    run.cargo(&["test", "--workspace"])?;
+    // All of it, so that one run shows every failure.
+    run.cargo(&["test", "--workspace", "--no-fail-fast"])?;
     run.step("documents", rustdoc::check)?;
     run.cargo(&["build", "--workspace", "--bins", "--quiet"])?;
     run.simulate()?;

@@ -22,6 +22,7 @@ mod join;
 mod link;
 mod peers;
 mod plaintext;
+mod port;
 mod service;
 mod state;
 mod tls;
@@ -32,6 +33,7 @@ pub use handshake::key_pin;
 pub use hello::{LinkIdentity, PROTOCOL_VERSION};
 pub use join::{Doorkeeper, Knock, KnockProblem, knock, refuse};
 pub use link::SystemLink;
+pub use port::free_addresses;
 
 pub(crate) use calls::ApiCaller;
 pub(crate) use connection::Caller;
@@ -218,6 +220,13 @@ impl SystemNetwork {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.port() == 0 {
+        return port::bind_any(|port| bind_at(SocketAddr::new(address.ip(), port)));
+    }
+    bind_at(address)
+}
+
+fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {

@@ -188,14 +188,25 @@ fn check_answer(
 
 /// D8: where a way back shows another thing than what it went back to.
 pub(super) fn check_back((then, after): &(Listing, Listing)) -> Vec<String> {
-    let paths: BTreeSet<_> = then.keys().chain(after.keys()).collect();
-    let differs = |path: &&PathBuf| then.get(*path) != after.get(*path);
-    let tell = |path: &PathBuf| {
-        let (wanted, found) = (then.get(path), after.get(path));
+    let tell = |(path, wanted, found): Difference<'_, _>| {
         let path = path.display();
         format!("D8: {path} came back as {found:?}, it was {wanted:?}")
     };
-    paths.into_iter().filter(differs).map(tell).collect()
+    differences(then, after).map(tell).collect()
+}
+
+/// A path, what should be there, and what is.
+type Difference<'a, V> = (&'a PathBuf, Option<&'a V>, Option<&'a V>);
+
+/// Where two trees are not the same, in order.
+fn differences<'a, V: PartialEq>(
+    wanted: &'a BTreeMap<PathBuf, V>,
+    found: &'a BTreeMap<PathBuf, V>,
+) -> impl Iterator<Item = Difference<'a, V>> {
+    let paths: BTreeSet<_> = wanted.keys().chain(found.keys()).collect();
+    let both = |path| (path, wanted.get(path), found.get(path));
+    let rows = paths.into_iter().map(both);
+    rows.filter(|(_, wanted, found)| wanted != found)
 }
 
 /// C1: each partition's history rises without repeat.
@@ -242,12 +253,9 @@ pub fn check_mirror(
     tree: &BTreeMap<PathBuf, Shown>,
     mirror: &BTreeMap<PathBuf, Shown>,
 ) -> Vec<String> {
-    let paths: BTreeSet<_> = tree.keys().chain(mirror.keys()).collect();
-    let differs = |path: &&PathBuf| tree.get(*path) != mirror.get(*path);
-    let tell = |path: &PathBuf| {
-        let (wanted, found) = (tree.get(path), mirror.get(path));
+    let tell = |(path, wanted, found): Difference<'_, _>| {
         let path = path.display();
         format!("M2: node {node} shows {path} as {found:?}, the tree has {wanted:?}")
     };
-    paths.into_iter().filter(differs).map(tell).collect()
+    differences(tree, mirror).map(tell).collect()
 }

@@ -1,9 +1,10 @@
 //! [driver] Clusters that grow: one node founds, others join by tickets.
 
 use super::{Cluster, Node, PATIENCE};
+use aber_node::env::network::free_addresses;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -13,9 +14,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A free port on loopback: IPv6 where the machine has it.
 fn free_address() -> Result<SocketAddr> {
-    let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0));
-    let listener = v6.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-    Ok(listener.local_addr()?)
+    let v6 = free_addresses(Ipv6Addr::LOCALHOST.into(), 1);
+    let found = v6.or_else(|_| free_addresses(Ipv4Addr::LOCALHOST.into(), 1))?;
+    found.first().copied().context("one address")
 }
 
 impl Cluster {
