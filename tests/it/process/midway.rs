@@ -6,7 +6,8 @@ use aber_tests::process::content::content;
 use aber_tests::process::run::{Ran, run};
 use aber_tests::process::{Cluster, Node};
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeMap;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -336,6 +337,99 @@ fn what_others_write_during_a_rollback_stays() -> Result<()> {
     for node in &cluster.nodes {
         shows_both(node, &written.safe)?;
         node.ok(&["verify", "--chain"])?;
+    }
+    cluster.equal_mirrors()?;
+    Ok(())
+}
+
+/// Stops a node's process where it is, or lets it go on.
+fn signal(node: &Node, signal: Signal) -> Result<()> {
+    let id = node.process_id().and_then(|id| i32::try_from(id).ok());
+    let id = id.and_then(Pid::from_raw).context("it runs")?;
+    Ok(kill_process(id, signal)?)
+}
+
+/// Which files below `/d/many` are as they were first, in a mirror.
+fn as_at_first(node: &Node) -> Result<BTreeSet<usize>> {
+    let mut found = BTreeSet::new();
+    for number in 0..TRAIN {
+        let path = format!("{:02}/{number}", number % DIRECTORIES);
+        let shown = std::fs::read(node.mirror().join("d/many").join(&path))?;
+        if shown == content(&path, 1, FILE_BYTES) {
+            found.insert(number);
+        }
+    }
+    Ok(found)
+}
+
+/// A train whose last change meets what another wrote meanwhile has come half of its way: that is
+/// said, the other's edit stays, and undo takes back the half that was done.
+#[test]
+fn a_train_that_is_refused_half_way_is_taken_back() -> Result<()> {
+    let mut cluster = Cluster::start(ABER, 3)?;
+    let anna = &cluster.nodes[0];
+    let source = cluster.directory.path().join("many");
+    make_files(&source, TRAIN)?;
+    anna.ok(&["mkdir", "/d"])?;
+    let of = source.display().to_string();
+    anna.ok(&["put", "-r", &of, "/d"])?;
+    let then = newest(anna, "/d")?;
+    for number in 0..TRAIN {
+        let path = format!("{:02}/{number}", number % DIRECTORIES);
+        std::fs::write(source.join(&path), content(&path, 2, FILE_BYTES))?;
+    }
+    anna.ok(&["put", "-r", &of, "/d"])?;
+    cluster.settle(LONG)?;
+    let plan = result(anna, &["rollback", "/d", "--to", &then, "--dry-run"])?;
+    ensure!(plan["changes"].as_u64() > Some(1), "{plan}");
+    let id = plan["plan"].as_str().context("a plan")?;
+
+    // The plan is taken in while nobody can order it, and its node hangs while the other writes.
+    for other in &mut cluster.nodes[1..] {
+        other.kill()?;
+    }
+    let anna = &cluster.nodes[0];
+    let apply = anna
+        .command(&["--json", "rollback", "--plan", id])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let end = Instant::now() + LONG;
+    while anna.status()?["outbox_changes"].as_u64() < plan["changes"].as_u64() {
+        ensure!(Instant::now() < end, "it is not taken in");
+        sleep(Duration::from_millis(20));
+    }
+    signal(anna, Signal::STOP)?;
+    cluster.nodes[1..].iter_mut().try_for_each(Node::start)?;
+    let last = TRAIN - 1;
+    let path = format!("/d/many/{:02}/{last}", last % DIRECTORIES);
+    let wrote = cluster.nodes[1].put(b"by the other", &path)?;
+    let anna = &cluster.nodes[0];
+    signal(anna, Signal::CONT)?;
+    ensure!(wrote.code == 0, "{wrote:?}");
+    let ended = apply.wait_with_output()?;
+    let said = String::from_utf8(ended.stdout)?;
+    let names_it = said.contains(&format!("{path} changed meanwhile"));
+    ensure!(ended.status.code() == Some(3) && names_it, "{said}");
+    cluster.settle(LONG)?;
+
+    let returned = as_at_first(anna)?;
+    let half = !returned.is_empty() && returned.len() < last;
+    ensure!(
+        half && !returned.contains(&last),
+        "{} are back",
+        returned.len()
+    );
+    anna.ok(&["undo", "--yes"])?;
+    cluster.settle(LONG)?;
+    for node in &cluster.nodes {
+        ensure!(
+            as_at_first(node)?.is_empty(),
+            "{}: some are left",
+            node.name
+        );
+        let shown = std::fs::read(node.mirror().join(path.trim_start_matches('/')))?;
+        ensure!(shown == b"by the other", "{}: {shown:?}", node.name);
     }
     cluster.equal_mirrors()?;
     Ok(())

@@ -11,7 +11,7 @@ use aber_log::outbox::item::Item;
 use aber_log::outbox::state::Outcome;
 use aber_materializer::revert::Touched;
 use aber_materializer::revert::{Kind, Step};
-use aber_materializer::view::Moment;
+use aber_materializer::view::{Fate, Moment};
 use aber_proto::generated::v1::{self, apply_revert_response::Message};
 use aber_proto::{Event, FileId, Origin, PartitionId, PlanId, RequestId, TreePath};
 use aber_proto::{VolumeId, limit};
@@ -189,36 +189,32 @@ impl<E: Env> NodeService<E> {
     ) -> Result<v1::RevertResult, Problem> {
         let runtime = self.node.parts.env.runtime();
         let mut result = v1::RevertResult::default();
+        let mut is_refused = false;
         let is_queued = options.acknowledgement() == v1::Acknowledgement::Queued;
         let until = runtime.now() + wait_time(options);
         for (position, (partition, request)) in requests.iter().enumerate() {
-            let outcome = if is_queued {
-                None
-            } else {
-                let wait = self.node.parts.outbox.outcome(*request);
-                let left = until - runtime.now();
-                let waited = runtime.timeout(left, wait).await.flatten();
-                match waited {
-                    Some(outcome) => Some(outcome),
-                    None => self.answer_to(*partition, *request)?,
-                }
+            let wait = self.node.parts.outbox.outcome(*request);
+            let left = until - runtime.now();
+            let outcome = match is_queued {
+                true => None,
+                false => runtime.timeout(left, wait).await.flatten(),
             };
-            match outcome {
-                None => {
+            match self.ending(*partition, *request, outcome).await? {
+                Ending::Waits => {
                     result.waiting_count += 1;
                     if result.waiting_for.is_none() {
                         result.waiting_for = Some(self.waiting_notice(*request).await);
                     }
                 }
-                Some(Outcome {
-                    rejected: Some((_, path)),
-                    ..
-                }) => {
+                Ending::Dropped => is_refused = true,
+                Ending::Refused(outcome) => {
+                    is_refused = true;
                     if result.refused.is_empty() {
+                        let path = self.refused_at(way.parts.get(position), &outcome);
                         result.refused = format!("{path} changed meanwhile");
                     }
                 }
-                Some(outcome) => {
+                Ending::Done(outcome) => {
                     let id = super::super::render::entry_id(outcome.partition, outcome.index);
                     result.entries.push(id);
                 }
@@ -234,6 +230,9 @@ impl<E: Env> NodeService<E> {
             let response = v1::ApplyRevertResponse { message };
             let _gone = sender.send(Ok(response)).await.is_err();
         }
+        if is_refused && result.refused.is_empty() {
+            result.refused = "what it brings back changed meanwhile".to_owned();
+        }
         if !result.refused.is_empty() && result.entries.is_empty() && result.waiting_count == 0 {
             return Err(Problem::new(Reason::PlanStale)
                 .with("plan", way.origin.plan)
@@ -241,6 +240,52 @@ impl<E: Env> NodeService<E> {
         }
         result.complete = result.refused.is_empty() && result.waiting_count == 0;
         Ok(result)
+    }
+}
+
+/// What became of one change of a plan.
+enum Ending {
+    Waits,
+    Done(Outcome),
+    Refused(Outcome),
+    /// Never ordered: another one of the plan was refused before.
+    Dropped,
+}
+
+impl<E: Env> NodeService<E> {
+    async fn ending(
+        &self,
+        partition: PartitionId,
+        request: RequestId,
+        outcome: Option<Outcome>,
+    ) -> Result<Ending, Problem> {
+        // In this order: what leaves the outbox in between has an answer.
+        let waiting = self.node.parts.outbox.list().await;
+        let outcome = match outcome {
+            Some(outcome) => Some(outcome),
+            None => self.answer_to(partition, request)?,
+        };
+        Ok(match outcome {
+            Some(outcome) if outcome.rejected.is_none() => Ending::Done(outcome),
+            Some(outcome) if outcome.index > 0 => Ending::Refused(outcome),
+            None if waiting.iter().any(|item| item.request == request) => Ending::Waits,
+            _ => Ending::Dropped,
+        })
+    }
+
+    /// Which path a change of a plan was refused for.
+    fn refused_at(&self, part: Option<&Part>, outcome: &Outcome) -> String {
+        let tree = &self.node.parts.tree;
+        let happened = tree.happened(outcome.partition, outcome.index);
+        let event = match happened.ok().flatten().map(|happened| happened.fate) {
+            Some(Fate::Rejected(_, Some(event))) => usize::try_from(event).ok(),
+            _ => None,
+        };
+        let event = event.and_then(|event| part?.events.get(event));
+        let names = self.names();
+        let paths = event.map(|event| super::super::render::paths_of(event, &names));
+        let path = paths.into_iter().flatten().next();
+        path.unwrap_or_else(|| "what it brings back".to_owned())
     }
 }
 
