@@ -19,6 +19,7 @@ mod cluster;
 mod commits;
 mod data;
 mod divisor;
+mod elsewhere;
 mod etcd;
 pub mod fanout;
 pub mod goal;

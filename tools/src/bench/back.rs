@@ -3,6 +3,7 @@
 
 use super::Bench;
 use super::cluster::Cluster;
+use super::elsewhere::Elsewhere;
 use super::row::{Divisor, Row, Values};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -149,6 +150,14 @@ fn log_bytes(cluster: &Cluster) -> Result<u64> {
     Ok(bytes)
 }
 
+/// The moment as a directory, by git.
+fn checkout(git_tree: &Path, into: &Path) -> Command {
+    let commit = format!("HEAD~{BACK}");
+    let mut command = git(git_tree, &["worktree", "add", "-q", "--detach"]);
+    command.arg(into).arg(commit);
+    command
+}
+
 fn take(
     own: &mut Figures,
     cluster: &Cluster,
@@ -162,13 +171,8 @@ fn take(
         cluster,
         &["materialize", "--at", at, "--into", &directory, "/tree"],
     )?);
-    let checkout = into("checkout");
-    let directory = checkout.display().to_string();
-    let commit = format!("HEAD~{BACK}");
-    own.checkout.push(ms(&mut git(
-        git_tree,
-        &["worktree", "add", "-q", "--detach", &directory, &commit],
-    ))?);
+    own.checkout
+        .push(ms(&mut checkout(git_tree, &into("checkout")))?);
 
     aber(cluster, &["rm", "-r", "/tree"])?;
     cluster.settle()?;
@@ -222,14 +226,28 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     each.push((log_bytes(&cluster)? - before) as f64 / CHANGES as f64);
     ms(&mut git(&git_tree, &["gc", "-q"]))?;
     let at = moment(&cluster)?;
+    let then = scratch.join("as-it-was");
+    ms(&mut checkout(&git_tree, &then))?;
+    let mut elsewhere = Elsewhere::new(&scratch, &then, &git_tree);
     let mut own = Figures::default();
     for round in 0..bench.rounds(true) {
         let places = (git_tree.as_path(), source.as_path(), scratch.as_path());
         take(&mut own, &cluster, places, (&at, round))?;
+        elsewhere.take(&scratch)?;
     }
     cluster.stop()?;
-    let row = |what: String, values, divisor: Option<(&str, Values)>| Row {
-        what,
+    own.report(bench, elsewhere, files);
+    bench.add(Row {
+        unit: "B",
+        ..row("log on the disk of a put of 2 KB, alone", each, None)
+    });
+    bench.add(own.chain.row("verify --chain".to_owned()));
+    Ok(())
+}
+
+fn row(what: impl Into<String>, values: Values, divisor: Option<(&str, Values)>) -> Row {
+    Row {
+        what: what.into(),
         unit: "ms",
         values,
         vs: divisor.map(|(what, values)| Divisor {
@@ -239,28 +257,31 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         }),
         nodes: Some(1),
         ..Row::default()
-    };
-    let tree = format!("{files} files");
-    bench.add(row(
-        format!("a moment {BACK} of {CHANGES} changes back as a directory, {tree}"),
-        own.moment,
-        Some(("git worktree add", own.checkout)),
-    ));
-    bench.add(row(format!("plan of a rollback, {tree}"), own.plan, None));
-    bench.add(row(
-        format!("rollback of a removed tree until the mirror shows it, {tree}"),
-        own.done,
-        Some(("cp -a", own.copied)),
-    ));
-    bench.add(row("mv of the tree".to_owned(), own.moved, None));
-    bench.add(Row {
-        unit: "B",
-        ..row(
-            "log on the disk of a put of 2 KB, alone".to_owned(),
-            each,
-            None,
-        )
-    });
-    bench.add(own.chain.row("verify --chain".to_owned()));
-    Ok(())
+    }
+}
+
+impl Figures {
+    /// Adds a row for each, but for the chain.
+    fn report(&self, bench: &mut Bench, elsewhere: Elsewhere, files: usize) {
+        let tree = format!("{files} files");
+        for (by, took) in [
+            ("git worktree add", self.checkout.clone()),
+            ("restic restore", elsewhere.restored),
+            ("btrfs subvolume snapshot", elsewhere.snapped),
+        ] {
+            bench.add(row(
+                format!("a moment {BACK} of {CHANGES} changes back as a directory, {tree}"),
+                self.moment.clone(),
+                (!took.is_empty()).then_some((by, took)),
+            ));
+        }
+        let plan = format!("plan of a rollback, {tree}");
+        bench.add(row(plan, self.plan.clone(), None));
+        bench.add(row(
+            format!("rollback of a removed tree until the mirror shows it, {tree}"),
+            self.done.clone(),
+            Some(("cp -a", self.copied.clone())),
+        ));
+        bench.add(row("mv of the tree", self.moved.clone(), None));
+    }
 }

@@ -1,8 +1,8 @@
 //! [pure] Rows: values of several rounds, their median, and what they are divided by.
 //!
-//! One JSON object a row: `bench fs what unit n median min max load`, and for a goal
-//! `goal vs vs_median ratio ratio_min ratio_max floor aim met`, costs, and where it was made. `met`
-//! is null where the machine forbids a verdict.
+//! One JSON object a row: `bench fs what unit n median min max load`, of what is divided `vs vs_median
+//! ratio ratio_min ratio_max`, for a goal `goal floor aim met`, costs, and where it was made. `met` is
+//! null where the machine forbids a verdict.
 
 use super::goal::{self, Bounds};
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ pub struct Row {
     pub bounds: Option<Bounds>,
     /// Its values.
     pub values: Values,
-    /// Its divisor, if its goal has one.
+    /// What it is divided by, if anything.
     pub vs: Option<Divisor>,
     /// CPU of all nodes for one operation.
     pub cpu_us_per_op: Values,
@@ -188,11 +188,11 @@ impl Row {
                 json!(facts.load.map(|load| (load * 10.0).round() / 10.0)),
             ),
         ];
-        if let (Some(goal), Some(bounds)) = (self.goal, self.bounds()) {
+        let gate = self.goal.zip(self.bounds());
+        let vs = self.vs.as_ref();
+        if vs.is_some() || gate.is_some() {
             let ratios = self.ratios().unwrap_or_default();
-            let vs = self.vs.as_ref();
             fields.extend([
-                ("goal", json!(goal)),
                 ("vs", vs.map_or(Value::Null, |vs| json!(vs.what))),
                 (
                     "vs_median",
@@ -201,6 +201,11 @@ impl Row {
                 ("ratio", at(&ratios, 0.5)),
                 ("ratio_min", at(&ratios, 0.0)),
                 ("ratio_max", at(&ratios, 1.0)),
+            ]);
+        }
+        if let Some((goal, bounds)) = gate {
+            fields.extend([
+                ("goal", json!(goal)),
                 ("floor", json!(bounds.floor)),
                 ("aim", json!(bounds.aim)),
                 ("met", json!(self.met(facts))),
@@ -305,9 +310,7 @@ impl Row {
         if !self.rss_mib_max.is_empty() {
             line += &format!("  {} MiB", shown(&self.rss_mib_max, 1.0));
         }
-        let (Some(goal), Some(bounds)) = (self.goal, self.bounds()) else {
-            return line;
-        };
+        let gate = self.goal.zip(self.bounds());
         if let Some(vs) = &self.vs {
             let ratios = self.ratios().unwrap_or_default();
             line += &format!(
@@ -320,14 +323,17 @@ impl Row {
             if !vs.cpu_us_per_op.is_empty() {
                 line += &format!(", its CPU {} us/op", shown(&vs.cpu_us_per_op, 0.5));
             }
-        } else {
+        } else if gate.is_some() {
             line += "\n    absolute";
         }
-        let met = self.met(facts).unwrap_or("not judged");
-        line + &format!(
-            "; goal {goal}: floor {}, aim {}: {met}",
-            bounds.floor, bounds.aim
-        )
+        if let Some((goal, bounds)) = gate {
+            let met = self.met(facts).unwrap_or("not judged");
+            line += &format!(
+                "; goal {goal}: floor {}, aim {}: {met}",
+                bounds.floor, bounds.aim
+            );
+        }
+        line
     }
 }
 
@@ -425,6 +431,19 @@ mod tests {
             assert!(line[key].is_null(), "{key}");
         }
         assert!(row.table_line(&facts(true, true)).contains("not judged"));
+    }
+
+    #[test]
+    fn what_is_divided_says_so_without_a_goal_too() {
+        let row = Row {
+            goal: None,
+            ..row(1, &[30.0], Some(&[10.0]))
+        };
+        let line: Value = serde_json::from_str(&row.json(&facts(true, true))).unwrap();
+        assert_eq!((&line["vs"], &line["ratio"]), (&json!("y"), &json!(3.0)));
+        assert!(line.get("goal").is_none());
+        let shown = row.table_line(&facts(true, true));
+        assert!(shown.ends_with("\n    ÷ y = 3 x (3 - 3)"), "{shown}");
     }
 
     #[test]
