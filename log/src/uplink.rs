@@ -16,6 +16,7 @@ pub use schedule::{Backlog, Priority, Route};
 
 use crate::env::Runtime;
 use aber_proto::{Instant, NodeId};
+use bucket::PART_PERCENT;
 use estimate::Estimate;
 use schedule::Schedule;
 use std::collections::BTreeMap;
@@ -35,6 +36,16 @@ pub struct UplinkState {
     pub backlog_ms: u64,
     /// Bytes of messages sent to each member as each priority.
     pub sent_bytes: BTreeMap<(NodeId, Priority), u64>,
+}
+
+/// What others may count on of an uplink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usable {
+    /// The line in bits a second, or what is to be used of it instead of the usual part of one;
+    /// `None`: no limit is known.
+    pub rate: Option<u64>,
+    /// Hundredths of the line that are used whatever is seen; `None`: as many as leave no queue.
+    pub part: Option<u64>,
 }
 
 struct State {
@@ -149,6 +160,20 @@ impl<R: Runtime> Uplink<R> {
         state.estimate.forget_part();
         state.retune(now);
         self.settle(state, now);
+    }
+
+    /// What others may count on.
+    #[must_use]
+    pub fn usable(&self) -> Usable {
+        let state = self.state();
+        let part = state.fixed_part;
+        // A line counts in full where the usual part of it is used, as those of others do.
+        let of_line = part.map_or(PART_PERCENT, |part| part.min(PART_PERCENT));
+        let rate = state.estimate.line();
+        Usable {
+            rate: rate.map(|line| line.saturating_mul(of_line) / PART_PERCENT),
+            part,
+        }
     }
 
     /// A message of `bytes` bytes, at least one, to be sent by a link; it has its place from now

@@ -30,6 +30,9 @@ pub struct MemberRow {
     pub addresses: Vec<String>,
     /// What its connection carries, as declared.
     pub uplink: Rates,
+    /// What of its uplink others may count on for now, in bytes a second, by its own word; 0: what is
+    /// declared.
+    pub usable_up: u64,
     /// Members it has links to, in rising order; none: whoever it reaches.
     pub neighbours: Vec<NodeId>,
     /// What it may do from each of these control indexes on, in rising order; `None`: removed. The
@@ -146,6 +149,7 @@ impl Members {
                 is_voter_eligible: true,
                 addresses: addresses.into_iter().collect(),
                 uplink: Rates::default(),
+                usable_up: 0,
                 neighbours: Vec::new(),
                 roles: vec![(0, Some(founder.role))],
             });

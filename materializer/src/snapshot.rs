@@ -32,7 +32,7 @@ use aber_proto::{ChainHash, ClusterId, LogId, PartitionId, ViewDigest};
 use bytes::Bytes;
 
 const MAGIC: &[u8] = b"aber view";
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const HASH_CONTEXT: &str = "aber 2026 snapshot v1";
 /// A piece is given away once it has this many bytes.
 const PIECE_BYTES: usize = 256 * 1024;

@@ -110,6 +110,7 @@ mod tests {
                 is_voter_eligible: *is_voter_eligible,
                 addresses: Vec::new(),
                 uplink: Rates::default(),
+                usable_up: 0,
                 neighbours: Vec::new(),
                 roles,
             });

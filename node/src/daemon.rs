@@ -16,6 +16,7 @@ mod member;
 mod pace;
 mod row;
 mod serve;
+mod usable;
 
 pub use join::{Inviter, JoinOptions, Joined, join};
 
@@ -222,6 +223,7 @@ async fn run(
     env.network().set_doorkeeper(door::door(&node));
     row::announce(&env, &node, options.up);
     pace::keep(&env, &node, file.told.schedule.clone());
+    row::keep_usable(&env, &node);
     let listener = api::Listener::bind(&data).await?;
     let up = Started {
         cluster: cluster_name,

@@ -187,6 +187,9 @@ pub enum Operation {
         addresses: Option<Vec<String>>,
         /// What its connection carries, as its owner declares it.
         uplink: Option<Rates>,
+        /// What others may count on of its uplink for now, as it measured and as its schedule says, in
+        /// bytes a second; 0: as declared. Whoever declares another uplink takes it back.
+        usable_up: Option<u64>,
         /// The members it has links to, in rising order; none: whoever it reaches.
         neighbours: Option<Vec<NodeId>>,
     },

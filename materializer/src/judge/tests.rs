@@ -113,6 +113,7 @@ fn set(node: u64, name: Option<&str>, role: Option<Role>) -> Event {
         is_voter_eligible: None,
         addresses: Some(vec!["h:1".to_owned()]),
         uplink: Some(Rates { up: 1, down: 1 }),
+        usable_up: Some(1),
         neighbours: Some(Vec::new()),
     })
 }

@@ -194,6 +194,7 @@ impl<K: Kv> Fold<K> {
             is_voter_eligible: offer.is_voter_eligible,
             addresses: newcomer.addresses.to_vec(),
             uplink: Rates::default(),
+            usable_up: 0,
             neighbours: Vec::new(),
             roles: vec![(self.index(), Some(offer.role))],
         };
@@ -212,6 +213,7 @@ impl<K: Kv> Fold<K> {
             is_voter_eligible,
             addresses,
             uplink,
+            usable_up,
             neighbours,
             ..
         } = operation
@@ -241,7 +243,11 @@ impl<K: Kv> Fold<K> {
             }
         }
         row.is_voter_eligible = is_voter_eligible.unwrap_or(row.is_voter_eligible);
-        row.uplink = uplink.unwrap_or(row.uplink);
+        let rates = uplink.unwrap_or(row.uplink);
+        // What was measured of another line says nothing of this one.
+        let usable_before = row.usable_up * u64::from(rates.up == row.uplink.up);
+        row.uplink = rates;
+        row.usable_up = usable_up.unwrap_or(usable_before);
         if let Some(addresses) = addresses {
             row.addresses.clone_from(addresses);
         }

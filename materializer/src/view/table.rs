@@ -19,7 +19,7 @@ use aber_proto::{ChunkHash, Content, EventId, FileId, NodeId, PartitionId};
 use aber_proto::{RequestId, Retention, TicketId, VolumeId};
 
 /// The format of all rows; written in the applied row. Another one means: rebuild the index.
-pub(crate) const FORMAT: u8 = 4;
+pub(crate) const FORMAT: u8 = 5;
 /// First byte of every key of a view.
 pub(crate) const VIEW: u8 = b'V';
 /// First byte of the keys of chunk references; the chunk's hash follows. Not of one partition.

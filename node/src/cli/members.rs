@@ -160,6 +160,7 @@ pub(crate) fn line(member: &v1::Member, is_verbose: bool) -> String {
     }
     for (word, bits) in [
         ("up", member.uplink_bits_per_second),
+        ("for now", member.usable_uplink_bits_per_second),
         ("down", member.downlink_bits_per_second),
     ] {
         if bits > 0 {
@@ -216,6 +217,7 @@ pub(crate) fn value(member: &v1::Member) -> Value {
         "addresses": member.addresses,
         "neighbours": member.neighbours,
         "uplink_bits_per_second": rate(member.uplink_bits_per_second),
+        "usable_uplink_bits_per_second": rate(member.usable_uplink_bits_per_second),
         "downlink_bits_per_second": rate(member.downlink_bits_per_second),
         "state": print::word(member.state().as_str_name(), "MEMBER_STATE"),
         "last_seen_time": print::time(member.last_seen_time.as_ref()),

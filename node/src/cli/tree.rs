@@ -88,7 +88,7 @@ fn rows(context: &Context, relay: &v1::GetRelayResponse, trees: &[Tree<'_>]) {
     for member in &relay.members {
         let value = json!({
             "name": member.name, "uplink_bits_per_second": member.uplink_bits_per_second,
-            "declared": member.declared, "up": member.up,
+            "declared": member.declared, "for_now": member.for_now, "up": member.up,
         });
         context.out.row("member", String::new, value);
     }
@@ -189,7 +189,9 @@ fn draw(
 
 fn about(member: &v1::RelayMember) -> String {
     let mut text = rate::text(member.uplink_bits_per_second);
-    if !member.declared {
+    if member.for_now {
+        text += " for now";
+    } else if !member.declared {
         text += " supposed";
     }
     text += if member.up { "   up" } else { "   away" };
@@ -208,6 +210,7 @@ mod tests {
             name,
             uplink_bits_per_second,
             declared,
+            for_now: false,
             up,
         }
     }

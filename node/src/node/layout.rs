@@ -14,17 +14,12 @@ const UNKNOWN_KBIT: u64 = 1000;
 /// The layout of the present members; `None` if they make none.
 pub(super) fn layout_of(members: &Members) -> Option<Layout> {
     let present: Vec<&MemberRow> = members.present().collect();
-    let unknown = median(
-        present
-            .iter()
-            .filter_map(|row| declared_kbit(row))
-            .collect(),
-    );
+    let unknown = median(present.iter().filter_map(|row| known_kbit(row)).collect());
     let rows: Vec<Row> = present
         .iter()
         .map(|row| Row {
             id: row.node,
-            up_kbit: declared_kbit(row).unwrap_or(unknown),
+            up_kbit: known_kbit(row).unwrap_or(unknown),
             relay_ok: true,
         })
         .collect();
@@ -35,12 +30,15 @@ pub(super) fn layout_of(members: &Members) -> Option<Layout> {
     Layout::new(u64::from_le_bytes(*number), rows, &links).ok()
 }
 
-/// Declared in bytes a second; the slowest line that can be declared still counts.
-fn declared_kbit(row: &MemberRow) -> Option<u64> {
-    (row.uplink.up > 0).then(|| (row.uplink.up / 125).max(1))
+/// What a member says of its line: what is usable of it for now, else what was declared, both in
+/// bytes a second. The slowest line that can be said still counts.
+fn known_kbit(row: &MemberRow) -> Option<u64> {
+    let said = [row.usable_up, row.uplink.up];
+    let up = said.into_iter().find(|up| *up > 0)?;
+    Some((up / 125).max(1))
 }
 
-/// Who declared nothing is taken for one like the others.
+/// Of whom nothing is known is taken for one like the others.
 fn median(mut rates: Vec<u64>) -> u64 {
     rates.sort_unstable();
     let middle = rates.len().saturating_sub(1) / 2;
@@ -121,6 +119,7 @@ pub(super) mod testing {
             is_voter_eligible: true,
             addresses: Vec::new(),
             uplink: Rates { up, down: 0 },
+            usable_up: 0,
             neighbours: neighbours.iter().copied().map(NodeId).collect(),
             roles: vec![(0, Some(Role::Writer))],
         }
@@ -152,6 +151,17 @@ mod tests {
         ]);
         let layout = layout_of(&some).expect("a layout");
         assert_eq!(ups(&layout), [2000, 8000, 1000, 2000]);
+    }
+
+    #[test]
+    fn what_is_usable_for_now_counts_more_than_what_was_declared() {
+        let slow = |node, up| MemberRow {
+            usable_up: 25_000,
+            ..member(node, up, &[])
+        };
+        let some = members(&[slow(1, 125_000), slow(2, 0), member(3, 125_000, &[])]);
+        let layout = layout_of(&some).expect("a layout");
+        assert_eq!(ups(&layout), [200, 200, 1000]);
     }
 
     #[test]

@@ -315,16 +315,16 @@ async fn trees_are_drawn() {
         &["tree", "/music/song"],
         0,
         expect![[r#"
-        content of yann goes down 2 trees, a part of it each
-        tree 1
-        yann                     2 Mbit/s   up
-        └─ enora                 8 Mbit/s   up
-           └─ gwen               1 Mbit/s supposed   away
-        tree 2
-        yann                     2 Mbit/s   up
-        └─ gwen                  1 Mbit/s supposed   away
-           └─ enora              8 Mbit/s   up
-    "#]],
+            content of yann goes down 2 trees, a part of it each
+            tree 1
+            yann                     2 Mbit/s   up
+            └─ enora                 8 Mbit/s   up
+               └─ gwen               1 Mbit/s for now   away
+            tree 2
+            yann                     2 Mbit/s   up
+            └─ gwen                  1 Mbit/s for now   away
+               └─ enora              8 Mbit/s   up
+        "#]],
     )
     .await;
     check(
@@ -332,11 +332,11 @@ async fn trees_are_drawn() {
         &["tree", "--partition", "0"],
         0,
         expect![[r#"
-        entries of partition 0 go from yann, which leads
-        yann                     2 Mbit/s   up
-        └─ enora                 8 Mbit/s   up
-           └─ gwen               1 Mbit/s supposed   away
-    "#]],
+            entries of partition 0 go from yann, which leads
+            yann                     2 Mbit/s   up
+            └─ enora                 8 Mbit/s   up
+               └─ gwen               1 Mbit/s for now   away
+        "#]],
     )
     .await;
     check(

@@ -24,13 +24,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn file(name: &str) -> PathBuf {
-    [
-        env!("CARGO_MANIFEST_DIR"),
-        "../tests/testdata/format/v1",
-        name,
-    ]
-    .iter()
-    .collect()
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/testdata/format/v1");
+    PathBuf::from(folder).join(name)
 }
 
 /// Compares with the file, and hands back the file's bytes.
@@ -261,6 +256,7 @@ fn membership() -> Vec<Operation> {
                 up: 137_500,
                 down: 0,
             }),
+            usable_up: Some(24_576),
             neighbours: Some(vec![NodeId(1), NodeId(2)]),
         },
         Operation::SetMember {
@@ -270,6 +266,7 @@ fn membership() -> Vec<Operation> {
             is_voter_eligible: None,
             addresses: Some(Vec::new()),
             uplink: None,
+            usable_up: Some(0),
             neighbours: Some(Vec::new()),
         },
         Operation::RemoveMember { node: NodeId(2) },

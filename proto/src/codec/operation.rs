@@ -143,6 +143,7 @@ pub(super) fn to_message(operation: &Operation) -> OperationMessage {
             is_voter_eligible,
             addresses,
             uplink,
+            usable_up,
             neighbours,
         } => OperationMessage::SetMember(store::SetMember {
             node: node.0,
@@ -153,6 +154,7 @@ pub(super) fn to_message(operation: &Operation) -> OperationMessage {
                 .clone()
                 .map(|addresses| store::Addresses { addresses }),
             uplink: uplink.map(|Rates { up, down }| store::Rates { up, down }),
+            usable_up: *usable_up,
             neighbours: neighbours.as_ref().map(|nodes| store::Neighbours {
                 nodes: nodes.iter().map(|node| node.0).collect(),
             }),
@@ -262,6 +264,7 @@ pub(super) fn from_message(message: OperationMessage) -> Result<Operation> {
             uplink: set
                 .uplink
                 .map(|store::Rates { up, down }| Rates { up, down }),
+            usable_up: set.usable_up,
             neighbours: set
                 .neighbours
                 .map(|list| list.nodes.into_iter().map(NodeId).collect()),

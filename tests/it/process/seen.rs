@@ -172,6 +172,19 @@ fn a_node_is_told_its_uplink_and_a_schedule() -> Result<()> {
     };
     until("half of the line is used", || rate_is(node, 4_000_000))?;
     ensure!(node.ok(&["members"])?.contains("up 8 Mbit/s"));
+    // The others are told, so that trees count on no more of it.
+    let counts_on = |node: &Node, kbit: u64, for_now: bool| -> Result<bool> {
+        let tree = node.ok(&["--json", "tree"])?;
+        let mut rows = tree.lines().map(serde_json::from_str::<Value>);
+        let row = rows.next().context("a row")??;
+        let bits = row["uplink_bits_per_second"].as_u64();
+        Ok(bits == Some(kbit * 1000) && row["for_now"] == for_now)
+    };
+    until("trees count on half of it", || counts_on(node, 4700, true))?;
+    ensure!(
+        node.ok(&["members"])?
+            .contains("up 8 Mbit/s   for now 4.7 Mbit/s")
+    );
     let (numbers, _) = metrics(node)?;
     ensure!(numbers.get("aber_uplink_limit_bits_per_second") == Some(&4_000_000.0));
 
@@ -187,6 +200,7 @@ fn a_node_is_told_its_uplink_and_a_schedule() -> Result<()> {
     node.arguments.extend(told.map(str::to_owned));
     node.start()?;
     until("85 % of another line is used", || rate_is(node, 850_000))?;
+    until("trees count on it", || counts_on(node, 1000, false))?;
     node.stop()?;
     Ok(())
 }

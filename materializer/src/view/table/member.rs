@@ -17,6 +17,7 @@ impl Row for MemberRow {
         }
         out.number(self.uplink.up);
         out.number(self.uplink.down);
+        out.number(self.usable_up);
         out.number(self.neighbours.len() as u64);
         for node in &self.neighbours {
             out.number(node.0);
@@ -34,6 +35,7 @@ impl Row for MemberRow {
         let is_voter_eligible = flag(cursor)?;
         let addresses = list(cursor, limit::MEMBER_ADDRESSES, |cursor| cursor.text())?;
         let (up, down) = (cursor.number()?, cursor.number()?);
+        let usable_up = cursor.number()?;
         let neighbours = list(cursor, limit::MEMBER_NEIGHBOURS, |cursor| {
             cursor.number().map(NodeId)
         })?;
@@ -56,6 +58,7 @@ impl Row for MemberRow {
             is_voter_eligible,
             addresses,
             uplink: Rates { up, down },
+            usable_up,
             neighbours,
             roles,
         })
@@ -172,6 +175,7 @@ mod tests {
             is_voter_eligible: true,
             addresses: vec!["[fd00::1]:7787".to_owned(), "h:1".to_owned()],
             uplink: Rates { up: 500, down: 0 },
+            usable_up: 60,
             neighbours: vec![NodeId(1), NodeId(300)],
             roles: vec![
                 (7, Some(Role::Writer)),

@@ -50,6 +50,7 @@ fn nothing_of(node: u64) -> Operation {
         is_voter_eligible: None,
         addresses: None,
         uplink: None,
+        usable_up: None,
         neighbours: None,
     }
 }
@@ -289,11 +290,13 @@ fn what_a_member_says_of_itself_is_kept() {
         is_voter_eligible: Some(false),
         addresses: Some(vec!["[fd00::1]:1".to_owned(), "h:2".to_owned()]),
         uplink: Some(Rates { up: 5, down: 6 }),
+        usable_up: Some(4),
         neighbours: Some(vec![NodeId(1), NodeId(2)]),
     };
     world.done(vec![event(set.clone())]);
     let carl = row(&world, 3);
     assert_eq!((carl.uplink.up, carl.uplink.down), (5, 6));
+    assert_eq!(carl.usable_up, 4);
     assert_eq!(carl.neighbours, [NodeId(1), NodeId(2)]);
     assert!(!carl.is_voter_eligible && carl.addresses.len() == 2);
     let same = world.done(vec![event(set)]).remove(0);

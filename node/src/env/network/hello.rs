@@ -8,7 +8,7 @@ use aber_proto::generated::linkservice::{
 use aber_proto::{ClusterId, NodeId, PublicKey, limit};
 
 /// The version of the link protocol; both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 /// Of a reason that another node gave, this much is shown.
 const REASON_CHARS: usize = 200;
 

@@ -149,6 +149,7 @@ impl<E: Env> NodeService<E> {
             neighbours: row.neighbours.iter().map(name_of).collect(),
             uplink_bits_per_second: row.uplink.up.saturating_mul(BITS),
             downlink_bits_per_second: row.uplink.down.saturating_mul(BITS),
+            usable_uplink_bits_per_second: row.usable_up.saturating_mul(BITS),
             state: state.into(),
             last_seen_time: seen.map(render::stamp_message),
             version,
@@ -287,6 +288,7 @@ fn set_operation(
             up: rate(up, wanted.uplink_bits_per_second, row.uplink.up),
             down: rate(down, wanted.downlink_bits_per_second, row.uplink.down),
         }),
+        usable_up: None,
         neighbours: neighbours.transpose()?,
     })
 }

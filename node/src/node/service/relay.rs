@@ -25,11 +25,17 @@ impl<E: Env> NodeService<E> {
             _ => content_trees(&layout, root, &everybody(&layout)),
         };
         let trees = trees.ok_or_else(unknown)?;
-        let rows = layout.members().iter().map(|row| v1::RelayMember {
-            name: self.node.name_of(row.id),
-            uplink_bits_per_second: row.up_kbit.saturating_mul(1000),
-            declared: members.member(row.id).is_some_and(|row| row.uplink.up > 0),
-            up: self.is_up(row.id),
+        let rows = layout.members().iter().map(|row| {
+            let (declared, usable) = members
+                .member(row.id)
+                .map_or((0, 0), |row| (row.uplink.up, row.usable_up));
+            v1::RelayMember {
+                name: self.node.name_of(row.id),
+                uplink_bits_per_second: row.up_kbit.saturating_mul(1000),
+                declared: declared > 0 || usable > 0,
+                for_now: usable > 0,
+                up: self.is_up(row.id),
+            }
         });
         let stripes = (0..trees.stripes()).map(|stripe| v1::RelayTree {
             number: u32::try_from(stripe).unwrap_or(u32::MAX),

@@ -317,6 +317,7 @@ fn set_text(operation: &Operation, member: &str) -> String {
         is_voter_eligible,
         addresses,
         uplink,
+        usable_up,
         neighbours,
         ..
     } = operation
@@ -339,6 +340,11 @@ fn set_text(operation: &Operation, member: &str) -> String {
     }
     if let Some(Rates { up, down }) = uplink {
         parts.push(format!("uplink {up} B/s, downlink {down} B/s"));
+    }
+    match usable_up {
+        Some(0) => parts.push("all of its uplink usable".to_owned()),
+        Some(usable) => parts.push(format!("{usable} B/s of its uplink usable for now")),
+        None => {}
     }
     if let Some(neighbours) = neighbours {
         parts.push(format!("{} neighbours", neighbours.len()));

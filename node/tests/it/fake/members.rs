@@ -280,6 +280,7 @@ pub fn relay(request: &v1::GetRelayRequest) -> Answer<v1::GetRelayResponse> {
         name: name.to_owned(),
         uplink_bits_per_second: mbit * 1_000_000,
         declared,
+        for_now: name == "gwen",
         up: name != "gwen",
     };
     let chain = tree(0, &[(2, 0, 1), (0, 1, 2)]);

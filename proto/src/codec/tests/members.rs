@@ -31,6 +31,7 @@ fn rules_of_members_are_checked_on_the_way_in() {
         is_voter_eligible: None,
         addresses: None,
         uplink: None,
+        usable_up: None,
         neighbours: Some(neighbours),
     };
     let good = admit("malo", vec!["h:1".to_owned(); 8]);

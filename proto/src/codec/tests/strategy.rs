@@ -221,17 +221,21 @@ fn set_member() -> impl Strategy<Value = Operation> {
         option::of(any::<bool>()),
         option::of(addresses()),
         option::of(any::<(u64, u64)>()),
+        option::of(any::<u64>()),
         option::of(neighbours),
     );
     (flags, rest).prop_map(
-        |((node, name, role), (eligible, addresses, uplink, neighbours))| Operation::SetMember {
-            node: NodeId(node),
-            name,
-            role,
-            is_voter_eligible: eligible,
-            addresses,
-            uplink: uplink.map(|(up, down)| Rates { up, down }),
-            neighbours: neighbours.map(|nodes| nodes.into_iter().map(NodeId).collect()),
+        |((node, name, role), (eligible, addresses, uplink, usable_up, neighbours))| {
+            Operation::SetMember {
+                node: NodeId(node),
+                name,
+                role,
+                is_voter_eligible: eligible,
+                addresses,
+                uplink: uplink.map(|(up, down)| Rates { up, down }),
+                usable_up,
+                neighbours: neighbours.map(|nodes| nodes.into_iter().map(NodeId).collect()),
+            }
         },
     )
 }

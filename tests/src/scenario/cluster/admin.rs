@@ -86,6 +86,7 @@ pub(super) async fn declare_chain(world: &World, cluster: &Cluster<Aber>) {
                 is_voter_eligible: None,
                 addresses: None,
                 uplink: None,
+                usable_up: None,
                 neighbours: Some(nodes.iter().filter(near).copied().collect()),
             };
             submit(world, first, &handle, operation).await;
@@ -163,6 +164,7 @@ fn set(node: NodeId, role: Option<Role>) -> Operation {
         is_voter_eligible: None,
         addresses: None,
         uplink: role.is_none().then_some(uplink),
+        usable_up: role.is_none().then_some(up / 2),
         neighbours: None,
     }
 }

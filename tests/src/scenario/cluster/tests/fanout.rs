@@ -59,6 +59,7 @@ impl Stage {
             is_voter_eligible: None,
             addresses: None,
             uplink,
+            usable_up: None,
             neighbours: None,
         };
         let handle = handle(&self.cluster, node);
